@@ -1,0 +1,79 @@
+// The only file that knows Python. Every image arrives as the tuple that _native.view() makes.
+#include <pybind11/pybind11.h>
+
+#include "atrous.h"
+#include "cpu/isa.h"
+#include "window_attention.h"
+#ifdef EMSR_WITH_CUDA
+#include "cuda_runtime_info.h"
+#endif
+
+namespace py = pybind11;
+
+namespace {
+
+emsr::ImageView to_view(const py::tuple& t) {
+  if (t.size() != 10) throw py::value_error("a view has 10 fields: data, 4 sizes, 4 strides, dtype");
+  int64_t v[10];
+  for (size_t i = 0; i < 10; ++i) v[i] = t[i].cast<int64_t>();
+  return {reinterpret_cast<void*>(v[0]), v[1], v[2], v[3], v[4], v[5], v[6], v[7], v[8], static_cast<emsr::DType>(v[9])};
+}
+
+// The 11 parameter pointers, in the order of the struct, then the sizes.
+emsr::WindowAttentionWeights to_weights(const py::tuple& pointers, int64_t heads, int64_t hidden) {
+  if (pointers.size() != 11) throw py::value_error("window attention has 11 parameters");
+  const void* p[11];
+  for (size_t i = 0; i < 11; ++i) p[i] = reinterpret_cast<const void*>(pointers[i].cast<uintptr_t>());
+  return {p[0], p[1], p[2], p[3], p[4], p[5], p[6], p[7], p[8], p[9], p[10], heads, hidden};
+}
+
+// (token rows, token columns, four pointers to int32 maps)
+emsr::WindowGrid to_grid(const py::tuple& t) {
+  if (t.size() != 6) throw py::value_error("a window grid has 6 fields: 2 sizes, 4 maps");
+  const auto map = [&](size_t i) { return reinterpret_cast<const int32_t*>(t[i].cast<uintptr_t>()); };
+  return {t[0].cast<int64_t>(), t[1].cast<int64_t>(), map(2), map(3), map(4), map(5)};
+}
+
+}  // namespace
+
+PYBIND11_MODULE(_C, m, py::mod_gil_not_used()) {
+  m.attr("max_atrous_levels") = emsr::kMaxAtrousLevels;
+  m.attr("window") = emsr::kWindow;
+  m.def("cpu_isa", &emsr::cpu_isa_name);
+
+  m.def("atrous_details_cpu", [](const py::tuple& x, const py::tuple& out, int levels, int threads) {
+    const emsr::ImageView vx = to_view(x), vout = to_view(out);
+    py::gil_scoped_release no_gil;
+    emsr::atrous_details_cpu(vx, vout, levels, threads);
+  });
+  m.def("atrous_details_backward_cpu", [](const py::tuple& grad, const py::tuple& out, int levels, int threads) {
+    const emsr::ImageView vgrad = to_view(grad), vout = to_view(out);
+    py::gil_scoped_release no_gil;
+    emsr::atrous_details_backward_cpu(vgrad, vout, levels, threads);
+  });
+  m.def("window_attention_cpu", [](const py::tuple& x, const py::tuple& out, const py::tuple& weights, int64_t heads,
+                                   int64_t hidden, const py::tuple& grid, int threads) {
+    const emsr::ImageView vx = to_view(x), vout = to_view(out);
+    const emsr::WindowAttentionWeights w = to_weights(weights, heads, hidden);
+    const emsr::WindowGrid g = to_grid(grid);
+    py::gil_scoped_release no_gil;
+    emsr::window_attention_cpu(vx, vout, w, g, threads);
+  });
+
+#ifdef EMSR_WITH_CUDA
+  m.attr("built_with_cuda") = true;
+  m.def("cuda_unavailable", &emsr::cuda_unavailable);
+  m.def("atrous_details_cuda", [](const py::tuple& x, const py::tuple& out, int levels, int device, uintptr_t stream) {
+    const emsr::ImageView vx = to_view(x), vout = to_view(out);
+    py::gil_scoped_release no_gil;
+    emsr::atrous_details_cuda(vx, vout, levels, device, stream);
+  });
+  m.def("atrous_details_backward_cuda", [](const py::tuple& grad, const py::tuple& out, int levels, int device, uintptr_t stream) {
+    const emsr::ImageView vgrad = to_view(grad), vout = to_view(out);
+    py::gil_scoped_release no_gil;
+    emsr::atrous_details_backward_cuda(vgrad, vout, levels, device, stream);
+  });
+#else
+  m.attr("built_with_cuda") = false;
+#endif
+}

@@ -1,0 +1,43 @@
+// The public CPU entry points: each calls the copy of its kernel that was compiled for this CPU.
+#include "atrous.h"
+#include "isa.h"
+#include "window_attention.h"
+
+#ifdef EMSR_X86
+#define EMSR_DISPATCH(function, ...)                                          \
+  switch (cpu_isa()) {                                                        \
+    case Isa::kAvx512: return avx512::function(__VA_ARGS__);                  \
+    case Isa::kAvx2: return avx2::function(__VA_ARGS__);                      \
+    case Isa::kBaseline: return baseline::function(__VA_ARGS__);              \
+  }
+#define EMSR_DECLARE(signature)    \
+  namespace baseline { signature; } \
+  namespace avx2 { signature; }     \
+  namespace avx512 { signature; }
+#else
+#define EMSR_DISPATCH(function, ...) return baseline::function(__VA_ARGS__);
+#define EMSR_DECLARE(signature) \
+  namespace baseline { signature; }
+#endif
+
+namespace emsr {
+
+EMSR_DECLARE(void atrous_details(const ImageView& x, const ImageView& out, int levels, int threads))
+EMSR_DECLARE(void atrous_details_backward(const ImageView& grad, const ImageView& out, int levels, int threads))
+EMSR_DECLARE(void window_attention(const ImageView& x, const ImageView& out, const WindowAttentionWeights& weights,
+                                   const WindowGrid& grid, int threads))
+
+void atrous_details_cpu(const ImageView& x, const ImageView& out, int levels, int threads) {
+  EMSR_DISPATCH(atrous_details, x, out, levels, threads)
+}
+
+void atrous_details_backward_cpu(const ImageView& grad, const ImageView& out, int levels, int threads) {
+  EMSR_DISPATCH(atrous_details_backward, grad, out, levels, threads)
+}
+
+void window_attention_cpu(const ImageView& x, const ImageView& out, const WindowAttentionWeights& weights,
+                          const WindowGrid& grid, int threads) {
+  EMSR_DISPATCH(window_attention, x, out, weights, grid, threads)
+}
+
+}  // namespace emsr

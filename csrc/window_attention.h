@@ -1,0 +1,31 @@
+#pragma once
+#include "image_view.h"
+
+namespace emsr {
+
+constexpr int kWindow = 4;  // pixels on a side of an attention window
+constexpr int kTokens = kWindow * kWindow;
+
+// The block's parameters, contiguous, of the image's dtype; matrices are (out, in).
+struct WindowAttentionWeights {
+  const void *norm1_weight, *norm1_bias;  // (C)
+  const void* qkv_weight;                 // (3C, C): rows are queries, keys, values, each head by head
+  const void *proj_weight, *proj_bias;    // (C, C), (C)
+  const void *norm2_weight, *norm2_bias;  // (C)
+  const void *fc1_weight, *fc1_bias;      // (hidden, C), (hidden)
+  const void *fc2_weight, *fc2_bias;      // (C, hidden), (C)
+  int64_t heads, hidden;
+};
+
+// How token rows and columns, a multiple of kWindow of each, meet those of the image.
+struct WindowGrid {
+  int64_t token_rows, token_cols;
+  const int32_t *row_of_token, *col_of_token;  // the image row or column a token reads; -1: none, not attended to
+  const int32_t *token_of_row, *token_of_col;  // the token a pixel takes its result from; never decreasing
+};
+
+// x + attention + MLP of x (B, C, H, W) into out, both with the channels side by side (stride 1), C % 16 == 0.
+void window_attention_cpu(const ImageView& x, const ImageView& out, const WindowAttentionWeights& weights,
+                          const WindowGrid& grid, int threads);
+
+}  // namespace emsr

@@ -1,0 +1,119 @@
+"""Which backend runs a call, and why the others do not."""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+
+from emsr_fast import _native
+from emsr_fast.errors import BackendError
+
+BACKENDS = ("cuda", "triton", "cpp", "reference")  # fastest first; reference always runs
+
+# the backends each operator has
+OPERATORS = {
+    "atrous_details": BACKENDS,
+    "window_attention": ("cpp", "reference"),
+}
+_DTYPES = {
+    "cuda": (torch.float32, torch.float16, torch.bfloat16),
+    "triton": (torch.float32, torch.float16, torch.bfloat16),
+    "cpp": (torch.float32, torch.float64),
+}
+
+
+def _checked(names: str) -> tuple[str, ...]:
+    """Split and check a comma-separated preference; "auto" is none."""
+    wanted = tuple(name.strip() for name in names.split(",") if name.strip())
+    for name in wanted:
+        if name not in ("auto", *BACKENDS):
+            raise BackendError(f"backend {name!r} is unknown: use auto or some of {', '.join(BACKENDS)}")
+    return () if wanted in ((), ("auto",)) else wanted
+
+
+_preferred: tuple[str, ...] | None = None  # None: not read yet
+
+
+def preferred() -> tuple[str, ...]:
+    """Return the backends that ``backend="auto"`` is limited to, in order; empty: no limit.
+
+    From the environment variable EMSR_FAST_BACKEND at first use, or from ``use_backend``.
+    """
+    global _preferred
+    if _preferred is None:
+        _preferred = _checked(os.environ.get("EMSR_FAST_BACKEND", ""))
+    return _preferred
+
+
+@contextmanager
+def use_backend(names: str) -> Iterator[None]:
+    """Limit ``backend="auto"`` to ``names`` (one, or several in order, comma-separated) inside a ``with`` block."""
+    global _preferred
+    before = _preferred
+    _preferred = _checked(names)
+    try:
+        yield
+    finally:
+        _preferred = before
+
+
+@functools.cache
+def _why_no_triton() -> str | None:
+    if importlib.util.find_spec("triton") is None:
+        return "triton is not installed (pip install 'emsr-fast[triton]')"
+    return None if torch.cuda.is_available() else "triton needs a CUDA device, torch sees none"
+
+
+@torch.compiler.assume_constant_result  # facts of the machine: not for torch.compile to trace
+def why_not_here(backend: str) -> str | None:
+    """Return why ``backend`` cannot run on this machine, whatever the input, or None if it can."""
+    if backend == "cpp":
+        return _native.why_no_cpu()
+    if backend == "cuda":
+        return _native.why_no_cuda()
+    if backend == "triton":
+        return _why_no_triton()
+    return None
+
+
+def why_not(backend: str, operator: str, x: Tensor) -> str | None:
+    """Return why ``backend`` cannot run ``operator`` on ``x``, or None if it can.
+
+    What only an operator knows (channels, levels) is asked by the operator, through ``limits`` of ``choose``.
+    """
+    if backend == "reference":
+        return None
+    if backend not in OPERATORS[operator]:
+        return f"{operator} has no {backend} kernel"
+    if x.device.type != ("cpu" if backend == "cpp" else "cuda"):
+        return f"x is on {x.device}, {backend} needs {'the CPU' if backend == 'cpp' else 'a CUDA device'}"
+    if reason := why_not_here(backend):
+        return reason
+    return None if x.dtype in _DTYPES[backend] else f"{backend} has no {x.dtype} kernel"
+
+
+def choose(operator: str, x: Tensor, backend: str = "auto", limits: str | None = None) -> str:
+    """Return the backend that runs ``operator`` on ``x``: the one asked for, or the first that can.
+
+    Args:
+        operator: a key of ``OPERATORS``.
+        backend: "auto" or one of ``BACKENDS``.
+        limits: what keeps every backend but the reference from running this call, or None.
+
+    Raises:
+        BackendError: the backend asked for, here or by EMSR_FAST_BACKEND, is unknown or cannot run; says why.
+    """
+    wanted = preferred() if backend == "auto" else _checked(backend)
+    reasons = []
+    for name in wanted or OPERATORS[operator]:
+        reason = why_not(name, operator, x) or (limits if name != "reference" else None)
+        if reason is None:
+            return name
+        reasons.append(f"backend {name!r} cannot run: {reason}")
+    raise BackendError("; ".join(reasons))

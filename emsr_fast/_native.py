@@ -1,0 +1,89 @@
+"""The one door to emsr_fast._C: tensors become views here and nowhere else."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+try:
+    from emsr_fast import _C
+except ImportError as error:
+    why_missing: str | None = f"emsr_fast._C did not load ({error})"
+    MAX_ATROUS_LEVELS = 0
+    WINDOW = 0
+else:
+    why_missing = None
+    MAX_ATROUS_LEVELS = _C.max_atrous_levels
+    WINDOW = _C.window
+
+_DTYPES = {torch.float32: 0, torch.float64: 1, torch.float16: 2, torch.bfloat16: 3}
+
+
+@functools.cache
+def why_no_cpu() -> str | None:
+    """Return why the compiled CPU kernels cannot run here, or None if they can."""
+    if why_missing:
+        return why_missing
+    try:
+        _C.cpu_isa()
+    except RuntimeError as error:
+        return str(error)
+    return None
+
+
+@functools.cache
+def why_no_cuda() -> str | None:
+    """Return why the compiled CUDA kernels cannot run on this machine, or None if they can."""
+    if why_missing:
+        return why_missing
+    if not _C.built_with_cuda:
+        return "emsr_fast._C was built without CUDA (no nvcc was found, or EMSR_CUDA=OFF)"
+    reason = _C.cuda_unavailable()
+    return f"the CUDA runtime says: {reason}" if reason else None
+
+
+def cpu_isa() -> str:
+    """Return the instruction set that the CPU kernels use: "baseline", "avx2" or "avx512"."""
+    return _C.cpu_isa()
+
+
+def view(t: Tensor) -> tuple[int, ...]:
+    """Describe ``t`` (B, C, H, W) to C++: data pointer, sizes, strides (elements), dtype code."""
+    return (t.data_ptr(), *t.shape, *t.stride(), _DTYPES[t.dtype])
+
+
+def _place(t: Tensor) -> tuple[int, int]:
+    """Return where a CUDA call on ``t`` runs: device index and current stream."""
+    return t.device.index, torch.cuda.current_stream(t.device).cuda_stream
+
+
+def atrous_details(x: Tensor, out: Tensor, levels: int) -> None:
+    """Write the details of ``x`` (B, C, H, W) into ``out`` (B, levels * C, H, W)."""
+    if x.is_cuda:
+        _C.atrous_details_cuda(view(x), view(out), levels, *_place(x))
+    else:
+        _C.atrous_details_cpu(view(x), view(out), levels, torch.get_num_threads())
+
+
+def atrous_details_backward(grad: Tensor, out: Tensor, levels: int) -> None:
+    """Write the gradient of the image into ``out`` (B, C, H, W) from ``grad`` (B, levels * C, H, W)."""
+    if grad.is_cuda:
+        _C.atrous_details_backward_cuda(view(grad), view(out), levels, *_place(grad))
+    else:
+        _C.atrous_details_backward_cpu(view(grad), view(out), levels, torch.get_num_threads())
+
+
+def window_attention(x: Tensor, out: Tensor, parameters: Sequence[Tensor], heads: int, maps: Sequence[Tensor]) -> None:
+    """Write the transformer block of ``x`` (B, C, H, W) into ``out``; both hold the channels of a pixel side by side.
+
+    Args:
+        parameters: the block's 11 tensors in the operator's order, contiguous, dtype of ``x``.
+        maps: int32; row and column of each token (-1: none), token of each row and column.
+    """
+    hidden = parameters[7].shape[0]
+    pointers = tuple(p.data_ptr() for p in parameters)
+    grid = (maps[0].numel(), maps[1].numel(), *(m.data_ptr() for m in maps))
+    _C.window_attention_cpu(view(x), view(out), pointers, heads, hidden, grid, torch.get_num_threads())

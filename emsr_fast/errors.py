@@ -1,0 +1,33 @@
+"""The errors this package raises for what users can mend; each carries the command line's exit code."""
+
+from __future__ import annotations
+
+
+class EmsrError(Exception):
+    """Base of the package's own errors: one line that says what was wrong, the value seen, what to do."""
+
+    exit_code = 1
+
+
+class UsageError(EmsrError, ValueError):
+    """The arguments contradict each other or the data."""
+
+    exit_code = 2
+
+
+class VolumeError(EmsrError):
+    """A volume cannot be read or written."""
+
+    exit_code = 3
+
+
+class CheckpointError(EmsrError):
+    """A model file is not one this package can load."""
+
+    exit_code = 3
+
+
+class BackendError(EmsrError, RuntimeError):
+    """The backend, engine or device asked for cannot run here."""
+
+    exit_code = 5

@@ -1,0 +1,6 @@
+"""Operators with hand-written kernels: public functions, torch.library registration, gradients."""
+
+from emsr_fast.ops.atrous import atrous_details
+from emsr_fast.ops.window_attention import window_attention
+
+__all__ = ["atrous_details", "window_attention"]

@@ -1,0 +1,109 @@
+"""À-trous wavelet details: public function, torch.library ops, gradient."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from emsr_fast import _dispatch, _native
+from emsr_fast.ops._library import LIBRARY, register
+from emsr_fast.reference import atrous as reference
+
+
+def atrous_details(x: Tensor, levels: int = 3, *, backend: str = "auto") -> Tensor:
+    """Return the à-trous wavelet details of an image batch, (B, levels * C, H, W), finest level first.
+
+    The image is blurred by a Gaussian of sigma 0.6 px, then smoothed ``levels`` times with a B3 spline whose taps lie
+    1, 2, 4, ... px apart; the details are what each smoothing takes away. Every stage sees zeros outside the image.
+    Differentiable any number of times.
+
+    Args:
+        x: image, (B, C, H, W), float16, bfloat16, float32 or float64; any strides; intensities usually in [0, 1].
+        levels: number of wavelet levels, at least 1; level n looks 2 ** n px away. The kernels take up to 4.
+        backend: "auto", or one of "cuda", "triton", "cpp", "reference".
+
+    Returns:
+        Details, contiguous, dtype and device of ``x``; channel ``n * C + c`` is level n + 1 of channel c.
+
+    Raises:
+        ValueError: ``x`` is not a batch of images, or ``levels`` is below 1.
+        BackendError: ``backend`` was named and cannot run on ``x``.
+
+    Source: starlet transform with the pre-blur of EMSR (arXiv 2401.08115).
+    """
+    if x.dim() != 4:
+        raise ValueError(f"x must be (B, C, H, W), got shape {tuple(x.shape)}")
+    if not x.is_floating_point():
+        raise ValueError(f"x must be floating point, got {x.dtype}")
+    if levels < 1:
+        raise ValueError(f"levels must be at least 1, got {levels}")
+    if _choose(x, levels, backend) == "reference":
+        return reference.atrous_details(x, levels)
+    return torch.ops.emsr_fast.atrous_details(x, levels, backend)
+
+
+def _choose(x: Tensor, levels: int, backend: str) -> str:
+    most = _native.MAX_ATROUS_LEVELS or levels
+    limits = f"the kernels have at most {most} levels, got {levels}" if levels > most else None
+    return _dispatch.choose("atrous_details", x, backend, limits)
+
+
+def _run(x: Tensor, levels: int, backend: str) -> Tensor:
+    chosen = _choose(x, levels, backend)
+    if chosen == "reference":
+        return reference.atrous_details(x, levels)
+    out = _details_like(x, levels, backend)
+    if chosen == "triton":
+        from emsr_fast.kernels.triton import atrous as triton_atrous
+
+        triton_atrous.atrous_details(x, out, levels)
+    else:
+        _native.atrous_details(x, out, levels)
+    return out
+
+
+def _run_backward(grad: Tensor, levels: int, backend: str) -> Tensor:
+    chosen = _choose(grad, levels, backend)
+    if chosen == "reference":
+        return reference.atrous_details_backward(grad, levels)
+    out = _image_like(grad, levels, backend)
+    if chosen == "triton":
+        from emsr_fast.kernels.triton import atrous as triton_atrous
+
+        triton_atrous.atrous_details_backward(grad, out, levels)
+    else:
+        _native.atrous_details_backward(grad, out, levels)
+    return out
+
+
+def _details_like(x: Tensor, levels: int, backend: str) -> Tensor:
+    b, c, h, w = x.shape
+    return x.new_empty((b, levels * c, h, w))
+
+
+def _image_like(grad: Tensor, levels: int, backend: str) -> Tensor:
+    b, c, h, w = grad.shape
+    return grad.new_empty((b, c // levels, h, w))
+
+
+def _remember(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    _, ctx.levels, ctx.backend = inputs
+
+
+def _gradient(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+    return torch.ops.emsr_fast.atrous_details_backward(grad, ctx.levels, ctx.backend), None, None
+
+
+def _gradient_of_backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+    # the adjoint of the adjoint
+    return torch.ops.emsr_fast.atrous_details(grad, ctx.levels, ctx.backend), None, None
+
+
+register("atrous_details", "(Tensor x, int levels, str backend) -> Tensor", _run, _details_like)
+register("atrous_details_backward", "(Tensor grad, int levels, str backend) -> Tensor", _run_backward, _image_like)
+torch.library.register_autograd("emsr_fast::atrous_details", _gradient, setup_context=_remember, lib=LIBRARY)
+torch.library.register_autograd(
+    "emsr_fast::atrous_details_backward", _gradient_of_backward, setup_context=_remember, lib=LIBRARY
+)

@@ -1,0 +1,172 @@
+"""Window attention, the whole pre-norm transformer block: public function, torch.library ops, gradient."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from emsr_fast import _dispatch, _native
+from emsr_fast.ops._library import LIBRARY, register
+from emsr_fast.reference import window_attention as reference
+
+PARAMETERS = (
+    *("norm1_weight", "norm1_bias", "qkv_weight", "proj_weight", "proj_bias"),
+    *("norm2_weight", "norm2_bias", "fc1_weight", "fc1_bias", "fc2_weight", "fc2_bias"),
+)
+FITS = ("pad", "resize")
+
+
+def window_attention(
+    x: Tensor,
+    norm1_weight: Tensor,
+    norm1_bias: Tensor,
+    qkv_weight: Tensor,
+    proj_weight: Tensor,
+    proj_bias: Tensor,
+    norm2_weight: Tensor,
+    norm2_bias: Tensor,
+    fc1_weight: Tensor,
+    fc1_bias: Tensor,
+    fc2_weight: Tensor,
+    fc2_bias: Tensor,
+    *,
+    heads: int,
+    window: int = 4,
+    fit: str = "pad",
+    backend: str = "auto",
+) -> Tensor:
+    """Return ``x`` after a pre-norm transformer block whose attention stays in windows, (B, C, H, W), channels last.
+
+    x = x + proj(attention(LN(x))), then x = x + fc2(relu(fc1(LN(x)))). Tokens are pixels; the attention is
+    softmax(q k^T / sqrt(C / heads)) v inside non-overlapping windows, without position bias; LayerNorm runs over the
+    channels with eps 1e-5. Differentiable once.
+
+    Args:
+        x: features, (B, C, H, W), any float dtype and strides.
+        norm1_weight, norm1_bias, norm2_weight, norm2_bias: (C).
+        qkv_weight: (3C, C), rows are queries, keys, values, each head by head.
+        proj_weight, proj_bias: (C, C), (C).
+        fc1_weight, fc1_bias, fc2_weight, fc2_bias: (hidden, C), (hidden), (C, hidden), (C).
+        heads: attention heads; divides C.
+        window: side of a window in px. The kernels have 4.
+        fit: what happens to sizes that are no multiple of ``window``: "pad" adds tokens nobody attends to, "resize"
+            resizes the normalised features with nearest to the next smaller multiple and the result back, as published.
+        backend: "auto", or one of "cpp", "reference".
+
+    Raises:
+        ValueError: a shape does not fit, or ``fit="resize"`` with a side shorter than a window.
+        BackendError: ``backend`` was named and cannot run on ``x``.
+
+    Source: EMSR (arXiv 2401.08115), its window transformer.
+    """
+    parameters = (
+        *(norm1_weight, norm1_bias, qkv_weight, proj_weight, proj_bias),
+        *(norm2_weight, norm2_bias, fc1_weight, fc1_bias, fc2_weight, fc2_bias),
+    )
+    _check(x, parameters, heads, window, fit)
+    if _choose(x, parameters, window, backend) == "reference":
+        return reference.window_attention(x, *parameters, heads, window, fit)
+    return torch.ops.emsr_fast.window_attention(x, *parameters, heads, window, fit, backend)
+
+
+def _check(x: Tensor, parameters: Sequence[Tensor], heads: int, window: int, fit: str) -> None:
+    if x.dim() != 4:
+        raise ValueError(f"x must be (B, C, H, W), got shape {tuple(x.shape)}")
+    c, hidden = x.shape[1], parameters[7].shape[0]
+    if heads < 1 or c % heads:
+        raise ValueError(f"heads must divide the {c} channels of x, got {heads}")
+    if fit not in FITS:
+        raise ValueError(f"fit must be one of {FITS}, got {fit!r}")
+    if fit == "resize" and min(x.shape[2:]) < window:
+        raise ValueError(f"fit='resize' needs sides of at least {window} px, got {tuple(x.shape[2:])}: use fit='pad'")
+    shapes = ((c,), (c,), (3 * c, c), (c, c), (c,), (c,), (c,), (hidden, c), (hidden,), (c, hidden), (c,))
+    for name, parameter, shape in zip(PARAMETERS, parameters, shapes, strict=True):
+        if tuple(parameter.shape) != shape:
+            raise ValueError(f"{name} must have shape {shape} for {c} channels, got {tuple(parameter.shape)}")
+
+
+def _choose(x: Tensor, parameters: Sequence[Tensor], window: int, backend: str) -> str:
+    limits = None
+    if window != _native.WINDOW:
+        limits = f"the kernels have windows of {_native.WINDOW} px, got {window}"
+    elif x.shape[1] % 16 or parameters[7].shape[0] % 16:
+        limits = f"channels and hidden units must be multiples of 16, got {x.shape[1]} and {parameters[7].shape[0]}"
+    elif any(p.dtype != x.dtype for p in parameters):
+        limits = f"x is {x.dtype}, not all parameters are"
+    return _dispatch.choose("window_attention", x, backend, limits)
+
+
+@functools.lru_cache(maxsize=256)
+def _grid_maps(size: int, window: int, fit: str) -> tuple[Tensor, Tensor]:
+    """Return, for one axis of ``size`` px, the pixel that each token reads (-1: none) and the token of each pixel."""
+    if fit == "pad":
+        pixels = torch.arange(size, dtype=torch.int32)
+        return F.pad(pixels, (0, -size % window), value=-1), pixels
+    tokens = size // window * window
+
+    def nearest(length: int, out: int) -> Tensor:
+        # torch's own rounding, in float32, so that kernel and reference pick the same pixels
+        return F.interpolate(torch.arange(length, dtype=torch.float32)[None, None], out, mode="nearest")[0, 0].int()
+
+    return nearest(size, tokens), nearest(tokens, size)
+
+
+def _run(x: Tensor, *rest: Any) -> Tensor:
+    parameters, (heads, window, fit, backend) = rest[:11], rest[11:]
+    if _choose(x, parameters, window, backend) == "reference":
+        return _channels_last(reference.window_attention(x, *rest[:-1]))
+    out = _features_like(x)
+    with torch.inference_mode(False):
+        rows, token_of_row = _grid_maps(x.shape[2], window, fit)
+        cols, token_of_col = _grid_maps(x.shape[3], window, fit)
+    parameters = tuple(p.contiguous() for p in parameters)
+    _native.window_attention(_channels_last(x), out, parameters, heads, (rows, cols, token_of_row, token_of_col))
+    return out
+
+
+def _run_backward(grad: Tensor, x: Tensor, *rest: Any) -> list[Tensor]:
+    """Return the gradients of x and the 11 parameters, by running the block again in plain PyTorch."""
+    x_grad, *grads = reference.window_attention_backward(grad, x, *rest)
+    return [_channels_last(x_grad), *(g.contiguous() for g in grads)]
+
+
+def _channels_last(x: Tensor) -> Tensor:
+    return x.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
+
+
+def _features_like(x: Tensor, *rest: Any) -> Tensor:
+    b, c, h, w = x.shape
+    return x.new_empty((b, h, w, c)).permute(0, 3, 1, 2)
+
+
+def _gradients_like(grad: Tensor, x: Tensor, *rest: Any) -> list[Tensor]:
+    return [_features_like(x), *(p.new_empty(p.shape) for p in rest[:11])]
+
+
+def _remember(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    x, *rest = inputs
+    ctx.save_for_backward(x, *rest[:11])
+    ctx.heads, ctx.window, ctx.fit, _ = rest[11:]
+
+
+def _gradient(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
+    grads = torch.ops.emsr_fast.window_attention_backward(grad, *ctx.saved_tensors, ctx.heads, ctx.window, ctx.fit)
+    return (*grads, None, None, None, None)
+
+
+_TENSORS = "Tensor x, " + ", ".join(f"Tensor {name}" for name in PARAMETERS)
+register(
+    "window_attention", f"({_TENSORS}, int heads, int window, str fit, str backend) -> Tensor", _run, _features_like
+)
+register(
+    "window_attention_backward",
+    f"(Tensor grad, {_TENSORS}, int heads, int window, str fit) -> Tensor[]",
+    _run_backward,
+    _gradients_like,
+)
+torch.library.register_autograd("emsr_fast::window_attention", _gradient, setup_context=_remember, lib=LIBRARY)

@@ -1,0 +1,42 @@
+"""Fixtures that every test of an operator shares."""
+
+import importlib
+from pathlib import Path
+
+import pytest
+import torch
+
+
+@pytest.fixture
+def data() -> Path:
+    """The folder with the golden vectors."""
+    return Path(__file__).parent / "data"
+
+
+@pytest.fixture
+def examples() -> Path:
+    """The folder with the shipped electron microscopy."""
+    return Path(__file__).parents[1] / "examples" / "data"
+
+
+@pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.cuda)])
+def device(request):
+    if request.param == "cuda" and not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+    return request.param
+
+
+@pytest.fixture(autouse=True)
+def poisoned_outputs(monkeypatch):
+    """Fill every output an operator allocates with NaN, so a kernel that leaves a pixel out fails."""
+
+    def poison(allocate):
+        return lambda *args: allocate(*args).fill_(float("nan"))
+
+    for operator, name in (
+        ("atrous", "_details_like"),
+        ("atrous", "_image_like"),
+        ("window_attention", "_features_like"),
+    ):
+        module = importlib.import_module(f"emsr_fast.ops.{operator}")
+        monkeypatch.setattr(module, name, poison(getattr(module, name)))
