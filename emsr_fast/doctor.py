@@ -1,0 +1,68 @@
+"""What this installation can run, on one screen."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import platform
+
+import torch
+
+import emsr_fast
+from emsr_fast import _dispatch, _native
+from emsr_fast.model.zoo import available_models
+
+
+def report() -> str:
+    """Return versions, processor, GPU, and each backend and engine with yes or the reason why not."""
+    sections = {"versions": _versions(), "machine": _machine(), "backends": _backends(), "engines": _engines()}
+    width = max(len(name) for rows in sections.values() for name in rows)
+    lines = []
+    for title, rows in sections.items():
+        lines.append(title)
+        lines += [f"  {name:<{width}}  {value}" for name, value in rows.items()]
+    lines += ["models", *(f"  {name}" for name in available_models())]
+    return "\n".join(lines)
+
+
+def _versions() -> dict[str, str]:
+    rows = {"emsr_fast": emsr_fast.__version__, "python": platform.python_version()}
+    for name in ("torch", "triton", "numpy", "tifffile", "zarr"):
+        try:
+            rows[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            rows[name] = "not installed"
+    return rows
+
+
+def _machine() -> dict[str, str]:
+    reason = _native.why_no_cpu()
+    rows = {
+        "platform": f"{platform.system()} {platform.machine()}",
+        "CPU kernels": f"no: {reason}" if reason else _native.cpu_isa(),
+        "threads": f"{torch.get_num_threads()} (torch.get_num_threads)",
+    }
+    if torch.cuda.is_available():
+        for i in range(torch.cuda.device_count()):
+            gpu = torch.cuda.get_device_properties(i)
+            rows[f"GPU {i}"] = (
+                f"{gpu.name}, {gpu.total_memory / 2**30:.0f} GiB, compute capability {gpu.major}.{gpu.minor}"
+            )
+    else:
+        rows["GPU"] = "none that torch can use" if torch.version.cuda else "this torch was built without CUDA"
+    return rows
+
+
+def _backends() -> dict[str, str]:
+    forced = _dispatch.preferred()
+    rows = {name: _yes_or(_dispatch.why_not_here(name)) for name in _dispatch.BACKENDS}
+    rows["EMSR_FAST_BACKEND"] = ",".join(forced) if forced else "not set: the first that can run is taken"
+    return rows
+
+
+def _engines() -> dict[str, str]:
+    return {"torch": "yes"}
+
+
+def _yes_or(reason: str | None) -> str:
+    return f"no: {reason}" if reason else "yes"

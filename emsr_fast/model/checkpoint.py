@@ -1,0 +1,166 @@
+"""Model files: our own (safetensors with a card) and the released checkpoints of the paper."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import pickle
+import tempfile
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import ValidationError
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from emsr_fast.errors import CheckpointError
+from emsr_fast.model import released
+from emsr_fast.model.card import ModelCard
+from emsr_fast.model.config import EmsrConfig
+from emsr_fast.model.network import Emsr
+
+log = logging.getLogger(__name__)
+
+CARD_KEY = "emsr_card"
+
+
+def save_model(model: Emsr, path: str | os.PathLike[str], *, dtype: torch.dtype = torch.float32) -> None:
+    """Write ``model`` with its card to ``path`` (.safetensors), atomically; weights are stored as ``dtype``."""
+    card = model.card.model_copy(update={"architecture": asdict(model.config)})
+    tensors = {name: t.detach().to("cpu", dtype).contiguous() for name, t in model.state_dict().items()}
+    folder = Path(path).resolve().parent
+    with tempfile.NamedTemporaryFile(dir=folder, prefix=f".{Path(path).name}.", delete=False) as partial:
+        pass
+    try:
+        save_file(tensors, partial.name, metadata={CARD_KEY: card.model_dump_json()})
+        Path(partial.name).chmod(0o644)
+        os.replace(partial.name, path)
+    except BaseException:
+        Path(partial.name).unlink(missing_ok=True)
+        raise
+
+
+def read_model(path: str | os.PathLike[str], window_fit: str | None = None) -> Emsr:
+    """Return the network in ``path``, float32, on the CPU, in evaluation mode.
+
+    Args:
+        path: a file of ``save_model``, or a released checkpoint: a pickle of tensors (never of code), with or without
+            its training state, or the same tensors as safetensors.
+        window_fit: "pad" or "resize" instead of the file's own; released checkpoints are "resize".
+
+    Raises:
+        CheckpointError: the file is none of these; says which tensor or field is wrong.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise CheckpointError(
+            f"model {str(path)!r} {'is a folder' if path.is_dir() else 'does not exist'}: give a model file"
+        )
+    if path.stat().st_size == 0:
+        raise CheckpointError(f"model {str(path)!r} is empty (0 bytes): copy or download it again")
+    tensors, metadata = _read_safetensors(path) if _is_safetensors(path) else (_read_pickle(path), {})
+    if CARD_KEY in metadata:
+        card = _read_card(metadata[CARD_KEY], path)
+        config = card.config
+    else:
+        tensors, config = released.to_own_names(tensors, metadata, path)
+        card = ModelCard.for_config(config, name=path.stem, description="released checkpoint of arXiv 2401.08115")
+    if window_fit is not None:
+        config = EmsrConfig(**{**asdict(config), "window_fit": window_fit})
+    model = Emsr(config, card)
+    _load(model, tensors, path)
+    return model.eval()
+
+
+def read_own_card(path: Path) -> ModelCard:
+    """Return the card of a file of ``save_model``, without its weights."""
+    with safe_open(path, framework="pt") as file:
+        return _read_card((file.metadata() or {}).get(CARD_KEY, ""), path)
+
+
+def _is_safetensors(path: Path) -> bool:
+    # eight bytes of header length, then JSON
+    with path.open("rb") as file:
+        return file.read(9)[8:] == b"{"
+
+
+def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], Mapping[str, str]]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
+    except (SafetensorError, OSError, ValueError) as error:
+        raise CheckpointError(f"model {str(path)!r} is a damaged safetensors file ({error}): copy it again") from error
+
+
+def _read_pickle(path: Path) -> dict[str, Tensor]:
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        if "weights_only" in str(error).lower() or "unsupported" in str(error).lower():
+            reason = "it is a pickle that wants to run code, or is no model file at all"
+        else:
+            reason = "it is damaged, or no model file at all"
+        raise CheckpointError(
+            f"model {str(path)!r} was refused: {reason}; give a .safetensors file or a checkpoint of plain tensors"
+        ) from error
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError, AttributeError, TypeError, IndexError) as error:
+        first_line = (str(error).splitlines() or [type(error).__name__])[0]
+        raise CheckpointError(
+            f"model {str(path)!r} is damaged or no model file ({first_line}): copy it again"
+        ) from error
+    return _state_dict(content, path)
+
+
+def _state_dict(content: Any, path: Path) -> dict[str, Tensor]:
+    for key in ("model_state_dict", "state_dict"):
+        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
+            content = content[key]
+    if not isinstance(content, Mapping) or not content or not all(isinstance(t, Tensor) for t in content.values()):
+        raise CheckpointError(f"model {str(path)!r} holds no state dict of tensors (found {_describe(content)})")
+    # DataParallel prefixes every name
+    return {str(name).removeprefix("module."): t for name, t in content.items()}
+
+
+def _describe(content: Any) -> str:
+    if isinstance(content, Mapping):
+        return f"a dict with {', '.join(map(str, list(content)[:4])) or 'nothing'}"
+    return type(content).__name__
+
+
+def _read_card(text: str, path: Path) -> ModelCard:
+    try:
+        version = json.loads(text).get("format_version")
+        if isinstance(version, int) and version > ModelCard.model_fields["format_version"].default:
+            raise CheckpointError(f"model {str(path)!r} has format version {version}: update emsr_fast to read it")
+        card = ModelCard.model_validate_json(text)
+        card.config  # noqa: B018  raises if the architecture is none
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(map(str, first["loc"]))
+        raise CheckpointError(f"the card of model {str(path)!r} is wrong at {field!r}: {first['msg']}") from error
+    except (ValueError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"the card of model {str(path)!r} cannot be read: {error}") from error
+    return card
+
+
+def _load(model: Emsr, tensors: Mapping[str, Tensor], path: Path) -> None:
+    wanted = model.state_dict()
+    if missing := sorted(wanted.keys() - tensors.keys()):
+        raise CheckpointError(f"model {str(path)!r} lacks {len(missing)} tensors, the first {missing[0]!r}")
+    if unknown := sorted(tensors.keys() - wanted.keys()):
+        raise CheckpointError(f"model {str(path)!r} has {len(unknown)} unknown tensors, the first {unknown[0]!r}")
+    for name, tensor in tensors.items():
+        if tensor.shape != wanted[name].shape:
+            raise CheckpointError(
+                f"model {str(path)!r}: {name!r} has shape {tuple(tensor.shape)}, expected {tuple(wanted[name].shape)}"
+            )
+        if not tensor.is_floating_point() or not torch.isfinite(tensor).all():
+            raise CheckpointError(
+                f"model {str(path)!r}: {name!r} has {tensor.dtype} values that are not all finite numbers"
+            )
+    model.load_state_dict(dict(tensors))

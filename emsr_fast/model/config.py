@@ -1,0 +1,35 @@
+"""The architecture of an EMSR network as a value."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class EmsrConfig:
+    """Architecture of an EMSR network; the defaults are the paper's.
+
+    Raises:
+        ValueError: a value is out of range, or ``heads`` does not divide ``features``.
+    """
+
+    scale: int = 3  # HR pixels per LR pixel and axis: 2, 3 or 4
+    features: int = 64  # channels between the convolutions
+    blocks: int = 3
+    levels: int = 3  # à-trous wavelet levels
+    heads: int = 16  # attention heads; released networks have dimension 4 each
+    window: int = 4  # side of an attention window, px
+    mlp_ratio: int = 2  # hidden units of the transformer's MLP, per feature
+    window_fit: Literal["pad", "resize"] = "pad"  # sizes that are no multiple of a window; "resize" as published
+
+    def __post_init__(self) -> None:
+        if self.scale not in (2, 3, 4):
+            raise ValueError(f"scale must be 2, 3 or 4, got {self.scale}")
+        for name in ("features", "blocks", "levels", "heads", "window", "mlp_ratio"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.features % self.heads:
+            raise ValueError(f"heads must divide features, got {self.heads} heads for {self.features} features")
+        if self.window_fit not in ("pad", "resize"):
+            raise ValueError(f"window_fit must be 'pad' or 'resize', got {self.window_fit!r}")
