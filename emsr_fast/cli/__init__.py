@@ -1,0 +1,168 @@
+"""The command line: arguments in, messages and exit codes out; each command's work is a function elsewhere.
+
+Exit codes: 0 done, 2 usage, 3 bad input, output or model, 4 partial, 5 device or backend, 130 Ctrl-C, 143 SIGTERM,
+1 our fault.
+Nothing heavy is imported before a command needs it: ``--help`` must answer at once.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from emsr_fast import __version__
+from emsr_fast.cli.exits import run
+
+app = typer.Typer(
+    name="emsr-fast",
+    help="Super-resolution and denoising of electron microscopy stacks (EMSR).",
+    invoke_without_command=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout, everything else on stderr.")]
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line on ``arguments`` (the process's own if None); return the exit code."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    command = typer.main.get_command(app)
+    return run(
+        lambda: command.main(arguments, prog_name="emsr-fast", standalone_mode=False), as_json="--json" in arguments
+    )
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def _print_json(values: dict[str, Any]) -> None:
+    print(json.dumps(values, default=str))
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        print(f"emsr-fast {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    context: typer.Context,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and leave.")
+    ] = False,
+) -> None:
+    if context.invoked_subcommand is None:
+        print(context.get_help())
+        raise typer.Exit(2)
+
+
+@app.command()
+def infer(
+    input_path: Annotated[
+        Path,
+        typer.Argument(metavar="INPUT", help="TIFF stack, PNG or JPEG image, a folder of these, or OME-Zarr 0.5."),
+    ],
+    output: Annotated[
+        Path,
+        typer.Option("--output", "-o", help="Where to: .ome.zarr, .zarr, .ome.tif or .tif. Appears when complete."),
+    ],
+    model: Annotated[
+        str | None, typer.Option(help="A shipped model's name (see `emsr-fast models`) or a model file.")
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    tile: Annotated[int, typer.Option(help="Side of a tile in input pixels, a multiple of 4.")] = 256,
+    halo: Annotated[int, typer.Option(help="Input pixels read around a tile, a multiple of 4.")] = 32,
+    slices: Annotated[str, typer.Option(help="a:b, slices from a to before b, counted from 0.")] = ":",
+    grey_range: Annotated[
+        str | None,
+        typer.Option(
+            "--range",
+            metavar="LO:HI|dtype",
+            help="Grey values that become 0 and 1. Default: the dtype's range for 8 bits, "
+            "else the 0.1 and 99.9 percentiles of 16 slices across the volume.",
+        ),
+    ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace an existing output, at the very end.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Super-resolve a stack in y and x, slice by slice.
+
+    The output is larger by the model's scale; dtype and grey values are kept, the voxel size is carried over.
+    """
+    from emsr_fast.cli.progress import progress
+    from emsr_fast.volume import job
+
+    done = job.infer(
+        input_path,
+        output,
+        model=model,
+        device=device,
+        tile=tile,
+        halo=halo,
+        slices=slices,
+        grey_range=grey_range,
+        overwrite=overwrite,
+        say=_say,
+        progress=progress,
+    )
+    if as_json:
+        _print_json(done)
+    else:
+        _say(
+            f"done    {done['slices']} slices in {done['seconds']:.1f} s, {done['lr_mpx_per_s']:.3f} LR Mpx/s, "
+            f"{100 * done['clipped_fraction']:.3g} % of pixels clipped"
+        )
+        print(done["output"])
+
+
+@app.command()
+def inspect(
+    path: Annotated[Path, typer.Argument(metavar="FILE", help="Anything that infer reads.")], as_json: Json = False
+) -> None:
+    """Print what is understood of a volume.
+
+    Shape, dtype, axes, and the voxel size with where it came from.
+    """
+    from emsr_fast.volume.formats import open_source
+    from emsr_fast.volume.formats.base import described_info, info_as_json
+
+    with open_source(path) as source:
+        info = source.info
+    if as_json:
+        _print_json(info_as_json(info))
+    else:
+        print(described_info(info))
+
+
+@app.command()
+def models(as_json: Json = False) -> None:
+    """Print the cards of the models that come with the package.
+
+    What each is, what it was trained on, what was measured, what it is known to do badly, licence and credits.
+    """
+    from emsr_fast.model import available_models, read_card
+    from emsr_fast.model.zoo import DEFAULT_MODEL
+
+    cards = [read_card(name) for name in available_models()]
+    if as_json:
+        _print_json({"models": [card.model_dump() for card in cards], "default": DEFAULT_MODEL})
+    else:
+        print("\n\n".join(card.describe(is_default=card.name == DEFAULT_MODEL) for card in cards))
+
+
+@app.command()
+def doctor() -> None:
+    """Print what can run here, or why not."""
+    from emsr_fast.doctor import report
+
+    print(report())

@@ -1,0 +1,102 @@
+"""How a command ends: exit codes, one line per error, signals as exceptions."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+from emsr_fast.errors import BackendError, EmsrError, VolumeError
+
+DEBUG_VARIABLE = "EMSR_FAST_DEBUG"
+
+_OK, _UNEXPECTED, _USAGE = 0, 1, 2
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+class Interrupted(BaseException):
+    """A signal asked the command to stop; no ``except Exception`` must swallow it."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+
+
+def run(command: Callable[[], Any], *, as_json: bool) -> int:
+    """Return the exit code of ``command``, which raises where it fails; print one line for what it raised."""
+    try:
+        with _signals_as_exceptions():
+            try:
+                result = command()
+            finally:
+                sys.stdout.flush()
+        return result if isinstance(result, int) else _OK
+    except BrokenPipeError:
+        # the reader of our output left, as `| head` does: no more words, also not at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
+    except Interrupted as stopped:
+        name = signal.Signals(stopped.number).name
+        return _report(f"stopped by {name}; nothing was left behind", 128 + stopped.number, as_json)
+    except Exception as error:
+        if os.environ.get(DEBUG_VARIABLE) == "1":
+            traceback.print_exc()
+        text, code = _explain(error)
+        return _report(text, code, as_json)
+
+
+def _explain(error: Exception) -> tuple[str, int]:
+    """Return the line and the exit code for an exception."""
+    if isinstance(error, EmsrError):
+        return str(error), error.exit_code
+    # the command line's own errors; their class has moved between releases of typer
+    if hasattr(error, "format_message"):
+        path = getattr(getattr(error, "ctx", None), "command_path", "emsr-fast")
+        return f"{error.format_message().rstrip('.')}; see {path} --help", _USAGE
+    if isinstance(error, MemoryError):
+        return "out of memory; close other programs, or give a smaller --tile", BackendError.exit_code
+    if isinstance(error, OSError):
+        named = f"{error.filename}: " if error.filename else ""
+        return f"{named}{error.strerror or error}; check the path, its permissions and the disk", VolumeError.exit_code
+    return (
+        f"unexpected {type(error).__name__}: {error}; this is a fault of emsr-fast, "
+        f"please report it with the output of the same command under {DEBUG_VARIABLE}=1",
+        _UNEXPECTED,
+    )
+
+
+def _report(text: str, code: int, as_json: bool) -> int:
+    # one line whatever a library or a file name put into it, and no escape codes for the terminal
+    line = re.sub(r"[\x00-\x1f\x7f\s]+", " ", text).strip()
+    print(f"error: {line}", file=sys.stderr, flush=True)
+    if as_json:
+        print(json.dumps({"error": line, "exit_code": code}), flush=True)
+    return code
+
+
+@contextmanager
+def _signals_as_exceptions() -> Iterator[None]:
+    """Raise ``Interrupted`` on Ctrl-C, SIGTERM and SIGHUP, once: a second one must not cut the clean-up short."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        for other in before:
+            signal.signal(other, signal.SIG_IGN)
+        raise Interrupted(number)
+
+    # what a parent made us ignore (nohup, a shell's background job) stays ignored
+    taken = (signal.SIG_DFL, signal.default_int_handler)
+    before = {number: signal.getsignal(number) for number in _SIGNALS if signal.getsignal(number) in taken}
+    for number in before:
+        signal.signal(number, stop)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

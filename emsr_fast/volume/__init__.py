@@ -1,0 +1,1 @@
+"""Volumes: formats to read and write, tiles to cut, the prediction that joins them."""

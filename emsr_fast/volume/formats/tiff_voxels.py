@@ -1,0 +1,96 @@
+"""Voxel sizes in TIFF files: OME's PhysicalSize, ImageJ's spacing and unit, the resolution tags."""
+
+from __future__ import annotations
+
+import xml.etree.ElementTree as ElementTree
+
+import tifffile
+
+from emsr_fast.volume.voxels import UNKNOWN, VoxelSize, from_density, nanometres
+
+_RESOLUTION_UNITS = {2: "inch", 3: "cm"}
+
+
+def read_voxel_size(file: tifffile.TiffFile) -> tuple[VoxelSize, str, tuple[str, ...]]:
+    """Return the voxel size in nm (z, y, x), where it was found, and notes on what was not believed."""
+    notes: list[str] = []
+    for found, origin in (
+        (_from_ome(file, notes), "OME PhysicalSize"),
+        (_from_imagej(file, notes), "ImageJ unit, spacing and resolution"),
+        (_from_resolution(file, notes), "TIFF resolution tags"),
+    ):
+        if found != UNKNOWN:
+            return found, origin, tuple(notes)
+    return UNKNOWN, "not stated in the file", tuple(notes)
+
+
+def _from_ome(file: tifffile.TiffFile, notes: list[str]) -> VoxelSize:
+    if not file.is_ome or not file.ome_metadata:
+        return UNKNOWN
+    try:
+        root = ElementTree.fromstring(file.ome_metadata)
+    except ElementTree.ParseError as error:
+        notes.append(f"OME metadata ignored: {error}")
+        return UNKNOWN
+    pixels = next((node for node in root.iter() if node.tag.rpartition("}")[2] == "Pixels"), None)
+    if pixels is None:
+        return UNKNOWN
+
+    def side(axis: str) -> float | None:
+        value = pixels.get(f"PhysicalSize{axis}")
+        if value is None:
+            return None
+        unit = pixels.get(f"PhysicalSize{axis}Unit", "\u00b5m")  # the schema's default
+        try:
+            size_nm = nanometres(float(value), unit)
+        except ValueError:
+            size_nm = None
+        if size_nm is None:
+            notes.append(f"OME PhysicalSize{axis} ignored: {value} {unit} is not a length")
+        return size_nm
+
+    return (side("Z"), side("Y"), side("X"))
+
+
+def _from_imagej(file: tifffile.TiffFile, notes: list[str]) -> VoxelSize:
+    metadata = file.imagej_metadata if file.is_imagej else None
+    unit = str((metadata or {}).get("unit", ""))
+    if metadata is None or unit.lower() in ("", "pixel", "pixels"):
+        return UNKNOWN
+    if nanometres(1, unit) is None:
+        notes.append(f"ImageJ calibration ignored: unit {unit!r} is not a length")
+        return UNKNOWN
+    density_x, density_y = _densities(file)
+    try:
+        spacing = float(metadata.get("spacing", 0))
+    except (TypeError, ValueError):
+        spacing = 0.0
+    return (
+        nanometres(spacing, unit),
+        nanometres(1 / density_y, unit) if density_y > 0 else None,
+        nanometres(1 / density_x, unit) if density_x > 0 else None,
+    )
+
+
+def _from_resolution(file: tifffile.TiffFile, notes: list[str]) -> VoxelSize:
+    unit = _RESOLUTION_UNITS.get(int(file.pages.first.tags.valueof("ResolutionUnit", 2)))
+    if unit is None:
+        return UNKNOWN
+    density_x, density_y = _densities(file)
+    (x, doubt), (y, _) = from_density(density_x, unit), from_density(density_y, unit)
+    if doubt:
+        notes.append(doubt)
+    return (None, y, x)
+
+
+def _densities(file: tifffile.TiffFile) -> tuple[float, float]:
+    """Return pixels per unit along x and y; 0 where the tag is missing or nonsense."""
+
+    def density(tag: str) -> float:
+        value = file.pages.first.tags.valueof(tag)
+        try:
+            return float(value[0] / value[1])
+        except (TypeError, IndexError, ZeroDivisionError):
+            return 0.0
+
+    return density("XResolution"), density("YResolution")

@@ -1,0 +1,137 @@
+"""Grey values in and out: one affine map for a whole volume, never one per tile."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from emsr_fast.errors import UsageError, VolumeError
+
+if TYPE_CHECKING:
+    from emsr_fast.volume.formats.base import SourceVolume
+
+_PERCENTILES = (0.1, 99.9)
+_SAMPLED_SLICES = 16
+_SAMPLED_PIXELS = 2**20  # per slice, at most about this many
+
+
+@dataclass(frozen=True)
+class Normalisation:
+    """The map from a volume's grey values to the model's [0, 1]: ``(value - low) / (high - low)``, not clipped."""
+
+    low: float
+    high: float
+    origin: str  # where low and high are from, in words
+
+    def to_model(self, image: np.ndarray) -> np.ndarray:
+        """Return ``image`` as float32 in the model's range."""
+        # in float64: large offsets would cost float32 its last digits
+        return ((image.astype(np.float64) - self.low) / (self.high - self.low)).astype(np.float32)
+
+    def from_model(self, image: np.ndarray, dtype: np.dtype) -> tuple[np.ndarray, int]:
+        """Return ``image`` as grey values of ``dtype``, and how many pixels had to be clipped to its range.
+
+        Integers are clipped to the dtype's full range, then rounded half to even; floats are not clipped.
+        """
+        values = image.astype(np.float64) * (self.high - self.low) + self.low
+        if dtype.kind == "f":
+            return values.astype(dtype), 0
+        # rounding first, so that 255.4 counts as 255 and not as clipped
+        values = np.rint(values)
+        limits = np.iinfo(dtype)
+        clipped = int(np.count_nonzero((values < limits.min) | (values > limits.max)))
+        return np.clip(values, limits.min, limits.max).astype(dtype), clipped
+
+    def describe(self) -> str:
+        """Return the map in words, "12 .. 231 to 0 .. 1 (dtype range)"."""
+        return f"{self.low:.7g} .. {self.high:.7g} to 0 .. 1 ({self.origin})"
+
+    def as_metadata(self) -> dict[str, Any]:
+        """Return low, high and their origin as JSON values."""
+        return {"low": self.low, "high": self.high, "origin": self.origin}
+
+
+def dtype_range(dtype: np.dtype) -> Normalisation:
+    """Return the map of the dtype's full range to [0, 1]; floats are taken to be in [0, 1] already."""
+    if dtype.kind == "f":
+        return Normalisation(0.0, 1.0, "dtype range")
+    limits = np.iinfo(dtype)
+    return Normalisation(float(limits.min), float(limits.max), "dtype range")
+
+
+def parse_range(text: str, dtype: np.dtype) -> Normalisation:
+    """Return the map that ``--range`` asks for: "LO:HI" in the volume's grey values, or "dtype".
+
+    Raises:
+        UsageError: neither form, or HI is not above LO.
+    """
+    if text == "dtype":
+        return dtype_range(dtype)
+    low_text, colon, high_text = text.partition(":")
+    try:
+        low, high = float(low_text), float(high_text)
+    except ValueError:
+        low, high = np.nan, np.nan
+    if not colon or not np.isfinite([low, high]).all() or high <= low:
+        raise UsageError(f"range is {text!r}; give LO:HI in grey values with LO below HI, such as 0:4095, or dtype")
+    return Normalisation(low, high, "given")
+
+
+def measure(source: SourceVolume, slices: range | None = None) -> Normalisation:
+    """Return the map for ``source``: the dtype's range for 8 bits, else percentiles of slices across all of it.
+
+    Args:
+        source: always sampled over its whole depth, so that runs over parts of one volume agree.
+        slices: those that will be processed, all by default; NaN is an error in these, and skipped in others.
+
+    Raises:
+        VolumeError: a sampled slice has NaN or infinite pixels, or all sampled pixels are equal.
+    """
+    if source.dtype.kind in "ui" and source.dtype.itemsize == 1:
+        return dtype_range(source.dtype)
+    depth, height, width = source.shape
+    # every n-th pixel both ways: thinning the rows alone would be blind to half of a checkerboard
+    step = max(1, int(np.ceil(np.sqrt(height * width / _SAMPLED_PIXELS))))
+    samples = []
+    for z in np.unique(np.linspace(0, depth - 1, min(depth, _SAMPLED_SLICES)).round().astype(int)):
+        image = source.read(int(z), slice(0, height), slice(0, width))
+        if slices is None or int(z) in slices:
+            check_finite(image, int(z), source)
+        samples.append(image[::step, ::step].ravel())
+    values = np.concatenate(samples)
+    values = values[np.isfinite(values)]
+    if values.size == 0:
+        raise VolumeError(
+            f"{source.info.path} has no finite pixel in {len(samples)} sampled slices; give --range LO:HI"
+        )
+    low, high = (float(value) for value in np.percentile(values.astype(np.float64), _PERCENTILES))
+    origin = f"percentiles {_PERCENTILES[0]} and {_PERCENTILES[1]} of {len(samples)} slices"
+    if high <= low:
+        # nearly all of it is background: the few other pixels are the image
+        low, high = float(values.min()), float(values.max())
+        origin = f"minimum and maximum of {len(samples)} slices"
+    if high <= low:
+        raise VolumeError(
+            f"{source.info.path} is constant: all sampled pixels are {low:g}, so there is no contrast to normalise; "
+            "give --range LO:HI if it is meant"
+        )
+    return Normalisation(low, high, origin)
+
+
+def check_finite(image: np.ndarray, z: int, source: SourceVolume) -> None:
+    """Raise VolumeError, naming slice, count and first position, if ``image`` of slice ``z`` is not finite.
+
+    Args:
+        image: any part of the slice; the message is about the whole slice.
+    """
+    if image.dtype.kind != "f" or np.isfinite(image).all():
+        return
+    _, height, width = source.shape
+    bad = ~np.isfinite(source.read(z, slice(0, height), slice(0, width)))
+    row, column = np.argwhere(bad)[0]
+    raise VolumeError(
+        f"slice {z} of {source.info.path} has {np.count_nonzero(bad)} NaN or infinite pixel(s), the first at "
+        f"row {row}, column {column}; replace them, or leave the slice out with --slices"
+    )

@@ -1,0 +1,173 @@
+"""The main job from path to path: what ``emsr-fast infer`` does, as a function."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from emsr_fast import __version__
+from emsr_fast.errors import UsageError
+from emsr_fast.volume.formats import create_target, open_source
+from emsr_fast.volume.formats.base import SourceVolume, TargetSpec, output_dtype
+from emsr_fast.volume.formats.destination import check_destination
+from emsr_fast.volume.intensity import Normalisation, measure, parse_range
+from emsr_fast.volume.predict import DEFAULT_HALO, DEFAULT_TILE, super_resolve
+from emsr_fast.volume.tiles import check_tiling
+from emsr_fast.volume.voxels import described, divided
+
+if TYPE_CHECKING:
+    from emsr_fast.model import Emsr
+
+# given the LR pixels to do, a context whose value is called with the LR pixels done
+Progress = Callable[[int], AbstractContextManager[Callable[[int], None]]]
+
+
+def infer(
+    input_path: str | Path,
+    output_path: str | Path,
+    *,
+    model: str | Path | None = None,
+    device: str = "auto",
+    tile: int = DEFAULT_TILE,
+    halo: int = DEFAULT_HALO,
+    slices: str = ":",
+    grey_range: str | None = None,
+    overwrite: bool = False,
+    say: Callable[[str], None] = lambda line: None,
+    progress: Progress = lambda lr_pixels: nullcontext(lambda done: None),
+) -> dict[str, Any]:
+    """Super-resolve the volume at ``input_path`` into a new one; return what was done, as JSON values.
+
+    Args:
+        input_path: anything ``open_source`` reads.
+        output_path: .ome.zarr, .zarr, .ome.tif or .tif; appears only when complete.
+        model: name of a shipped model or path of a model file; the default model if None.
+        device: "auto", "cpu", "cuda" or "cuda:N".
+        tile: side of what a tile owns, in LR pixels; a multiple of 4.
+        halo: LR pixels read around it; a multiple of 4.
+        slices: "a:b", the slices from a to before b; either may be left out.
+        grey_range: "LO:HI" in the input's grey values, or "dtype"; measured if None.
+        overwrite: whether an existing output of the same format is replaced, at the very end.
+        say: called with each line of what was understood, before the work starts.
+        progress: see ``Progress``.
+
+    Raises:
+        UsageError: the arguments contradict each other or the input.
+        VolumeError: the input cannot be read or the output not written.
+        CheckpointError: the model file is not one.
+        BackendError: the device is not there, or the network failed on it.
+    """
+    # cheap checks first: torch takes seconds to load, a model longer
+    check_tiling(tile, halo)
+    start, stop = parse_slices(slices)
+    final = check_destination(output_path, overwrite=overwrite, source=input_path)
+    with open_source(input_path) as source:
+        chosen = choose_slices(start, stop, source.shape[0])
+        grey = parse_range(grey_range, source.dtype) if grey_range else measure(source, chosen)
+        _say_input(source, grey, say)
+
+        from emsr_fast.engine import TorchEngine
+        from emsr_fast.model import load_model
+        from emsr_fast.model.zoo import DEFAULT_MODEL
+
+        network = load_model(DEFAULT_MODEL if model is None else model, device=device)
+        engine = TorchEngine(network)
+        spec = _target_spec(source, network, chosen, tile, provenance=_provenance(source, network, engine.name))
+        spec.provenance.update(
+            tile=tile, halo=halo, slices=[chosen.start, chosen.stop], normalisation=grey.as_metadata()
+        )
+        say(f"model   {network.card.name}, x{spec.scale}, window_fit {network.config.window_fit}")
+        if network.card.lr_pixel_nm:
+            say(f"note    trained on input pixels of {', '.join(f'{size:g}' for size in network.card.lr_pixel_nm)} nm")
+        say(f"engine  {engine.name}")
+        say(f"tiles   {tile} px, halo {halo} px")
+        say(
+            f"output  {final}: {' x '.join(map(str, spec.shape))} (Z, Y, X), {spec.dtype.name}, "
+            f"voxel size {described(spec.voxel_size_nm)}"
+        )
+        _, height, width = source.shape
+        with create_target(final, spec, overwrite=overwrite) as target:
+            with progress(len(chosen) * height * width) as done:
+                result = super_resolve(
+                    source, target, engine, tile=tile, halo=halo, slices=chosen, normalisation=grey, progress=done
+                )
+            target.commit()
+    return {
+        "output": str(final),
+        "shape": list(spec.shape),
+        "dtype": spec.dtype.name,
+        "voxel_size_nm": list(spec.voxel_size_nm),
+        "slices": result.slices,
+        "lr_pixels": result.lr_pixels,
+        "seconds": round(result.seconds, 3),
+        "lr_mpx_per_s": round(result.lr_pixels / 1e6 / max(result.seconds, 1e-9), 4),
+        "clipped_fraction": result.clipped_fraction,
+        "settings": spec.provenance,
+    }
+
+
+def parse_slices(text: str) -> tuple[int | None, int | None]:
+    """Return the two ends of "a:b", None where one is left out.
+
+    Raises:
+        UsageError: another form, a negative number, or b not above a.
+    """
+    first, colon, last = text.partition(":")
+    advice = "give a:b, from slice a to before slice b counted from 0, such as 10:20, 10: or :20"
+    if not colon or any(end and not (end.isascii() and end.isdigit()) for end in (first, last)):
+        raise UsageError(f"slices is {text!r}; {advice}")
+    start, stop = (int(end) if end else None for end in (first, last))
+    if stop is not None and stop <= (start or 0):
+        raise UsageError(f"slices {text!r} has no slice in it; {advice}")
+    return start, stop
+
+
+def choose_slices(start: int | None, stop: int | None, depth: int) -> range:
+    """Return the slices from ``start`` to before ``stop`` of a volume with ``depth`` of them.
+
+    Raises:
+        UsageError: the volume has fewer.
+    """
+    chosen = range(start or 0, depth if stop is None else stop)
+    if chosen.start >= depth or chosen.stop > depth:
+        asked = f"{'' if start is None else start}:{'' if stop is None else stop}"
+        raise UsageError(f"slices {asked} reach beyond the volume, which has {depth} (0 to {depth - 1}); give fewer")
+    return chosen
+
+
+def _say_input(source: SourceVolume, grey: Normalisation, say: Callable[[str], None]) -> None:
+    info = source.info
+    say(f"input   {info.path}: {info.format}, {' x '.join(map(str, info.shape))} (Z, Y, X), {info.dtype.name}")
+    say(f"voxel   {described(info.voxel_size_nm)}, {info.voxel_size_from}")
+    for note in info.notes:
+        say(f"note    {note}")
+    say(f"grey    {grey.describe()}")
+
+
+def _target_spec(
+    source: SourceVolume, network: Emsr, chosen: range, tile: int, provenance: dict[str, Any]
+) -> TargetSpec:
+    scale = network.config.scale
+    _, height, width = source.shape
+    return TargetSpec(
+        shape=(len(chosen), scale * height, scale * width),
+        dtype=output_dtype(source.dtype),
+        scale=scale,
+        voxel_size_nm=divided(source.info.voxel_size_nm, scale),
+        block=scale * tile,
+        first_slice=chosen.start,
+        provenance=provenance,
+    )
+
+
+def _provenance(source: SourceVolume, network: Emsr, engine_name: str) -> dict[str, Any]:
+    return {
+        "software": f"emsr_fast {__version__}",
+        "model": network.card.name,
+        "input": source.info.path.name,
+        "scale": network.config.scale,
+        "window_fit": network.config.window_fit,
+        "engine": engine_name,
+    }

@@ -1,0 +1,86 @@
+"""Voxel sizes in nanometres, (z, y, x); an axis whose size nobody stated is None, never 1."""
+
+from __future__ import annotations
+
+import math
+
+VoxelSize = tuple[float | None, float | None, float | None]
+
+UNKNOWN: VoxelSize = (None, None, None)
+
+# what image files call their units, lower case, in nm
+_NM_PER_UNIT = {
+    "nm": 1.0,
+    "nanometer": 1.0,
+    "nanometers": 1.0,
+    "nanometre": 1.0,
+    "um": 1e3,
+    "\u00b5m": 1e3,  # micro sign
+    "\u03bcm": 1e3,  # greek letter mu
+    "\\u00b5m": 1e3,  # how ImageJ escapes the micro sign
+    "micron": 1e3,
+    "microns": 1e3,
+    "micrometer": 1e3,
+    "micrometers": 1e3,
+    "micrometre": 1e3,
+    "mm": 1e6,
+    "millimeter": 1e6,
+    "millimetre": 1e6,
+    "cm": 1e7,
+    "centimeter": 1e7,
+    "centimetre": 1e7,
+    "inch": 2.54e7,
+    "m": 1e9,
+    "meter": 1e9,
+    "metre": 1e9,
+    "pm": 1e-3,
+    "picometer": 1e-3,
+    "picometre": 1e-3,
+    "angstrom": 0.1,
+    "\u00e5": 0.1,  # letter a with ring, lower case of the next
+    "\u212b": 0.1,  # angstrom sign
+}
+
+# resolution tags above this are a screen's or a printer's (72 dpi is 353 um), not a microscope's
+LARGEST_PLAUSIBLE_PIXEL_NM = 10_000.0
+
+
+def nanometres(value: float, unit: str) -> float | None:
+    """Return ``value`` in nm, or None if the unit is not a length we know or the value is not positive and finite."""
+    factor = _NM_PER_UNIT.get(unit.strip().lower())
+    if factor is None or not math.isfinite(value) or value <= 0:
+        return None
+    return value * factor
+
+
+def divided(voxel_size_nm: VoxelSize, scale: int) -> VoxelSize:
+    """Return the voxel size after super-resolution: z as it was, y and x divided by ``scale``; unknown stays None."""
+    z, y, x = voxel_size_nm
+    return (z, None if y is None else y / scale, None if x is None else x / scale)
+
+
+def described(voxel_size_nm: VoxelSize) -> str:
+    """Return the voxel size in words, "30 x 10 x 10 nm (z, y, x)"; axes without a size read "unknown"."""
+    if voxel_size_nm == UNKNOWN:
+        return "unknown"
+    return " x ".join("unknown" if side is None else f"{side:.6g}" for side in voxel_size_nm) + " nm (z, y, x)"
+
+
+def from_density(pixels_per_unit: float, unit: str) -> tuple[float | None, str | None]:
+    """Return the pixel size in nm that a resolution tag states, and a note where the tag is not to be believed.
+
+    Args:
+        pixels_per_unit: the tag's value; 0, negative or infinite count as absent.
+        unit: "cm", "inch" or "m".
+    """
+    if not math.isfinite(pixels_per_unit) or pixels_per_unit <= 0:
+        return None, None
+    size_nm = nanometres(1 / pixels_per_unit, unit)
+    if size_nm is None:
+        return None, None
+    if size_nm > LARGEST_PLAUSIBLE_PIXEL_NM:
+        return None, (
+            f"resolution tags ignored: {size_nm / 1e3:.4g} um per pixel ({2.54e7 / size_nm:.4g} dpi) "
+            "is a screen's or printer's, not a microscope's"
+        )
+    return size_nm, None

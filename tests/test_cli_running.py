@@ -1,0 +1,88 @@
+"""A command at work: what it shows meanwhile, and how it stops when it is told to."""
+
+import os
+import pty
+import signal
+import subprocess
+import sys
+import time
+from io import StringIO
+
+import pytest
+
+from emsr_fast.cli import exits, progress
+
+COMMAND = [sys.executable, "-m", "emsr_fast"]
+
+
+def test_a_terminal_gets_a_bar_with_rate(examples, tmp_path):
+    source, output = examples / "flyem_fibsem_10nm_48x192x192.tif", tmp_path / "a.tif"
+    controller, terminal = pty.openpty()
+    process = subprocess.Popen(
+        [*COMMAND, "infer", str(source), "-o", str(output), "--slices", ":1"],
+        stdout=subprocess.DEVNULL,
+        stderr=terminal,
+    )
+    os.close(terminal)
+    text = b""
+    try:
+        while data := os.read(controller, 4096):
+            text += data
+    except OSError:  # how a terminal says that the other side is gone
+        pass
+    os.close(controller)
+    assert process.wait(60) == 0
+    assert b"LR Mpx/s" in text
+    assert b"100%" in text
+
+
+def test_elsewhere_progress_is_plain_lines_also_while_a_tile_takes_long():
+    stream = StringIO()
+    with progress.lines(2_000_000, stream, first_s=0.05, every_s=0.1) as done:
+        time.sleep(0.08)
+        done(1_000_000)
+        time.sleep(0.4)
+    first, *others = stream.getvalue().splitlines()
+    assert "0.0 %" in first
+    assert "first tile not finished" in first
+    assert len(others) >= 2
+    assert all("50.0 % after 0:00:0" in line and "LR Mpx/s" in line and "left" in line for line in others)
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize("name", ["a.tif", "a.ome.zarr"])
+def test_a_signal_leaves_nothing_behind(examples, tmp_path, number, code, name):
+    source = examples / "flyem_fibsem_10nm_48x192x192.tif"
+    process = subprocess.Popen(
+        [*COMMAND, "infer", str(source), "-o", str(tmp_path / name), "--tile", "32"], stderr=subprocess.PIPE, text=True
+    )
+    deadline = time.monotonic() + 60
+    while not list(tmp_path.glob(".*.partial-*")) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    time.sleep(0.3)
+    assert process.poll() is None
+    process.send_signal(number)
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == code, errors
+    assert errors.splitlines()[-1].startswith("error: stopped by SIG")
+    assert "Traceback" not in errors
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_second_signal_does_not_cut_the_clean_up_short(capsys):
+    steps = []
+
+    def command():
+        try:
+            signal.raise_signal(signal.SIGINT)
+            steps.append("not reached")
+        finally:
+            signal.raise_signal(signal.SIGTERM)
+            signal.raise_signal(signal.SIGINT)
+            steps.append("cleaned up")
+
+    assert exits.run(command, as_json=False) == 130
+    assert steps == ["cleaned up"]
+    assert capsys.readouterr().err == "error: stopped by SIGINT; nothing was left behind\n"
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler

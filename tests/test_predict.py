@@ -1,0 +1,220 @@
+"""Prediction: nothing moves, nothing is written twice, and what an engine does wrong is said."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from emsr_fast import load_model
+from emsr_fast.engine import TorchEngine
+from emsr_fast.errors import BackendError, UsageError, VolumeError
+from emsr_fast.volume.formats.base import SourceVolume, TargetSpec, TargetVolume, VolumeInfo, check_block
+from emsr_fast.volume.intensity import Normalisation
+from emsr_fast.volume.predict import super_resolve
+
+IDENTITY = Normalisation(0.0, 1.0, "given")
+SIDES = [1, 2, 3, 4, 5, 7, 11, 96, 97, 331, 341, 997, 1000]
+
+
+class ArraySource(SourceVolume):
+    """A volume in memory."""
+
+    def __init__(self, pixels):
+        self.pixels = pixels
+        shape = tuple(pixels.shape)
+        self.info = VolumeInfo(Path("array"), "array", shape, pixels.dtype, "ZYX", (1, *shape[1:]))
+
+    def read(self, z, rows, cols):
+        return self.pixels[z, rows, cols]
+
+    def close(self):
+        pass
+
+
+class ArrayTarget(TargetVolume):
+    """A volume in memory that counts how often each voxel is written."""
+
+    def __init__(self, shape, dtype=np.float32):
+        self.spec = TargetSpec(shape, np.dtype(dtype), scale=3)
+        self.pixels = np.full(shape, 77, dtype)
+        self.writes = np.zeros(shape, int)
+
+    def write(self, z, rows, cols, block):
+        check_block(self.spec, z, rows, cols, block)
+        self.pixels[z, rows, cols] = block
+        self.writes[z, rows, cols] += 1
+
+    def commit(self):
+        pass
+
+    def abort(self):
+        pass
+
+
+class CoordinateEngine:
+    """Ideal for pixels that hold their own index: each becomes the indices of its 3x3 HR pixels."""
+
+    name, scale = "coordinates", 3
+
+    def __init__(self, width):
+        self.width = width
+
+    def run(self, batch):
+        index = np.rint(batch).astype(np.int64).repeat(3, axis=2).repeat(3, axis=3)
+        rows, cols = np.divmod(index, self.width)
+        rows = 3 * rows + np.arange(index.shape[2])[:, None] % 3
+        cols = 3 * cols + np.arange(index.shape[3]) % 3
+        return (rows * 3 * self.width + cols).astype(np.float32)
+
+
+class BilinearEngine:
+    """Linear interpolation at pixel centres: exact on a ramp, but for the outer pixel of what it sees."""
+
+    name, scale = "bilinear", 3
+
+    def run(self, batch):
+        tiles = torch.from_numpy(batch).double()
+        large = torch.nn.functional.interpolate(tiles, scale_factor=3, mode="bilinear", align_corners=False)
+        return large.float().numpy()
+
+
+class BrokenEngine:
+    """Returns, or raises, what it is given."""
+
+    name, scale = "broken", 3
+
+    def __init__(self, make):
+        self.make = make
+
+    def run(self, batch):
+        return self.make((len(batch), 1, 3 * batch.shape[2], 3 * batch.shape[3]))
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    depth=st.integers(1, 3),
+    height=st.sampled_from(SIDES),
+    width=st.sampled_from(SIDES),
+    data=st.data(),
+)
+def test_a_coordinate_ramp_comes_back_where_it_was(depth, height, width, data):
+    if height * width > 10**5:
+        depth = 1
+    # tiles down to 4 px, but not a hundred thousand of them
+    smallest = max(1, max(height, width) // 80)
+    tile = 4 * data.draw(st.integers(smallest, 260), label="tile / 4")
+    halo = 4 * data.draw(st.integers(0, 30), label="halo / 4")
+    ramp = np.arange(height * width, dtype=np.float32).reshape(1, height, width).repeat(depth, axis=0)
+    target = ArrayTarget((depth, 3 * height, 3 * width))
+    done = []
+    result = super_resolve(
+        ArraySource(ramp), target, CoordinateEngine(width), tile=tile, halo=halo, normalisation=IDENTITY,
+        progress=done.append,
+    )  # fmt: skip
+    assert (target.writes == 1).all()
+    # float32 holds these whole numbers exactly: 3000 * 3000 < 2**24
+    assert (target.pixels == np.arange(9 * height * width).reshape(1, 3 * height, 3 * width)).all()
+    assert sum(done) == result.lr_pixels == depth * height * width
+    assert result.slices == depth
+
+
+@pytest.mark.parametrize("side", [7, 96, 97, 341])
+@pytest.mark.parametrize(("tile", "halo"), [(4, 4), (32, 8), (64, 4), (512, 0)])
+def test_a_linear_ramp_keeps_its_pixel_centres(side, tile, halo):
+    rows, cols = np.mgrid[:side, :side].astype(np.float32)
+    target = ArrayTarget((1, 3 * side, 3 * side))
+    super_resolve(
+        ArraySource((rows + 2 * cols)[None]), target, BilinearEngine(), tile=tile, halo=halo, normalisation=IDENTITY
+    )
+    # the centre of HR pixel i lies at (i + 1/2) / 3 - 1/2 LR pixels
+    centres = (np.arange(3 * side) + 0.5) / 3 - 0.5
+    exact = centres[:, None] + 2 * centres
+    inside = slice(2, -2)
+    assert np.abs(target.pixels[0] - exact)[inside, inside].max() <= 1e-4
+
+
+def test_slices_land_from_zero_on():
+    stack = np.arange(6 * 5 * 4, dtype=np.float32).reshape(6, 5, 4)
+    nearest = BrokenEngine(lambda shape: None)
+    nearest.run = lambda batch: batch.repeat(3, axis=2).repeat(3, axis=3)
+    target = ArrayTarget((2, 15, 12))
+    super_resolve(ArraySource(stack), target, nearest, slices=range(3, 5), normalisation=IDENTITY)
+    assert (target.pixels == stack[3:5].repeat(3, axis=1).repeat(3, axis=2)).all()
+
+
+def test_integers_are_clipped_and_rounded_never_wrapped():
+    values = iter([-0.01, 1.01, 2.5 / 255, 3.5 / 255])
+    target = ArrayTarget((4, 3, 3), np.uint8)
+    engine = BrokenEngine(lambda shape: np.full(shape, next(values), np.float32))
+    result = super_resolve(ArraySource(np.zeros((4, 1, 1), np.uint8)), target, engine)
+    assert target.pixels[:, 0, 0].tolist()[:2] == [0, 255]
+    assert set(target.pixels[2:].ravel()) <= {2, 3, 4}
+    assert result.clipped_fraction == 0.5
+
+
+@pytest.mark.parametrize("dtype", [np.uint16, np.int16, np.float32])
+def test_the_measured_range_is_inverted_on_output(dtype):
+    stack = np.random.default_rng(0).integers(-3000, 3000, (3, 16, 16)).astype(dtype)
+    target = ArrayTarget((3, 48, 48), dtype)
+    nearest = BrokenEngine(lambda shape: None)
+    nearest.run = lambda batch: batch.repeat(3, axis=2).repeat(3, axis=3)
+    super_resolve(ArraySource(stack), target, nearest)
+    large = stack.repeat(3, axis=1).repeat(3, axis=2)
+    # a float32 between 0 and 1 has 24 bits: enough to give every 16-bit value back
+    assert np.abs(target.pixels.astype(float) - large).max() <= (0 if dtype != np.float32 else 1e-3)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda shape: np.zeros((*shape[:2], 3, 3), np.float32), r"returned shape \(1, 1, 3, 3\)"),
+        (lambda shape: np.full(shape, np.nan, np.float32), "returned 576 NaN or infinite"),
+        (lambda shape: (_ for _ in ()).throw(RuntimeError("CUDA out of memory. Tried")), "smaller --tile"),
+        (lambda shape: (_ for _ in ()).throw(MemoryError()), "smaller --tile"),
+    ],
+)
+def test_what_an_engine_does_wrong_is_said_with_its_place(make, message):
+    with pytest.raises(BackendError, match=message) as raised:
+        super_resolve(
+            ArraySource(np.zeros((1, 8, 8), np.uint8)), ArrayTarget((1, 24, 24), np.uint8), BrokenEngine(make)
+        )
+    assert "slice 0, rows 0:8, columns 0:8" in str(raised.value)
+
+
+def test_a_fault_of_the_engine_that_is_not_memory_is_not_renamed():
+    def fail(shape):
+        raise RuntimeError("shape mismatch")
+
+    with pytest.raises(RuntimeError, match="shape mismatch"):
+        super_resolve(
+            ArraySource(np.zeros((1, 8, 8), np.uint8)), ArrayTarget((1, 24, 24), np.uint8), BrokenEngine(fail)
+        )
+
+
+def test_nan_pixels_are_named_with_slice_count_and_position():
+    stack = np.random.default_rng(0).random((40, 9, 9), dtype=np.float32)
+    stack[39, 4, 7] = np.nan
+    stack[39, 8, 0] = np.inf
+    with pytest.raises(
+        VolumeError, match=r"slice 39 .* has 2 NaN or infinite pixel\(s\), the first at row 4, column 7"
+    ):
+        super_resolve(ArraySource(stack), ArrayTarget((40, 27, 27)), BilinearEngine(), normalisation=IDENTITY, tile=4)
+
+
+def test_a_target_of_another_shape_is_refused():
+    with pytest.raises(UsageError, match=r"\(1, 24, 24\)"):
+        super_resolve(ArraySource(np.zeros((1, 8, 8), np.uint8)), ArrayTarget((1, 16, 16), np.uint8), BilinearEngine())
+
+
+def test_tiled_equals_untiled_with_a_halo_as_wide_as_the_network_sees(examples):
+    network = load_model(device="cpu", window_fit="pad")
+    image = tifffile.imread(examples / "flyem_fibsem_10nm_48x192x192.tif", key=[0, 1])
+    strip = np.concatenate(list(image), axis=1)[None, 40:63, :262].astype(np.float32) / 255
+    whole, tiled = (ArrayTarget((1, 69, 786)) for _ in range(2))
+    super_resolve(ArraySource(strip), whole, TorchEngine(network), tile=264, halo=0, normalisation=IDENTITY)
+    super_resolve(ArraySource(strip), tiled, TorchEngine(network), tile=64, halo=112, normalisation=IDENTITY)
+    assert np.abs(tiled.pixels - whole.pixels).max() <= 1e-5 * np.abs(whole.pixels).max()
