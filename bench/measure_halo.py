@@ -2,8 +2,8 @@
 
 Usage: python bench/measure_halo.py [MODEL ...]
 
-The volume in docs/tiling.md comes from here: shipped models on the shipped images, tiles of 64 LR px, so that a slice of
-512 px has many borders; differences in grey levels of 255.
+The table in docs/tiling.md comes from here: shipped models on the shipped images, tiles of 64 LR px, so that a
+slice has many borders; differences in grey levels of 255.
 """
 
 from __future__ import annotations

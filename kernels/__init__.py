@@ -1,0 +1,1 @@
+"""GPU kernels: CUDA C++ (compiled into emsr_fast._C) and Triton (compiled at first use)."""

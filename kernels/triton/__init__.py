@@ -1,0 +1,1 @@
+"""Triton kernels, one module per operator; importing one needs triton, so only a chosen backend imports them."""
