@@ -27,6 +27,12 @@ def device(request):
 
 
 @pytest.fixture(autouse=True)
+def empty_working_folder(monkeypatch, tmp_path_factory):
+    """Run every test in an empty folder: an interpreter it starts must find the installed package, not the sources."""
+    monkeypatch.chdir(tmp_path_factory.mktemp("work"))
+
+
+@pytest.fixture(autouse=True)
 def poisoned_outputs(monkeypatch):
     """Fill every output an operator allocates with NaN, so a kernel that leaves a pixel out fails."""
 

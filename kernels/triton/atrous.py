@@ -1,8 +1,8 @@
 """À-trous details and their adjoint in Triton: one launch per stage, the images between stages in float32.
 
-A program owns ``BLOCK`` columns and ``ROWS`` rows that lie as far apart as the stage's taps do. It walks down them: each
-row it reads is filtered along x once and then serves five outputs along y, from registers. Loads are masked to the
-image, so every stage sees zeros outside.
+A program owns ``BLOCK`` columns and ``ROWS`` rows that lie as far apart as the stage's taps do. It walks down them:
+each row it reads is filtered along x once and then serves five outputs along y, from registers. Loads are masked to
+the image, so every stage sees zeros outside.
 """
 
 from __future__ import annotations
@@ -39,32 +39,23 @@ def _locate(C, H, W, step, ROWS: tl.constexpr, BLOCK: tl.constexpr):
 
 
 @triton.jit
-def _inside(row, cols, H, W):
-    """Return which pixels (row, cols) the image has."""
-    # a row outside has no columns: cheaper than a second mask over all of them
-    return (cols >= 0) & (cols < tl.where((row >= 0) & (row < H), W, 0))
-
-
-@triton.jit
-def _load_row(x_ptr, sh, sw, row, cols, H, W):
-    """Return pixels (row, cols) of a channel in float32, zeros outside the image."""
-    pixels = x_ptr + row.to(tl.int64) * sh + cols * sw
-    return tl.load(pixels, mask=_inside(row, cols, H, W), other=0.0).to(tl.float32)
-
-
-@triton.jit
 def _five_taps(a, b, c, d, e, CENTRE: tl.constexpr, NEXT: tl.constexpr, OUTER: tl.constexpr):
     return CENTRE * c + (NEXT * (b + d) + OUTER * (a + e))
 
 
 @triton.jit
 def _filter_row(x_ptr, sh, sw, row, cols, H, W, step, CENTRE: tl.constexpr, NEXT: tl.constexpr, OUTER: tl.constexpr):
-    """Return a row of a channel filtered along x, and as it was."""
-    a = _load_row(x_ptr, sh, sw, row, cols - 2 * step, H, W)
-    b = _load_row(x_ptr, sh, sw, row, cols - step, H, W)
-    c = _load_row(x_ptr, sh, sw, row, cols, H, W)
-    d = _load_row(x_ptr, sh, sw, row, cols + step, H, W)
-    e = _load_row(x_ptr, sh, sw, row, cols + 2 * step, H, W)
+    """Return a row of a channel filtered along x, and as it was, in float32; zeros outside the image."""
+    # a row outside the image has no columns: cheaper than a second mask over all of them
+    width = tl.where((row >= 0) & (row < H), W, 0)
+    x_ptr += row.to(tl.int64) * sh
+    near, far = cols - step, cols - 2 * step
+    a = tl.load(x_ptr + far * sw, mask=(far >= 0) & (far < width), other=0.0).to(tl.float32)
+    b = tl.load(x_ptr + near * sw, mask=(near >= 0) & (near < width), other=0.0).to(tl.float32)
+    c = tl.load(x_ptr + cols * sw, mask=cols < width, other=0.0).to(tl.float32)
+    near, far = cols + step, cols + 2 * step
+    d = tl.load(x_ptr + near * sw, mask=near < width, other=0.0).to(tl.float32)
+    e = tl.load(x_ptr + far * sw, mask=far < width, other=0.0).to(tl.float32)
     return _five_taps(a, b, c, d, e, CENTRE, NEXT, OUTER), c
 
 
@@ -93,7 +84,7 @@ def atrous_details_kernel(
         f4, u4 = _filter_row(x_ptr, x_sh, x_sw, first + (k - 2) * step, cols, H, W, step, CENTRE, NEXT, OUTER)
         if k >= 4:
             row = first + (k - 4) * step
-            inside = _inside(row, cols, H, W)
+            inside = cols < tl.where(row < H, W, 0)
             smooth = _five_taps(f0, f1, f2, f3, f4, CENTRE, NEXT, OUTER)
             if HAS_SMOOTH:
                 tl.store(smooth_ptr + row.to(tl.int64) * W + cols, smooth, mask=inside)
@@ -133,12 +124,14 @@ def atrous_adjoint_kernel(
             grad = _five_taps(f0, f1, f2, f3, f4, CENTRE, NEXT, OUTER)
             if NEGATED:
                 grad = -grad
+            inside = cols < tl.where(row < H, W, 0)
+            from_row = row.to(tl.int64) * grad_sh + cols * grad_sw
             if HAS_OWN:
-                grad += _load_row(own_ptr, grad_sh, grad_sw, row, cols, H, W)
+                grad += tl.load(own_ptr + from_row, mask=inside, other=0.0).to(tl.float32)
             if HAS_FINER:
-                grad -= _load_row(finer_ptr, grad_sh, grad_sw, row, cols, H, W)
+                grad -= tl.load(finer_ptr + from_row, mask=inside, other=0.0).to(tl.float32)
             to = out_ptr + row.to(tl.int64) * out_sh + cols * out_sw
-            tl.store(to, grad.to(out_ptr.dtype.element_ty), mask=_inside(row, cols, H, W))
+            tl.store(to, grad.to(out_ptr.dtype.element_ty), mask=inside)
 
 
 def _grid(x: Tensor, step: int) -> tuple[int]:

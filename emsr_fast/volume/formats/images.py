@@ -18,7 +18,7 @@ from emsr_fast.volume.formats.base import SourceVolume, VolumeInfo, check_pixels
 from emsr_fast.volume.formats.tiff import TiffSource
 from emsr_fast.volume.voxels import VoxelSize, described, from_density
 
-_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
 _DTYPES = {"L": np.uint8, "I;16": np.uint16, "I;16B": np.uint16, "I;16L": np.uint16}
 _REFUSED_MODES = {
     "1": "is a binary mask (1 bit per pixel), not a grey image; give the grey image",
@@ -107,7 +107,7 @@ def natural_key(name: str) -> list[tuple[int, int, str]]:
 
 def _image_files(folder: Path) -> tuple[list[Path], list[str]]:
     visible = [entry for entry in folder.iterdir() if not entry.name.startswith(".") and entry.is_file()]
-    files = [entry for entry in visible if entry.suffix.lower() in _SUFFIXES]
+    files = [entry for entry in visible if entry.suffix.lower() in IMAGE_SUFFIXES]
     if not files:
         raise VolumeError(f"folder {folder} holds no PNG, JPEG or TIFF file; check the path")
     notes = []
