@@ -2,10 +2,12 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
+# torch's threads must not spin while another program has the core
+export OMP_WAIT_POLICY ?= PASSIVE
 SOURCES := $(shell find emsr_fast csrc kernels -type f -not -name '*.pyc' -not -name '*.so') \
            setup.py pyproject.toml CMakeLists.txt constraints.txt
 
-.PHONY: help demo test packaging lint format bench clean
+.PHONY: help demo test packaging lint format bench weights clean FORCE
 
 help:
 	@echo "make demo       install, super-resolve a real EM stack, leave an OME-Zarr and a side-by-side picture in demo/"
@@ -13,18 +15,23 @@ help:
 	@echo "make packaging  build and install the package in every supported way (a few minutes)"
 	@echo "make lint       ruff and mypy"
 	@echo "make bench      time the operators on this machine"
+	@echo "make weights    train the shipped models (EMSR_DATA=folder of training images)"
 	@echo "make clean      remove what these made"
 
 $(BIN)/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "emsr_fast needs Python 3.10 or newer")'
 	$(PYTHON) -m venv $(VENV)
 
+# the list of sources, renewed when one comes or goes
+$(VENV)/.sources: $(BIN)/python FORCE
+	@echo '$(sort $(SOURCES))' | cmp -s - $@ || echo '$(sort $(SOURCES))' > $@
+
 # one stamp per set of packages: a change of the sources installs again
-$(VENV)/.installed: $(BIN)/python $(SOURCES)
+$(VENV)/.installed: $(VENV)/.sources $(SOURCES)
 	$(BIN)/pip install --quiet --constraint constraints.txt .
 	touch $@
 
-$(VENV)/.installed-dev: $(BIN)/python $(SOURCES)
+$(VENV)/.installed-dev: $(VENV)/.sources $(SOURCES)
 	$(BIN)/pip install --quiet --constraint constraints.txt '.[dev]'
 	touch $@ $(VENV)/.installed
 
@@ -45,6 +52,12 @@ lint: $(VENV)/.installed-dev
 format: $(VENV)/.installed-dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+# EMSR_DATA is the folder with the training images; hours on a CPU
+weights: $(VENV)/.installed-dev
+	test -d "$(EMSR_DATA)" || (echo "set EMSR_DATA to the folder with the training images"; exit 2)
+	$(BIN)/emsr-fast train examples/weights/emsr-x3-small.yaml
+	$(BIN)/emsr-fast train examples/weights/emsr-x3.yaml
 
 bench: $(VENV)/.installed-dev
 	$(BIN)/pytest bench --benchmark-enable --benchmark-only

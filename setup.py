@@ -9,14 +9,25 @@ Environment:
 
 import os
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 from setuptools import Extension, find_packages, setup
 from setuptools.command.build_ext import build_ext
+from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).parent.resolve()
+
+
+class CleanBuild(build_py):
+    """Builds into an empty folder: setuptools would keep modules there that the sources no longer have."""
+
+    def run(self) -> None:
+        if not self.editable_mode:
+            shutil.rmtree(self.build_lib, ignore_errors=True)
+        super().run()
 
 
 class CMakeBuild(build_ext):
@@ -54,11 +65,11 @@ class CMakeBuild(build_ext):
             ) from error
 
 
-native = os.environ.get("EMSR_FAST_NO_NATIVE", "") in ("", "0")
+native = os.environ.get("EMSR_FAST_NO_NATIVE", "").lower() in ("", "0", "false", "no", "off")
 kernels = ["emsr_fast.kernels", *(f"emsr_fast.kernels.{name}" for name in find_packages("kernels"))]
 setup(
     packages=[*find_packages(include=["emsr_fast", "emsr_fast.*"]), *kernels],
     package_dir={"emsr_fast": "emsr_fast", "emsr_fast.kernels": "kernels"},
     ext_modules=[Extension("emsr_fast._C", sources=[])] if native else [],
-    cmdclass={"build_ext": CMakeBuild},
+    cmdclass={"build_py": CleanBuild, "build_ext": CMakeBuild},
 )

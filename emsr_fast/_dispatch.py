@@ -82,6 +82,13 @@ def why_not_here(backend: str) -> str | None:
     return None
 
 
+@torch.compiler.assume_constant_result
+def wrong_instruction_set() -> str | None:
+    """Return why the instruction set that EMSR_FAST_CPU_ISA asks for cannot run, or None."""
+    asked = os.environ.get("EMSR_FAST_CPU_ISA") and not _native.why_missing
+    return _native.why_no_cpu() if asked else None
+
+
 def why_not(backend: str, operator: str, x: Tensor) -> str | None:
     """Return why ``backend`` cannot run ``operator`` on ``x``, or None if it can.
 
@@ -110,10 +117,19 @@ def choose(operator: str, x: Tensor, backend: str = "auto", limits: str | None =
         BackendError: the backend asked for, here or by EMSR_FAST_BACKEND, is unknown or cannot run; says why.
     """
     wanted = preferred() if backend == "auto" else _checked(backend)
+    if backend == "auto" and (wrong := wrong_instruction_set()):
+        # asked for by a variable, so not to be passed over
+        raise BackendError(wrong)
     reasons = []
     for name in wanted or OPERATORS[operator]:
         reason = why_not(name, operator, x) or (limits if name != "reference" else None)
         if reason is None:
             return name
         reasons.append(f"backend {name!r} cannot run: {reason}")
-    raise BackendError("; ".join(reasons))
+    raise BackendError("; ".join(reasons) + "; several may be given in order, as in cuda,reference")
+
+
+def kernels_on(device: torch.device) -> str:
+    """Return the backend that float32 networks run their operators on at ``device``, with the CPU's instruction set."""
+    chosen = choose("atrous_details", torch.empty(1, 1, 1, 1, device=device))
+    return f"cpp, {_native.cpu_isa()}" if chosen == "cpp" else chosen

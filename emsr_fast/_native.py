@@ -11,7 +11,7 @@ from torch import Tensor
 try:
     from emsr_fast import _C
 except ImportError as error:
-    why_missing: str | None = f"emsr_fast._C did not load ({error})"
+    why_missing: str | None = f"the compiled module is not installed ({error})"
     MAX_ATROUS_LEVELS = 0
     WINDOW = 0
 else:

@@ -10,6 +10,7 @@ import torch
 
 import emsr_fast
 from emsr_fast import _dispatch, _native
+from emsr_fast.errors import BackendError
 from emsr_fast.model.zoo import available_models
 
 
@@ -54,14 +55,18 @@ def _machine() -> dict[str, str]:
 
 
 def _backends() -> dict[str, str]:
-    forced = _dispatch.preferred()
     rows = {name: _yes_or(_dispatch.why_not_here(name)) for name in _dispatch.BACKENDS}
-    rows["EMSR_FAST_BACKEND"] = ",".join(forced) if forced else "not set: the first that can run is taken"
+    try:
+        forced = _dispatch.preferred()
+        rows["EMSR_FAST_BACKEND"] = ",".join(forced) if forced else "not set: the first that can run is taken"
+    except BackendError as error:
+        rows["EMSR_FAST_BACKEND"] = f"wrong: {error}"
     return rows
 
 
 def _engines() -> dict[str, str]:
-    return {"torch": "yes"}
+    later = "no: this version has no such engine"
+    return {"torch": "yes", "onnxruntime": later, "tensorrt": later}
 
 
 def _yes_or(reason: str | None) -> str:

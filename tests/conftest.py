@@ -46,3 +46,26 @@ def poisoned_outputs(monkeypatch):
     ):
         module = importlib.import_module(f"emsr_fast.ops.{operator}")
         monkeypatch.setattr(module, name, poison(getattr(module, name)))
+
+
+@pytest.fixture
+def stack(examples) -> Path:
+    """A real FIB-SEM stack: 48 slices of 192 x 192 px, 8 bits."""
+    return examples / "flyem_fibsem_10nm_48x192x192.tif"
+
+
+@pytest.fixture
+def small_run(tmp_path, stack) -> dict:
+    """Settings of a training run of seconds on real data."""
+    return {
+        "output": str(tmp_path / "run"),
+        "model": {"features": 16, "blocks": 1, "heads": 4},
+        "sources": [{"hr": str(stack), "slices": "0:8", "validation_slices": "40:42"}],
+        "crop": 16,
+        "batch": 2,
+        "steps": 6,
+        "validate_every": 3,
+        "validation_crops": 2,
+        "checkpoint_every": 2,
+        "optimiser": {"rate": 1e-3, "ema": 0.9, "clip": 1.0},
+    }

@@ -102,6 +102,22 @@ def break_upsampler(tensors):
     tensors["upsample_shuffle.0.weight"] = torch.zeros(80, 16, 3, 3)
 
 
+def break_layout(tensors):
+    tensors["BasicBlocks.1.conv_4.weight"] = tensors["BasicBlocks.1.conv_4.weight"].to_sparse()
+
+
+def break_dtype(tensors):
+    tensors["BasicBlocks.1.conv_4.weight"] = tensors["BasicBlocks.1.conv_4.weight"].to(torch.int8)
+
+
+def break_features(tensors):
+    tensors["conv_1.weight"] = torch.zeros(0, 1, 3, 3)
+
+
+def break_prefix(tensors):
+    tensors["module.conv_1.weight"] = tensors["conv_1.weight"] + 1
+
+
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
@@ -109,7 +125,11 @@ def break_upsampler(tensors):
         (break_missing, "lacks 1 tensors, the first 'blocks.1.body.2.conv1.weight'"),
         (break_shape, r"'blocks.1.conv_out.weight' has shape \(16, 16, 5, 5\), expected \(16, 16, 3, 3\)"),
         (break_foreign, "no EMSR checkpoint: expected 'conv_in.weight' of rank 4, found none among 1 tensors"),
-        (break_numbers, "not all finite numbers"),
+        (break_numbers, "NaN or infinite"),
+        (break_layout, "sparse_coo.*expected dense float values"),
+        (break_dtype, "torch.int8.*expected dense float values"),
+        (break_features, "'conv_in.weight' has no outputs"),
+        (break_prefix, "both with and without the prefix 'module.'"),
         (break_upsampler, "has 5 x 16 outputs, expected 4 or 9 x"),
     ],
 )
@@ -174,6 +194,8 @@ def test_a_missing_model_lists_the_shipped_ones(tmp_path):
         ({"format_version": 2}, "format version 2: update emsr_fast"),
         ({"surprise": 1}, "wrong at 'surprise'"),
         ({"architecture": {"features": 16, "colour": 3}}, "cannot be read: .*colour"),
+        ({"architecture": {"levels": 3.5}}, "levels must be a whole number"),
+        ({"architecture": {"features": 10**9}}, "features must be a whole number from 1 to 4096"),
         ({"architecture": {"features": 18}}, "heads must divide features"),
     ],
 )

@@ -98,7 +98,7 @@ print(_dispatch.why_not("cpp", "atrous_details", x))
 
 
 def test_everything_works_without_compiled_code_and_triton():
-    assert "emsr_fast._C did not load" in python(WITHOUT)
+    assert "the compiled module is not installed" in python(WITHOUT)
 
 
 def test_kernels_are_safe_after_fork_and_in_threads():
@@ -130,3 +130,14 @@ def test_the_doctor_shows_every_backend_on_one_screen():
         assert name in text
     assert "yes" in text
     assert len(text.splitlines()) <= 40
+
+
+def test_the_doctor_survives_wrong_settings():
+    for wrong in ({"EMSR_FAST_BACKEND": "foo"}, {"EMSR_FAST_CPU_ISA": "foo"}):
+        assert "foo" in python("from emsr_fast import doctor; print(doctor.report())", **wrong)
+
+
+def test_a_wrong_instruction_set_is_not_passed_over():
+    code = "import torch, emsr_fast; emsr_fast.atrous_details(torch.rand(1, 1, 4, 4))"
+    with pytest.raises(subprocess.CalledProcessError):
+        python(code, EMSR_FAST_CPU_ISA="mmx")

@@ -90,9 +90,12 @@ def test_whole_network_trains_and_compiles():
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"scale": 5}, "scale must be 2, 3 or 4, got 5"),
+        ({"scale": 5}, "scale must be a whole number from 1 to 4, got 5"),
+        ({"scale": 1}, "scale must be 2, 3 or 4, got 1"),
+        ({"levels": 2.5}, "levels must be a whole number from 1 to 8, got 2.5"),
+        ({"blocks": True}, "blocks must be a whole number from 1 to 64, got True"),
         ({"heads": 7}, "heads must divide features, got 7 heads for 64"),
-        ({"blocks": 0}, "blocks must be at least 1, got 0"),
+        ({"blocks": 0}, "blocks must be a whole number from 1 to 64, got 0"),
         ({"window_fit": "crop"}, "window_fit must be 'pad' or 'resize', got 'crop'"),
     ],
 )

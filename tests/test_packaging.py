@@ -42,7 +42,13 @@ def fresh(tmp_path):
     home = tmp_path / "environment"
     run(sys.executable, "-m", "venv", "--without-pip", str(home), cwd=tmp_path)
     site = home / "lib" / f"python{sys.version_info[0]}.{sys.version_info[1]}" / "site-packages"
-    (site / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    dependencies = tmp_path / "dependencies"
+    dependencies.mkdir()
+    for package in Path(sysconfig.get_path("purelib")).iterdir():
+        # all but this package: it would hide the one under test
+        if not package.name.startswith(("emsr_fast", "__editable__")):
+            (dependencies / package.name).symlink_to(package)
+    (site / "dependencies.pth").write_text(f"{dependencies}\n")
     return home / "bin" / "python"
 
 
@@ -117,6 +123,18 @@ def test_editable_install_twice(tmp_path, fresh):
         assert found["backend"] == "cpp"
 
 
+def test_a_deleted_module_is_not_installed_again(tmp_path, fresh):
+    sources = copy_of_the_sources(tmp_path)
+    ghost = sources / "emsr_fast" / "ghost.py"
+    ghost.write_text("value = 1\n")
+    install(fresh, str(sources), cwd=tmp_path, EMSR_FAST_NO_NATIVE="1")
+    ghost.unlink()
+    install(fresh, str(sources), cwd=tmp_path, EMSR_FAST_NO_NATIVE="1")
+    (site,) = (tmp_path / "environment" / "lib").glob("python*/site-packages/emsr_fast")
+    assert (site / "errors.py").exists()
+    assert not (site / "ghost.py").exists()
+
+
 def test_without_compiled_code(tmp_path, fresh):
     sources = copy_of_the_sources(tmp_path)
     # no compiler anywhere: the build must not look for one
@@ -124,7 +142,7 @@ def test_without_compiled_code(tmp_path, fresh):
     found = probe(fresh, tmp_path)
     assert found["home"].startswith(str(tmp_path / "environment"))
     assert (found["backend"], found["shape"], found["cuda"]) == ("reference", [1, 1, 60, 60], None)
-    assert "did not load" in found["missing"]
+    assert "is not installed" in found["missing"]
 
 
 def test_a_missing_compiler_is_explained(tmp_path, fresh):

@@ -125,6 +125,7 @@ def test_export_is_dynamic_in_height_and_width():
         ({"heads": 3}, "heads must divide the 16 channels of x, got 3"),
         ({"fit": "crop"}, "fit must be one of"),
         ({"fit": "resize", "x": torch.randn(1, 16, 3, 8)}, "sides of at least 4 px, got \\(3, 8\\)"),
+        ({"x": torch.randn(1, 16, 0, 8)}, r"at least one channel, row and column, got shape"),
         ({"x": torch.randn(1, 32, 8, 8)}, "norm1_weight must have shape \\(32,\\) for 32 channels, got \\(16,\\)"),
     ],
 )
@@ -140,3 +141,29 @@ def test_what_the_kernel_cannot_do_runs_on_the_reference():
     torch.testing.assert_close(window_attention(x, *weights, heads=5), reference.window_attention(x, *weights, 5))
     with pytest.raises(BackendError, match="multiples of 16, got 20 and 40"):
         window_attention(x, *weights, heads=5, backend="cpp")
+
+
+def test_parameters_elsewhere_are_refused():
+    weights = parameters(16)
+    weights[4] = weights[4].to("meta")
+    with pytest.raises(ValueError, match="proj_bias is on meta, x on cpu"):
+        window_attention(torch.randn(1, 16, 8, 8), *weights, heads=4)
+
+
+def test_the_operator_itself_checks_shapes_too():
+    weights = parameters(16)
+    weights[2] = weights[2][:16]
+    with pytest.raises(ValueError, match=r"qkv_weight must have shape \(48, 16\)"):
+        OP(torch.randn(1, 16, 8, 8), *weights, 4, 4, "pad", "cpp")
+    with pytest.raises(ValueError, match="heads must divide the 16 channels of x, got 5"):
+        OP(torch.randn(1, 16, 8, 8), *parameters(16), 5, 4, "pad", "cpp")
+
+
+@pytest.mark.parametrize("where", range(12), ids=("x", *PARAMETERS))
+def test_not_a_number_is_not_swallowed(where):
+    tensors = [torch.randn(1, 16, 4, 4), *parameters(16)]
+    tensors[where].view(-1)[0] = float("nan")
+    seen = window_attention(*tensors, heads=4, backend="cpp").isnan()
+    expected = window_attention(*tensors, heads=4, backend="reference").isnan()
+    assert expected.any()
+    assert torch.equal(seen, expected)

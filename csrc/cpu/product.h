@@ -53,7 +53,7 @@ inline void product_block(const T* x, int64_t x_stride, const T* packed, const T
   for (int r = 0; r < kRowStep; ++r) {
 #pragma GCC unroll 4
     for (int v = 0; v < V; ++v) {
-      store(out + r * out_stride + v * kLanes<T>, kRelu ? max_of<T>(sum[r][v], all(T(0))) : sum[r][v]);
+      store(out + r * out_stride + v * kLanes<T>, kRelu ? max_of<T>(all(T(0)), sum[r][v]) : sum[r][v]);
     }
   }
 }

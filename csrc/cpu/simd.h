@@ -43,14 +43,10 @@ inline Vec<T> all(T value) {
   return value - Vec<T>{};
 }
 
+// The larger of both; b where one is NaN.
 template <typename T>
 inline Vec<T> max_of(Vec<T> a, Vec<T> b) {
   return a > b ? a : b;
-}
-
-template <typename T>
-inline Vec<T> min_of(Vec<T> a, Vec<T> b) {
-  return a < b ? a : b;
 }
 
 // The sum of all lanes, by halves.
@@ -69,10 +65,10 @@ inline T sum_of(typename VectorOf<T, N>::value v) {
 }
 
 // e ** x for x <= 0, relative error 2e-7: range reduction by ln 2 in two parts, then a polynomial of degree 5 for
-// the rest (Cephes expf). Below -87 the result is e ** -87, about 1e-38.
+// the rest (Cephes expf). Below -87 the result is e ** -87, about 1e-38; NaN stays NaN.
 inline Vec<float> exp_of(Vec<float> x) {
   typedef int32_t Ints __attribute__((vector_size(sizeof(Vec<float>))));
-  x = max_of<float>(x, all(-87.0f));
+  x = max_of<float>(all(-87.0f), x);
   const float round = 12582912.0f;  // 1.5 * 2 ** 23: adding it leaves an integer in the low bits
   const Vec<float> n = (x * 1.44269504088896341f + round) - round;
   const Vec<float> r = (x - n * 0.693359375f) + n * 2.12194440e-4f;

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from emsr_fast._dispatch import kernels_on
 from emsr_fast.model.network import Emsr
 
 
@@ -15,7 +16,7 @@ class TorchEngine:
         self.model = model.eval()
         self.scale = model.config.scale
         self.device = next(model.parameters()).device
-        self.name = f"torch ({self.device})"
+        self.name = f"torch ({self.device}, kernels: {kernels_on(self.device)})"
 
     @torch.inference_mode()
     def run(self, batch: np.ndarray) -> np.ndarray:

@@ -27,6 +27,7 @@ from emsr_fast.model.network import Emsr
 log = logging.getLogger(__name__)
 
 CARD_KEY = "emsr_card"
+_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
 def save_model(model: Emsr, path: str | os.PathLike[str], *, dtype: torch.dtype = torch.float32) -> None:
@@ -72,7 +73,9 @@ def read_model(path: str | os.PathLike[str], window_fit: str | None = None) -> E
         card = ModelCard.for_config(config, name=path.stem, description="released checkpoint of arXiv 2401.08115")
     if window_fit is not None:
         config = EmsrConfig(**{**asdict(config), "window_fit": window_fit})
-    model = Emsr(config, card)
+    # without memory of its own: the file's tensors become the parameters once they are found right
+    with torch.device("meta"):
+        model = Emsr(config, card)
     _load(model, tensors, path)
     return model.eval()
 
@@ -108,7 +111,7 @@ def _read_pickle(path: Path) -> dict[str, Tensor]:
         raise CheckpointError(
             f"model {str(path)!r} was refused: {reason}; give a .safetensors file or a checkpoint of plain tensors"
         ) from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, AttributeError, TypeError, IndexError) as error:
+    except Exception as error:  # damaged bytes fail in any way inside torch
         first_line = (str(error).splitlines() or [type(error).__name__])[0]
         raise CheckpointError(
             f"model {str(path)!r} is damaged or no model file ({first_line}): copy it again"
@@ -123,7 +126,12 @@ def _state_dict(content: Any, path: Path) -> dict[str, Tensor]:
     if not isinstance(content, Mapping) or not content or not all(isinstance(t, Tensor) for t in content.values()):
         raise CheckpointError(f"model {str(path)!r} holds no state dict of tensors (found {_describe(content)})")
     # DataParallel prefixes every name
-    return {str(name).removeprefix("module."): t for name, t in content.items()}
+    tensors = {str(name).removeprefix("module."): t for name, t in content.items()}
+    if len(tensors) < len(content):
+        raise CheckpointError(
+            f"model {str(path)!r} has tensors both with and without the prefix 'module.': keep one set"
+        )
+    return tensors
 
 
 def _describe(content: Any) -> str:
@@ -159,8 +167,10 @@ def _load(model: Emsr, tensors: Mapping[str, Tensor], path: Path) -> None:
             raise CheckpointError(
                 f"model {str(path)!r}: {name!r} has shape {tuple(tensor.shape)}, expected {tuple(wanted[name].shape)}"
             )
-        if not tensor.is_floating_point() or not torch.isfinite(tensor).all():
-            raise CheckpointError(
-                f"model {str(path)!r}: {name!r} has {tensor.dtype} values that are not all finite numbers"
-            )
-    model.load_state_dict(dict(tensors))
+        if tensor.dtype not in _DTYPES or tensor.layout != torch.strided or tensor.is_meta:
+            kind = "no values" if tensor.is_meta else f"{tensor.dtype} ({tensor.layout})"
+            raise CheckpointError(f"model {str(path)!r}: {name!r} has {kind}, expected dense float values")
+        if not torch.isfinite(tensor).all():
+            raise CheckpointError(f"model {str(path)!r}: {name!r} has values that are NaN or infinite")
+    model.load_state_dict({name: t.float().contiguous() for name, t in tensors.items()}, assign=True)
+    model.requires_grad_(True)

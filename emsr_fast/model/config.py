@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+# far beyond any network that makes sense, so that a damaged file cannot ask for all the memory there is
+_LIMITS = {"scale": 4, "features": 4096, "blocks": 64, "levels": 8, "heads": 1024, "window": 64, "mlp_ratio": 16}
+
 
 @dataclass(frozen=True)
 class EmsrConfig:
@@ -24,11 +27,12 @@ class EmsrConfig:
     window_fit: Literal["pad", "resize"] = "pad"  # sizes that are no multiple of a window; "resize" as published
 
     def __post_init__(self) -> None:
+        for name, most in _LIMITS.items():
+            value = getattr(self, name)
+            if type(value) is not int or not 1 <= value <= most:
+                raise ValueError(f"{name} must be a whole number from 1 to {most}, got {value!r}")
         if self.scale not in (2, 3, 4):
             raise ValueError(f"scale must be 2, 3 or 4, got {self.scale}")
-        for name in ("features", "blocks", "levels", "heads", "window", "mlp_ratio"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         if self.features % self.heads:
             raise ValueError(f"heads must divide features, got {self.heads} heads for {self.features} features")
         if self.window_fit not in ("pad", "resize"):

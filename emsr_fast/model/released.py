@@ -79,6 +79,8 @@ def _deduce(own: Mapping[str, Tensor], metadata: Mapping[str, str], path: Path) 
 
     features = shape("conv_in.weight", 4)[0]
     blocks = {int(m[1]) for name in own if (m := re.match(r"blocks\.(\d+)\.", name))}
+    if features == 0:
+        raise CheckpointError(f"model {str(path)!r} is no EMSR checkpoint: 'conv_in.weight' has no outputs")
     ratio = shape("upsample.0.conv.weight", 4)[0] / features
     scale = {4.0: 2, 9.0: 3}.get(ratio)
     if "upsample.1.conv.weight" in own and scale == 2:

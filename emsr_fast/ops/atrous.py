@@ -35,10 +35,15 @@ def atrous_details(x: Tensor, levels: int = 3, *, backend: str = "auto") -> Tens
     """
     if x.dim() != 4:
         raise ValueError(f"x must be (B, C, H, W), got shape {tuple(x.shape)}")
+    if min(x.shape[1:]) < 1:
+        raise ValueError(f"x must have at least one channel, row and column, got shape {tuple(x.shape)}")
     if not x.is_floating_point():
         raise ValueError(f"x must be floating point, got {x.dtype}")
     if levels < 1:
         raise ValueError(f"levels must be at least 1, got {levels}")
+    if torch.is_autocast_enabled(x.device.type):
+        # differences of nearly equal numbers: half precision would lose them
+        x = x.float()
     if _choose(x, levels, backend) == "reference":
         return reference.atrous_details(x, levels)
     return torch.ops.emsr_fast.atrous_details(x, levels, backend)

@@ -78,6 +78,8 @@ def _check(x: Tensor, parameters: Sequence[Tensor], heads: int, window: int, fit
     if x.dim() != 4:
         raise ValueError(f"x must be (B, C, H, W), got shape {tuple(x.shape)}")
     c, hidden = x.shape[1], parameters[7].shape[0]
+    if min(x.shape[1:]) < 1:
+        raise ValueError(f"x must have at least one channel, row and column, got shape {tuple(x.shape)}")
     if heads < 1 or c % heads:
         raise ValueError(f"heads must divide the {c} channels of x, got {heads}")
     if fit not in FITS:
@@ -86,6 +88,8 @@ def _check(x: Tensor, parameters: Sequence[Tensor], heads: int, window: int, fit
         raise ValueError(f"fit='resize' needs sides of at least {window} px, got {tuple(x.shape[2:])}: use fit='pad'")
     shapes = ((c,), (c,), (3 * c, c), (c, c), (c,), (c,), (c,), (hidden, c), (hidden,), (c, hidden), (c,))
     for name, parameter, shape in zip(PARAMETERS, parameters, shapes, strict=True):
+        if parameter.device != x.device:
+            raise ValueError(f"{name} is on {parameter.device}, x on {x.device}: move both to one device")
         if tuple(parameter.shape) != shape:
             raise ValueError(f"{name} must have shape {shape} for {c} channels, got {tuple(parameter.shape)}")
 
@@ -118,6 +122,8 @@ def _grid_maps(size: int, window: int, fit: str) -> tuple[Tensor, Tensor]:
 
 def _run(x: Tensor, *rest: Any) -> Tensor:
     parameters, (heads, window, fit, backend) = rest[:11], rest[11:]
+    # again: the operator can be called without the function above, and C++ trusts every shape
+    _check(x, parameters, heads, window, fit)
     if _choose(x, parameters, window, backend) == "reference":
         return _channels_last(reference.window_attention(x, *rest[:-1]))
     out = _features_like(x)

@@ -37,6 +37,9 @@ class Normalisation:
         """
         values = image.astype(np.float64) * (self.high - self.low) + self.low
         if dtype.kind == "f":
+            largest = float(np.abs(values).max(initial=0))
+            if not largest <= np.finfo(dtype).max:
+                raise VolumeError(f"an output value is {largest:.3g}, beyond {dtype.name}; rescale the input first")
             return values.astype(dtype), 0
         # rounding first, so that 255.4 counts as 255 and not as clipped
         values = np.rint(values)
@@ -79,17 +82,18 @@ def parse_range(text: str, dtype: np.dtype) -> Normalisation:
     return Normalisation(low, high, "given")
 
 
-def measure(source: SourceVolume, slices: range | None = None) -> Normalisation:
+def measure(source: SourceVolume, slices: range | None = None, *, by_percentile: bool = False) -> Normalisation:
     """Return the map for ``source``: the dtype's range for 8 bits, else percentiles of slices across all of it.
 
     Args:
         source: always sampled over its whole depth, so that runs over parts of one volume agree.
         slices: those that will be processed, all by default; NaN is an error in these, and skipped in others.
+        by_percentile: percentiles for 8 bits too, as a model trained on them wants.
 
     Raises:
         VolumeError: a sampled slice has NaN or infinite pixels, or all sampled pixels are equal.
     """
-    if source.dtype.kind in "ui" and source.dtype.itemsize == 1:
+    if source.dtype.kind in "ui" and source.dtype.itemsize == 1 and not by_percentile:
         return dtype_range(source.dtype)
     depth, height, width = source.shape
     # every n-th pixel both ways: thinning the rows alone would be blind to half of a checkerboard

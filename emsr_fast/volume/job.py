@@ -11,10 +11,10 @@ from emsr_fast import __version__
 from emsr_fast.errors import UsageError
 from emsr_fast.volume.formats import create_target, open_source
 from emsr_fast.volume.formats.base import SourceVolume, TargetSpec, output_dtype
-from emsr_fast.volume.formats.destination import check_destination
-from emsr_fast.volume.intensity import Normalisation, measure, parse_range
+from emsr_fast.volume.formats.destination import check_destination, printable
+from emsr_fast.volume.intensity import measure, parse_range
 from emsr_fast.volume.predict import DEFAULT_HALO, DEFAULT_TILE, super_resolve
-from emsr_fast.volume.tiles import check_tiling
+from emsr_fast.volume.tiles import ALIGNMENT, check_tiling, tiles_of
 from emsr_fast.volume.voxels import described, divided
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ def infer(
     output_path: str | Path,
     *,
     model: str | Path | None = None,
+    window_fit: str | None = None,
     device: str = "auto",
     tile: int = DEFAULT_TILE,
     halo: int = DEFAULT_HALO,
@@ -44,6 +45,7 @@ def infer(
         input_path: anything ``open_source`` reads.
         output_path: .ome.zarr, .zarr, .ome.tif or .tif; appears only when complete.
         model: name of a shipped model or path of a model file; the default model if None.
+        window_fit: "pad" or "resize" instead of the model's own, see ``EmsrConfig``.
         device: "auto", "cpu", "cuda" or "cuda:N".
         tile: side of what a tile owns, in LR pixels; a multiple of 4.
         halo: LR pixels read around it; a multiple of 4.
@@ -62,18 +64,25 @@ def infer(
     # cheap checks first: torch takes seconds to load, a model longer
     check_tiling(tile, halo)
     start, stop = parse_slices(slices)
+    if window_fit not in (None, "pad", "resize"):
+        raise UsageError(f"window-fit is {window_fit!r}; give pad or resize, or leave it out for the model's own")
     final = check_destination(output_path, overwrite=overwrite, source=input_path)
     with open_source(input_path) as source:
         chosen = choose_slices(start, stop, source.shape[0])
-        grey = parse_range(grey_range, source.dtype) if grey_range else measure(source, chosen)
-        _say_input(source, grey, say)
+        given = parse_range(grey_range, source.dtype) if grey_range else None
+        _say_input(source, say)
 
         from emsr_fast.engine import TorchEngine
         from emsr_fast.model import load_model
         from emsr_fast.model.zoo import DEFAULT_MODEL
 
-        network = load_model(DEFAULT_MODEL if model is None else model, device=device)
+        network = load_model(DEFAULT_MODEL if model is None else model, device=device, window_fit=window_fit)
         engine = TorchEngine(network)
+        if network.config.window_fit == "resize":
+            _check_resize(source.shape, tile, halo)
+        by_percentile = network.card.normalisation == "percentile"
+        grey = given or measure(source, chosen, by_percentile=by_percentile)
+        say(f"grey    {grey.describe()}")
         spec = _target_spec(source, network, chosen, tile, provenance=_provenance(source, network, engine.name))
         spec.provenance.update(
             tile=tile, halo=halo, slices=[chosen.start, chosen.stop], normalisation=grey.as_metadata()
@@ -137,13 +146,24 @@ def choose_slices(start: int | None, stop: int | None, depth: int) -> range:
     return chosen
 
 
-def _say_input(source: SourceVolume, grey: Normalisation, say: Callable[[str], None]) -> None:
+def _check_resize(shape: tuple[int, int, int], tile: int, halo: int) -> None:
+    """Refuse slices and tilings with a tile that a network with window_fit "resize" cannot take."""
+    _, height, width = shape
+    for part in tiles_of(height, width, tile, halo):
+        sides = [span.stop - span.start for span in part.read]
+        if min(sides) < ALIGNMENT:
+            raise UsageError(
+                f"a tile would read {sides[0]}x{sides[1]} px of {height}x{width}; this model resizes to windows of "
+                f"{ALIGNMENT} px and needs as many: give --window-fit pad, or another --tile or --halo"
+            )
+
+
+def _say_input(source: SourceVolume, say: Callable[[str], None]) -> None:
     info = source.info
     say(f"input   {info.path}: {info.format}, {' x '.join(map(str, info.shape))} (Z, Y, X), {info.dtype.name}")
     say(f"voxel   {described(info.voxel_size_nm)}, {info.voxel_size_from}")
     for note in info.notes:
         say(f"note    {note}")
-    say(f"grey    {grey.describe()}")
 
 
 def _target_spec(
@@ -166,7 +186,7 @@ def _provenance(source: SourceVolume, network: Emsr, engine_name: str) -> dict[s
     return {
         "software": f"emsr_fast {__version__}",
         "model": network.card.name,
-        "input": source.info.path.name,
+        "input": printable(source.info.path.name),
         "scale": network.config.scale,
         "window_fit": network.config.window_fit,
         "engine": engine_name,

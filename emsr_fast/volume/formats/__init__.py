@@ -74,8 +74,9 @@ def open_source(path: str | Path) -> SourceVolume:
         if not path.is_file() and not path.is_dir():
             raise VolumeError(f"{path} is neither a file nor a folder; give {READABLE}")
         found = next((known for known in FORMATS if known.recognises(path)), None)
-    except OSError as error:
-        raise VolumeError(f"{path} cannot be read: {error.strerror}; check its permissions") from error
+    except (OSError, RuntimeError) as error:  # RuntimeError: links in a circle, before Python 3.13
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise VolumeError(f"{path} cannot be read: {reason}; check the path and its permissions") from error
     if found is None:
         raise VolumeError(f"{path} is not an image this version reads; give {READABLE}")
     source: SourceVolume = _module(found.reader).open_source(path)

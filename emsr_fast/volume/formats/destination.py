@@ -10,12 +10,18 @@ import shutil
 import signal
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 
 from emsr_fast.errors import UsageError, VolumeError
 from emsr_fast.volume.formats import Format, output_format
+
+
+def printable(name: str) -> str:
+    """Return a file's name as text that metadata can hold, whatever bytes the file system has."""
+    return os.fsencode(name).decode("utf-8", "replace")
+
 
 _FULL = {errno.ENOSPC: "the disk is full", errno.EDQUOT: "the disk quota is used up"}
 
@@ -39,8 +45,9 @@ def check_destination(path: str | Path, *, overwrite: bool, source: str | Path |
             _check_apart(Path(source).resolve(), final)
         _check_folder(final.parent)
         _check_vacant(final, kind, overwrite=overwrite)
-    except OSError as error:
-        raise VolumeError(f"output {path} cannot be written: {error.strerror}; choose another place") from error
+    except (OSError, RuntimeError) as error:  # RuntimeError: links in a circle, before Python 3.13
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise VolumeError(f"output {path} cannot be written: {reason}; choose another place") from error
     return final
 
 
@@ -121,7 +128,8 @@ def _remove(path: Path) -> None:
     if path.is_dir():
         shutil.rmtree(path, ignore_errors=True)
     else:
-        path.unlink(missing_ok=True)
+        with suppress(OSError):
+            path.unlink(missing_ok=True)
 
 
 class Staging:
@@ -135,7 +143,7 @@ class Staging:
         self._overwrite = overwrite
         # the process id says whose it is; the token keeps containers with equal ids apart
         self._token = f"{os.getpid()}-{secrets.token_hex(3)}"
-        self.path = self.final.with_name(f".{self.final.name}.partial-{self._token}")
+        self.path = self._sibling("partial")
         self._owner = os.getpid()
         self._open = True
         atexit.register(self.discard)
@@ -150,7 +158,7 @@ class Staging:
             _check_vacant(self.final, output_format(self.final), overwrite=self._overwrite)
             if self.final.exists() and (self.final.is_dir() or self.path.is_dir()):
                 # a folder cannot be renamed over anything: the old output steps aside first
-                old = self.final.with_name(f".{self.final.name}.replaced-{self._token}")
+                old = self._sibling("replaced")
                 self.final.rename(old)
                 try:
                     self.path.rename(self.final)
@@ -169,6 +177,10 @@ class Staging:
         with shielded_from_signals():
             _remove(self.path)
             self._close()
+
+    def _sibling(self, what: str) -> Path:
+        # of long names only the beginning: file systems take 255 bytes, of which a character may need four
+        return self.final.with_name(f".{self.final.name[:40]}.{what}-{self._token}")
 
     def _close(self) -> None:
         self._open = False

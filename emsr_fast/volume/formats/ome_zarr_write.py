@@ -10,7 +10,7 @@ import zarr
 from zarr.codecs import BloscCodec
 
 from emsr_fast.volume.formats.base import TargetSpec, TargetVolume, check_block
-from emsr_fast.volume.formats.destination import Staging, shielded_from_signals, system_errors
+from emsr_fast.volume.formats.destination import Staging, printable, shielded_from_signals, system_errors
 
 # about a megabyte of 8-bit pixels: small enough to browse, large enough not to drown in files
 _LARGEST_CHUNK = 1024
@@ -31,7 +31,9 @@ class OmeZarrTarget(TargetVolume):
             # zarr writes in threads of its own: interrupted here, one could go on after the clean-up
             with system_errors(self._staging.final), shielded_from_signals():
                 group = zarr.create_group(
-                    str(self._staging.path), zarr_format=3, attributes=_attributes(spec, self._staging.final.name)
+                    str(self._staging.path),
+                    zarr_format=3,
+                    attributes=_attributes(spec, printable(self._staging.final.name)),
                 )
                 self._array = group.create_array(
                     "0",

@@ -20,7 +20,10 @@ _WHITE_IS_ZERO, _BLACK_IS_ZERO = 0, 1
 _COLOURS = {2: "RGB", 3: "a colour palette", 5: "CMYK", 6: "YCbCr colour", 8: "L*a*b* colour"}
 _Page = tifffile.TiffPage | tifffile.TiffFrame
 # axes that are a stack's depth whatever the writer called them; T because many writers call z time
-_STACK_AXES = "ZQIT"
+_STACK_AXES = "ZQI"
+_READ_AS_Z = {"T": "time", "C": "channel"}
+# so many are colours or stains; more are slices, which ImageJ and OME writers call channels unless told otherwise
+_MOST_CHANNELS = 8
 # tifffile only warns where it would hand out zeros for pixels that are not there
 _LOSS = re.compile(r"zeroed|missing|corrupted|incomplete|out of range|invalid (offset|page)|failed to read", re.I)
 # a vendor's own tag that does not parse says nothing about the pixels
@@ -173,13 +176,16 @@ def _check_axes(axes: str, series: tifffile.TiffPageSeries, path: Path, notes: l
             f"{path} has {series.sizes.get('sample', 'several')} samples per pixel (RGB, or grey with alpha), "
             "expected one: convert it to grey; if these are slices of a stack, save it with photometric='minisblack'"
         )
-    if "C" in axes:
-        raise VolumeError(f"{path} has {dict(extra)['C']} channels (axes {axes}); save the one you want by itself")
+    if "C" in axes and not (len(extra) == 1 and dict(extra)["C"] > _MOST_CHANNELS):
+        raise VolumeError(
+            f"{path} has {dict(extra)['C']} channels (axes {axes}); save the one you want by itself, "
+            "or if these are slices, save it with axes ZYX"
+        )
     if len(extra) > 1 or not axes.endswith("YX"):
         named = ", ".join(f"{name}={size}" for name, size in zip(series.axes, series.shape, strict=True))
         raise VolumeError(f"{path} has axes {named}; expected one stack of slices: Z, Y, X")
-    if axes[0] == "T":
-        notes.append("the time axis is read as z")
+    if axes[0] in _READ_AS_Z:
+        notes.append(f"the {_READ_AS_Z[axes[0]]} axis is read as z")
     elif len(axes) == 3 and axes[0] not in _STACK_AXES:
         notes.append(f"axis {axes[0]} is read as z")
 

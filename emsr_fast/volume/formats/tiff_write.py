@@ -11,7 +11,7 @@ import numpy as np
 import tifffile
 
 from emsr_fast.volume.formats.base import TargetSpec, TargetVolume, check_block
-from emsr_fast.volume.formats.destination import Staging, check_space, system_errors
+from emsr_fast.volume.formats.destination import Staging, check_space, printable, system_errors
 from emsr_fast.volume.voxels import VoxelSize
 
 # classic TIFF counts bytes in 32 bits; what each page adds to its pixels stays below this
@@ -34,7 +34,7 @@ class TiffTarget(TargetVolume):
         try:
             check_space(self._staging.final, _file_bytes(spec))
             with system_errors(self._staging.final):
-                self._first_pixel = _lay_out(self._staging.path, spec, title=self._staging.final.name)
+                self._first_pixel = _lay_out(self._staging.path, spec, title=printable(self._staging.final.name))
                 self._descriptor = os.open(self._staging.path, os.O_RDWR)
         except BaseException:
             self.abort()
