@@ -8,6 +8,7 @@ Nothing heavy is imported before a command needs it: ``--help`` must answer at o
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -15,6 +16,7 @@ from typing import Annotated, Any
 import typer
 
 from emsr_fast import __version__
+from emsr_fast.cli import training
 from emsr_fast.cli.exits import run
 
 app = typer.Typer(
@@ -32,6 +34,8 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on std
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line on ``arguments`` (the process's own if None); return the exit code."""
     arguments = sys.argv[1:] if arguments is None else arguments
+    # torch's threads spin while they wait: beside another program on the same cores that costs a factor of 30
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     command = typer.main.get_command(app)
     return run(
         lambda: command.main(arguments, prog_name="emsr-fast", standalone_mode=False), as_json="--json" in arguments
@@ -77,6 +81,9 @@ def infer(
     model: Annotated[
         str | None, typer.Option(help="A shipped model's name (see `emsr-fast models`) or a model file.")
     ] = None,
+    window_fit: Annotated[
+        str | None, typer.Option(help="pad or resize, for sides that are no multiple of 4. Default: the model's own.")
+    ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     tile: Annotated[int, typer.Option(help="Side of a tile in input pixels, a multiple of 4.")] = 256,
     halo: Annotated[int, typer.Option(help="Input pixels read around a tile, a multiple of 4.")] = 32,
@@ -106,6 +113,7 @@ def infer(
         input_path,
         output,
         model=model,
+        window_fit=window_fit,
         device=device,
         tile=tile,
         halo=halo,
@@ -166,3 +174,9 @@ def doctor() -> None:
     from emsr_fast.doctor import report
 
     print(report())
+
+
+# settings of the configuration are options of their own: the configuration knows them
+_EXTRA = {"allow_extra_args": True, "ignore_unknown_options": True}
+app.command(context_settings=_EXTRA)(training.train)
+app.command()(training.noise)

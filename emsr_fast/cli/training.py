@@ -1,0 +1,108 @@
+"""The commands around training: train, noise."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from emsr_fast.errors import UsageError, VolumeError
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout, everything else on stderr.")]
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def train(
+    context: typer.Context,
+    config: Annotated[Path, typer.Argument(metavar="CONFIG.yaml", help="The run's settings; see --init.")],
+    resume: Annotated[bool, typer.Option("--resume", help="Continue the run in the output folder.")] = False,
+    init: Annotated[
+        bool, typer.Option("--init", help="Write CONFIG.yaml with every setting explained, and leave.")
+    ] = False,
+) -> int:
+    """Train a network without clean references.
+
+    Any setting can be given as --group.key=value, such as --optimiser.rate=2e-4. Ctrl-C leaves a state to --resume.
+    Several GPUs: torchrun --nproc-per-node N -m emsr_fast train CONFIG.yaml
+    """
+    changes = changes_of(context.args)
+    if init:
+        _write_template(config)
+        return 0
+    from emsr_fast.train import read_config
+    from emsr_fast.train import train as run
+
+    outcome = run(read_config(config, changes), resume=resume, say=_say)
+    if outcome.stopped_by is not None:
+        _say(f"stopped after step {outcome.steps}; continue with: emsr-fast train {config} --resume")
+        return 128 + outcome.stopped_by
+    _say(f"done    {outcome.steps} steps in {outcome.seconds / 60:.1f} min")
+    print(outcome.model)
+    return 0
+
+
+def changes_of(arguments: Sequence[str]) -> list[str]:
+    """Return "key=value" for each --key=value or --key value.
+
+    Raises:
+        UsageError: anything else.
+    """
+    changes, waiting = [], None
+    for argument in arguments:
+        if waiting is not None:
+            changes.append(f"{waiting}={argument}")
+            waiting = None
+        elif argument.startswith("--") and len(argument) > 2:
+            key, sign, value = argument[2:].partition("=")
+            if sign:
+                changes.append(f"{key}={value}")
+            else:
+                waiting = key
+        else:
+            raise UsageError(f"argument {argument!r} is no setting; give --key=value, as in --optimiser.rate=2e-4")
+    if waiting is not None:
+        raise UsageError(f"option --{waiting} has no value; give --{waiting}=VALUE")
+    return changes
+
+
+def _write_template(path: Path) -> None:
+    from importlib import resources
+
+    text = (resources.files("emsr_fast.train") / "template.yaml").read_text()
+    try:
+        with path.open("x") as file:
+            file.write(text)
+    except FileExistsError as error:
+        raise VolumeError(f"{path} exists; give another name") from error
+    print(path)
+
+
+def noise(
+    images: Annotated[
+        list[Path], typer.Argument(metavar="IMAGES", help="Images, folders or volumes of one microscope.")
+    ],
+    as_json: Json = False,
+) -> None:
+    """Measure the noise of images, and print it as settings for training.
+
+    Fits variance = gain * intensity + offset to the flattest parts. Noise that is correlated between pixels, as after
+    resampling, is underestimated.
+    """
+    from emsr_fast.train.noise import measure_noise
+
+    found = measure_noise(images)
+    if as_json:
+        print(json.dumps(vars(found)))
+        return
+    _say(f"noise   {found.sigma:.2f} grey levels of 255 at the mean intensity, from {found.points:,} blocks")
+    print(
+        f"noise: {{kind: poisson_gaussian, gain: [{found.gain:.4g}, {found.gain:.4g}], "
+        f"offset: [{found.offset:.4g}, {found.offset:.4g}]}}"
+    )

@@ -1,0 +1,46 @@
+"""From HR to LR, and the noise of an electron microscope; intensities in [0, 1], never clipped."""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy import ndimage
+
+from emsr_fast.train.config import GREY, Degradation, Noise
+
+
+def degrade(hr: np.ndarray, scale: int, settings: Degradation, rng: np.random.Generator) -> np.ndarray:
+    """Return a noisy LR image, (H, W) float32, made from ``hr``, (scale * H, scale * W).
+
+    Blur, then reduction, then fresh noise: what noise ``hr`` has is low-passed into the result.
+    """
+    sigma = rng.uniform(*settings.blur_sigma_px)
+    if sigma > 0:
+        hr = ndimage.gaussian_filter(hr, sigma, mode="reflect")
+    return add_noise(reduce(hr, scale, settings.reduce), settings.noise, rng)
+
+
+def reduce(hr: np.ndarray, scale: int, kind: str = "area") -> np.ndarray:
+    """Return ``hr`` reduced by ``scale``: the mean of each square, or linear interpolation at its centre."""
+    height, width = hr.shape[0] // scale, hr.shape[1] // scale
+    squares = hr[: height * scale, : width * scale].reshape(height, scale, width, scale)
+    if kind == "area":
+        return squares.mean(axis=(1, 3), dtype=np.float32)
+    # the centre of a square is a pixel for odd scales, the middle of four for even ones
+    middle = slice((scale - 1) // 2, scale // 2 + 1)
+    return squares[:, middle, :, middle].mean(axis=(1, 3), dtype=np.float32)
+
+
+def add_noise(image: np.ndarray, noise: Noise, rng: np.random.Generator) -> np.ndarray:
+    """Return ``image`` (H, W) with zero-mean noise, its parameters drawn anew."""
+    if noise.kind == "none":
+        return image
+    if noise.kind == "gaussian":
+        variance: np.ndarray | float = (rng.uniform(*noise.sigma) * GREY) ** 2
+    elif noise.kind == "poisson_gaussian":
+        levels = rng.uniform(*noise.gain) * np.clip(image, 0, None) / GREY + rng.uniform(*noise.offset)
+        variance = levels * GREY**2
+    else:
+        # the "crappifier" of PSSR (Fang et al. 2021): brighter neighbourhoods are noisier
+        variance = noise.strength * np.clip(ndimage.gaussian_filter(image, 3), 0, None)
+    normal = rng.standard_normal(image.shape, dtype=np.float32)
+    return image + np.sqrt(variance, dtype=np.float32) * normal

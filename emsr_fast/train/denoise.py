@@ -1,0 +1,65 @@
+"""Denoising of references, for the strategy "denoised"; a step that runs once, its result being kept."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+import tifffile
+
+from emsr_fast.errors import BackendError, VolumeError
+
+
+def kept_under(path: Path, kind: str, folder: Path) -> Path:
+    """Return where the denoised volume of ``path`` is kept; the name changes with the file, its size and its date."""
+    stat = path.stat()
+    key = json.dumps([str(path.resolve()), stat.st_size, stat.st_mtime_ns, kind])
+    return folder / f"{path.stem}.{kind}.{hashlib.sha256(key.encode()).hexdigest()[:12]}.tif"
+
+
+def denoise_slice(image: np.ndarray, kind: str) -> np.ndarray:
+    """Return ``image``, (H, W) float in [0, 1], denoised, float32, not clipped.
+
+    Args:
+        kind: "nlm" (non-local means) or "wavelet" (BayesShrink), both of scikit-image, or "bm3d", a package of its own
+            whose licence allows research only. The noise level is estimated from the image.
+
+    Raises:
+        BackendError: bm3d is not installed.
+    """
+    from skimage.restoration import denoise_nl_means, denoise_wavelet, estimate_sigma
+
+    sigma = float(estimate_sigma(image))
+    if kind == "nlm":
+        result = denoise_nl_means(image, patch_size=5, patch_distance=6, h=0.8 * sigma, sigma=sigma, fast_mode=True)
+    elif kind == "wavelet":
+        result = denoise_wavelet(image, sigma=sigma, rescale_sigma=False)
+    else:
+        try:
+            from bm3d import bm3d
+        except ImportError as error:
+            raise BackendError("denoiser bm3d is not installed (pip install bm3d); or use nlm or wavelet") from error
+        result = bm3d(image, sigma)
+    return np.asarray(result, dtype=np.float32)
+
+
+def write_stack(path: Path, images: Iterable[np.ndarray]) -> None:
+    """Write ``images``, each (H, W) float32, as the TIFF stack ``path``, which appears when complete.
+
+    Raises:
+        VolumeError: the disk is full or the folder unwritable.
+    """
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tifffile.TiffWriter(partial, bigtiff=True) as file:
+            for image in images:
+                file.write(image, photometric="minisblack", contiguous=True)
+        partial.replace(path)
+    except OSError as error:
+        raise VolumeError(f"denoised reference {path} cannot be written: {error.strerror}") from error
+    finally:
+        partial.unlink(missing_ok=True)

@@ -1,0 +1,291 @@
+"""The training loop: steps, validation, checkpoints, and every way to stop without losing them."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+import yaml
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.utils.data import DataLoader
+
+from emsr_fast.errors import UsageError, VolumeError
+from emsr_fast.model import Emsr, ModelCard, load_model, save_model
+from emsr_fast.model.zoo import choose_device
+from emsr_fast.train import process
+from emsr_fast.train.config import GREY, TrainConfig
+from emsr_fast.train.dataset import Crop, Crops, Numbers
+from emsr_fast.train.grow import grown
+from emsr_fast.train.losses import reference_free_loss
+from emsr_fast.train.pairs import Pair, pairs_of
+from emsr_fast.train.records import Records
+from emsr_fast.train.schedule import rate_factor
+from emsr_fast.train.state import TrainState
+from emsr_fast.train.validate import Validation, validate, validation_crops
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended."""
+
+    steps: int
+    seconds: float
+    model: Path
+    validation: Validation | None
+    stopped_by: int | None = None  # number of the signal, if one did
+
+
+def train(config: TrainConfig, *, resume: bool = False, say: Say = print) -> Outcome:
+    """Train a network; leave ``last.pt``, ``best.safetensors``, ``log.csv`` and pictures in ``config.output``.
+
+    Under torchrun every process trains its share of each batch with DistributedDataParallel.
+
+    Args:
+        resume: continue from ``last.pt``; on a CPU the result is bit for bit that of an undisturbed run.
+        say: called with each line of progress.
+
+    Raises:
+        UsageError: the settings contradict each other, the data, or what the output folder holds.
+        VolumeError: data cannot be read, do not fit, or a checkpoint cannot be written.
+        CheckpointError: the checkpoint to resume from is not of this run.
+        BackendError: the device is not there.
+    """
+    with process.processes() as (rank, processes):
+        return _Run(config, rank, processes, say if rank == 0 else lambda line: None).run(resume)
+
+
+class _Run:
+    def __init__(self, config: TrainConfig, rank: int, processes: int, say: Say) -> None:
+        self.config, self.rank, self.processes, self.say = config, rank, processes, say
+        if config.batch % processes:
+            raise UsageError(f"batch is {config.batch}, which {processes} processes do not divide; give a multiple")
+        device = config.device
+        if device in ("auto", "cuda") and torch.cuda.is_available() and processes > 1:
+            device = f"cuda:{int(os.environ.get('LOCAL_RANK', rank)) % torch.cuda.device_count()}"
+        self.device = choose_device(device)
+        self.folder = config.output
+        self.records = Records(config.output, tensorboard=config.tensorboard)
+        # the same weights in every process
+        torch.manual_seed(config.seed)
+        network = _first_network(config)
+        network.card = _card(network, config)
+        self.scale = network.config.scale
+        memory = torch.channels_last if config.channels_last else torch.contiguous_format
+        network.train().to(self.device)
+        network.to(memory_format=memory)  # type: ignore[call-overload]
+        self.state = TrainState.fresh(network, config)
+        self.groups, held = self._pairs()
+        self.crops = validation_crops(held, config, self.scale) if rank == 0 else []
+
+    def _pairs(self) -> tuple[list[tuple[float, list[Pair]]], list[Pair]]:
+        groups, held = [], []
+        for source in self.config.sources:
+            training, validation = pairs_of(source, self.scale, self.config.crop, self.folder / "denoised")
+            groups.append((source.weight, training))
+            held += validation
+            first = training[0]
+            self.say(
+                f"data    {source.strategy}: {len(training)} slice pairs ({len(validation)} held back), "
+                f"such as {first.origin.path.name} {first.origin.shape[1:]} -> "
+                f"{first.reference.path.name} {first.reference.shape[1:]}, weight {source.weight:g}"
+            )
+        return groups, held
+
+    def run(self, resume: bool) -> Outcome:
+        self._prepare_folder(resume)
+        parameters = sum(p.numel() for p in self.state.model.parameters())
+        self.say(
+            f"model   {self.config.name}: {parameters:,} parameters, x{self.scale}, on {self.device}, "
+            f"{self.config.precision}, {self.processes} process(es), from step {self.state.step}"
+        )
+        with process.stop_requests() as stop:
+            try:
+                self._steps(stop)
+            except VolumeError:
+                # a file that broke in mid-run must not cost what was learnt
+                self._checkpoint()
+                raise
+        self._checkpoint()
+        result = self._validate() if not stop else None
+        state = self.state
+        return Outcome(state.step, state.seconds, self._model_path("last"), result, stop[0] if stop else None)
+
+    def _prepare_folder(self, resume: bool) -> None:
+        last = self.folder / "last.pt"
+        if resume:
+            if not last.exists():
+                raise UsageError(f"{last} does not exist; start without --resume")
+            self.state.load(last, self.config)
+        elif last.exists():
+            raise UsageError(f"{self.folder} holds a run; continue it with --resume, or give another output folder")
+        if self.rank == 0:
+            try:
+                self.folder.mkdir(parents=True, exist_ok=True)
+                text = yaml.safe_dump(self.config.model_dump(mode="json"), sort_keys=False)
+                (self.folder / "config.yaml").write_text(text)
+            except OSError as error:
+                raise VolumeError(f"output folder {self.folder} cannot be written: {error.strerror}") from error
+
+    def _steps(self, stop: list[int]) -> None:
+        config, state = self.config, self.state
+        network = self._wrapped()
+        start, before = time.monotonic(), state.seconds
+        saved_at, said_at = start, start - 60
+        for crops in self._loader():
+            limit = 60 * config.minutes if config.minutes else None
+            if stop or state.step >= config.steps or (limit and state.seconds >= limit):
+                break
+            done = max(state.step / config.steps, state.seconds / limit if limit else 0.0)
+            loss, norm = self._step(network, crops, done)
+            state.step += 1
+            now = time.monotonic()
+            state.seconds = before + now - start
+            if self.rank == 0:
+                self._log(loss, norm)
+            if now - said_at >= 20 or state.step == config.steps:
+                said_at = now
+                self._say_progress(float(loss), limit)
+            if state.step % config.validate_every == 0 and state.step < config.steps:
+                self._validate()
+            if state.step % config.checkpoint_every == 0 or now - saved_at > 60 * config.checkpoint_minutes:
+                self._checkpoint()
+                saved_at = now
+
+    def _wrapped(self) -> nn.Module:
+        network: nn.Module = self.state.model
+        if self.config.compile:
+            network = torch.compile(network)  # type: ignore[assignment]
+        if self.processes > 1:
+            network = DistributedDataParallel(network)
+        return network
+
+    def _loader(self) -> DataLoader[Crop]:
+        config = self.config
+        return DataLoader(
+            Crops(self.groups, config, self.scale),
+            batch_sampler=Numbers(self.state.step, config.steps, config.batch, self.rank, self.processes),
+            num_workers=config.workers,
+            persistent_workers=config.workers > 0,
+            pin_memory=self.device.type == "cuda",
+        )
+
+    def _step(self, network: nn.Module, crops: list[Tensor], done: float) -> tuple[Tensor, Tensor]:
+        config, state = self.config, self.state
+        rate = config.optimiser.rate * rate_factor(config.optimiser, done, state.step)
+        for group in state.optimiser.param_groups:
+            group["lr"] = rate
+        memory = torch.channels_last if config.channels_last else torch.contiguous_format
+        y, x, normal = (t.to(self.device, non_blocking=True, memory_format=memory) for t in crops)
+        # one noise level a batch, as published; the same in every process
+        low, high = config.loss.extra_sigma
+        share = torch.rand((), generator=torch.Generator().manual_seed(config.seed * 1_000_003 + state.step))
+        sigma = (low + (high - low) * float(share)) * GREY
+        state.optimiser.zero_grad(set_to_none=True)
+        half = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(config.precision)
+        with torch.autocast(self.device.type, half, enabled=half is not None):
+            loss = reference_free_loss(network, y, x, sigma * normal, config.loss, state.model.config.levels)
+        if not torch.isfinite(loss):
+            self._refuse(loss, crops)
+        state.scaler.scale(loss).backward()
+        state.scaler.unscale_(state.optimiser)
+        limit = config.optimiser.clip or float("inf")
+        norm = nn.utils.clip_grad_norm_(state.model.parameters(), limit)
+        if not torch.isfinite(norm) and not state.scaler.is_enabled():
+            self._refuse(norm, crops)
+        state.scaler.step(state.optimiser)
+        state.scaler.update()
+        if state.average is not None:
+            state.average.update_parameters(state.model)
+        if self.processes > 1:
+            # every process saw its share of the batch; the logs show the whole
+            dist.all_reduce(loss := loss.detach())
+            loss = loss / self.processes
+        return loss.detach(), norm.detach()
+
+    def _refuse(self, value: Tensor, crops: list[Tensor]) -> None:
+        path = self.folder / f"bad_batch_{self.state.step}.pt"
+        torch.save({"y": crops[0], "x": crops[1], "noise": crops[2]}, path)
+        raise VolumeError(
+            f"loss or gradient is {float(value)} at step {self.state.step}; its batch is in {path}: "
+            "look at it, lower optimiser.rate, or set optimiser.clip, then use --resume"
+        )
+
+    def _log(self, loss: Tensor, norm: Tensor) -> None:
+        row = {"step": self.state.step, "loss": float(loss), "gradient_norm": float(norm)}
+        row |= {"rate": self.state.optimiser.param_groups[0]["lr"], "seconds": round(self.state.seconds, 3)}
+        self.records.add("log", row)
+
+    def _say_progress(self, loss: float, limit: float | None) -> None:
+        state, config = self.state, self.config
+        rate = state.step / max(state.seconds, 1e-9)
+        left = (config.steps - state.step) / max(rate, 1e-9)
+        left = min(left, limit - state.seconds) if limit else left
+        pixels = rate * config.batch * config.crop**2 / 1e6
+        self.say(f"step {state.step}/{config.steps}, loss {loss:.5f}, {pixels:.3f} LR Mpx/s, {left / 60:.1f} min left")
+
+    def _validate(self) -> Validation | None:
+        if not self.crops:
+            return None
+        state = self.state
+        sheets = self.folder / "sheets"
+        sheets.mkdir(exist_ok=True)
+        found = validate(state.result, self.crops, sheets / f"step_{state.step:07}.png")
+        row = {"step": state.step, "psnr_db": found.psnr_db, "ssim": found.ssim, "gain_db": found.gain_db}
+        row |= {"bicubic_psnr_db": found.bicubic_psnr_db, "bicubic_ssim": found.bicubic_ssim}
+        state.history.append({name: float(value) for name, value in row.items()})
+        self.records.add("validation", row)
+        self.say(
+            f"step {state.step}: PSNR {found.psnr_db:.3f} dB (bicubic {found.gain_db:+.3f}), SSIM {found.ssim:.4f} "
+            f"(bicubic {found.bicubic_ssim:.4f}), {len(self.crops)} validation crops"
+        )
+        if found.psnr_db > state.best_psnr:
+            state.best_psnr = found.psnr_db
+            self._save_model("best", found)
+        return found
+
+    def _checkpoint(self) -> None:
+        if self.rank == 0:
+            self.state.save(self.folder / "last.pt", self.config)
+            self._save_model("last", None)
+
+    def _model_path(self, which: str) -> Path:
+        return self.folder / f"{which}.safetensors"
+
+    def _save_model(self, which: str, found: Validation | None) -> None:
+        network = self.state.result
+        training = {**self.state.model.card.training, "steps": self.state.step, "seconds": round(self.state.seconds)}
+        metrics = {"validation": vars(found)} if found else {}
+        network.card = self.state.model.card.model_copy(update={"training": training, "metrics": metrics})
+        try:
+            save_model(network, self._model_path(which))
+        except OSError as error:
+            raise VolumeError(f"{self._model_path(which)} cannot be written: {error.strerror}") from error
+
+
+def _first_network(config: TrainConfig) -> Emsr:
+    """Return the network of step 0: new, or another run's, grown if the settings name a larger architecture."""
+    if config.start_from is None:
+        return Emsr(config.architecture)
+    before = load_model(config.start_from, device="cpu")
+    if not config.model or config.architecture == before.config:
+        return before
+    return grown(before, config.architecture, torch.Generator().manual_seed(config.seed))
+
+
+def _card(network: Emsr, config: TrainConfig) -> ModelCard:
+    sources = [f"{s.strategy}: {(s.hr or s.pairs or Path()).name}" for s in config.sources]
+    training = {
+        "loss": config.loss.model_dump(mode="json"),
+        "crop": config.crop,
+        "batch": config.batch,
+        "data": sources,
+    }
+    return ModelCard.for_config(network.config, name=config.name, training=training)

@@ -1,0 +1,80 @@
+"""How good a network is on crops that training never sees, beside bicubic interpolation."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from emsr_fast.metrics import affine_fit, psnr_after_affine_fit
+from emsr_fast.model.network import Emsr
+from emsr_fast.report.demo import bicubic
+from emsr_fast.report.sheet import side_by_side
+from emsr_fast.train.config import TrainConfig
+from emsr_fast.train.dataset import crop_of
+from emsr_fast.train.pairs import Pair
+
+_SHEET_ROWS = 6
+
+
+@dataclass(frozen=True)
+class Validation:
+    """Means over the validation crops, after a least-squares affine fit of intensities; data range 1."""
+
+    psnr_db: float
+    ssim: float
+    bicubic_psnr_db: float
+    bicubic_ssim: float
+
+    @property
+    def gain_db(self) -> float:
+        """PSNR gained over bicubic interpolation."""
+        return self.psnr_db - self.bicubic_psnr_db
+
+
+def validation_crops(pairs: Sequence[Pair], config: TrainConfig, scale: int) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Return fixed (LR, reference) crops, spread over all pairs."""
+    if not pairs:
+        return []
+    crops = []
+    for number in range(config.validation_crops):
+        # a stream of their own, apart from every training crop's
+        rng = np.random.default_rng([config.seed, 0x56414C, number])
+        pair = pairs[number * len(pairs) // config.validation_crops % len(pairs)]
+        crops.append(crop_of(pair, config.crop, scale, rng))
+    return crops
+
+
+@torch.no_grad()
+def validate(network: Emsr, crops: Sequence[tuple[np.ndarray, np.ndarray]], sheet: Path | None = None) -> Validation:
+    """Return the figures of ``network`` over ``crops``; write some of them side by side as a PNG ``sheet``."""
+    from skimage.metrics import structural_similarity
+
+    device, scale = next(network.parameters()).device, network.config.scale
+    was_training = network.training
+    network.eval()
+    rows, figures = [], []
+    for low, reference in crops:
+        y = torch.from_numpy(np.ascontiguousarray(low, dtype=np.float32)).to(device)
+        large, result = bicubic(low, scale), network(y).float().cpu().numpy()
+        figures.append(
+            [
+                figure
+                for image in (result, large)
+                for figure in (
+                    psnr_after_affine_fit(image, reference, 1.0),
+                    structural_similarity(affine_fit(image, reference), reference.astype(np.float64), data_range=1.0),
+                )
+            ]
+        )
+        rows.append((np.kron(low, np.ones((scale, scale))), large, result, reference))
+    network.train(was_training)
+    if sheet is not None:
+        columns = [np.concatenate(column) for column in zip(*rows[:_SHEET_ROWS], strict=True)]
+        side_by_side(list(zip(("LR", "bicubic", "EMSR", "reference"), columns, strict=True)), sheet)
+    means = [float(mean) for mean in np.mean(figures, axis=0)] if figures else [math.nan] * 4
+    return Validation(*means)
