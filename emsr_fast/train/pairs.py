@@ -13,7 +13,7 @@ import numpy as np
 from emsr_fast.errors import UsageError, VolumeError
 from emsr_fast.train.config import Degradation, Source
 from emsr_fast.train.denoise import denoise_slice, kept_under, write_stack
-from emsr_fast.volume.formats import open_source
+from emsr_fast.volume.formats import open_source, within
 from emsr_fast.volume.formats.base import SourceVolume
 from emsr_fast.volume.formats.images import IMAGE_SUFFIXES, natural_key
 from emsr_fast.volume.intensity import Normalisation, check_finite, measure
@@ -164,7 +164,7 @@ def _denoised(path: Path, kind: str, cache: Path) -> Path:
 
 def files_of(path: Path) -> list[Path]:
     """Return the images of a folder, each one a volume by itself, or the one volume at ``path``."""
-    if not path.exists():
+    if not within(path)[0].exists():
         raise VolumeError(f"{path} does not exist; check the path")
     if not path.is_dir() or (path / "zarr.json").exists():
         return [path]

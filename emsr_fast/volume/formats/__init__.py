@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,11 +18,22 @@ if TYPE_CHECKING:
 
 TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 IMAGE_MAGIC = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff")
+_PLACE = re.compile(r"(.+\.(?:h5|hdf5|hdf)):/*(.*)", re.IGNORECASE | re.DOTALL)
 _ZARR_MARKS = ("zarr.json", ".zgroup", ".zarray", ".zattrs")
 
 
 def _is_zarr(path: Path) -> bool:
     return path.is_dir() and any((path / mark).exists() for mark in _ZARR_MARKS)
+
+
+def _is_hdf5(path: Path) -> bool:
+    return begins_with(within(path)[0], (b"\x89HDF\r\n\x1a\n",))
+
+
+def within(path: Path) -> tuple[Path, str | None]:
+    """Return the file and the place inside it that "file.h5:/place" names; None where no place is named."""
+    match = None if path.exists() else _PLACE.fullmatch(str(path))
+    return (Path(match[1]), match[2]) if match else (path, None)
 
 
 def begins_with(path: Path, magics: tuple[bytes, ...]) -> bool:
@@ -53,10 +65,11 @@ FORMATS = (
         "tiff_write",
         (".ome.tif", ".ome.tiff", ".tif", ".tiff"),
     ),
+    Format("HDF5", _is_hdf5, "hdf5"),
     Format("images", lambda path: path.is_dir() or begins_with(path, IMAGE_MAGIC), "images"),
 )
 
-READABLE = "TIFF stacks, PNG and JPEG images, folders of these, OME-Zarr 0.5"
+READABLE = "TIFF stacks, PNG and JPEG images, folders of these, OME-Zarr 0.5, HDF5 (file.h5:/path)"
 
 
 def open_source(path: str | Path) -> SourceVolume:
@@ -67,12 +80,13 @@ def open_source(path: str | Path) -> SourceVolume:
     """
     path = Path(path)
     try:
-        if not path.exists():
-            raise VolumeError(f"{path} does not exist; check the path")
-        if path.is_file() and path.stat().st_size == 0:
-            raise VolumeError(f"{path} is empty (0 bytes); copy or export it again")
-        if not path.is_file() and not path.is_dir():
-            raise VolumeError(f"{path} is neither a file nor a folder; give {READABLE}")
+        container, _ = within(path)
+        if not container.exists():
+            raise VolumeError(f"{container} does not exist; check the path")
+        if container.is_file() and container.stat().st_size == 0:
+            raise VolumeError(f"{container} is empty (0 bytes); copy or export it again")
+        if not container.is_file() and not container.is_dir():
+            raise VolumeError(f"{container} is neither a file nor a folder; give {READABLE}")
         found = next((known for known in FORMATS if known.recognises(path)), None)
     except (OSError, RuntimeError) as error:  # RuntimeError: links in a circle, before Python 3.13
         reason = error.strerror if isinstance(error, OSError) else error
