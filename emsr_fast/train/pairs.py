@@ -218,7 +218,9 @@ def _check_content(*volumes: TrainingVolume) -> None:
             if values.min() == values.max():
                 raise VolumeError(f"{volume.path} slice {z} is constant; leave it out")
             found.append(np.subtract(*np.percentile(values, (95, 5))))
-        spreads.append(float(np.median(found)))
+        # what denoising takes away is contrast, too
+        if volume.normalisation.origin != DENOISED:
+            spreads.append(float(np.median(found)))
     if min(spreads) * _CONTRAST_RATIO < max(spreads):
         names = " and ".join(str(v.path) for v in dict.fromkeys(volumes))
         raise VolumeError(
