@@ -1,7 +1,9 @@
-"""Training: settings, pairs, degradation, noise, losses, growth."""
+"""Training: settings and pairs."""
 
+from dataclasses import replace
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 import tifffile
@@ -9,17 +11,15 @@ import torch
 import yaml
 from PIL import Image
 
-from emsr_fast import EmsrConfig, UsageError, VolumeError, load_model
+from emsr_fast import EmsrConfig, UsageError, VolumeError
 from emsr_fast.cli import main
 from emsr_fast.cli.training import changes_of
 from emsr_fast.train import TrainConfig, read_config, train
-from emsr_fast.train.config import Degradation, Loss, Noise, Source
+from emsr_fast.train.config import Source
 from emsr_fast.train.dataset import Crops, Numbers, crop_of
-from emsr_fast.train.degrade import add_noise, degrade, reduce
-from emsr_fast.train.grow import grown
-from emsr_fast.train.losses import reference_free_loss
-from emsr_fast.train.noise import measure_noise
-from emsr_fast.train.pairs import Pair, TrainingVolume, pairs_of
+from emsr_fast.train.degrade import reduce
+from emsr_fast.train.pairs import Pair, check_apart, pairs_of
+from emsr_fast.train.volumes import TrainingVolume
 
 
 def test_defaults_are_the_papers():
@@ -46,6 +46,11 @@ def test_defaults_are_the_papers():
         ("loss", "give key=value"),
         ("loss.weights=[0, 0, 1]", "the first or second above 0"),
         ("sources.0.degradation.noise.sigma=[5, 1]", "from low to high"),
+        ("extra_lr_sigma=[5, 1]", "from low to high"),
+        ("loss.extra_sigma=[0, .inf]", "from low to high"),
+        ("loss.weights=[1,0", "is no value"),
+        ("seed=-1", "seed: Input should be greater than or equal to 0"),
+        ("sources=3", "sources: Input should be a valid list"),
     ],
 )
 def test_a_wrong_setting_is_named(tmp_path, small_run, change, message):
@@ -114,86 +119,52 @@ def test_acquired_pairs_show_the_same_field(tmp_path):
 def test_what_is_held_back_is_never_trained_on(stack):
     source = Source(hr=stack, slices="0:40", validation_slices="30:48", reference_offset=1)
     training, validation = pairs_of(source, 3, 16, Path())
-    assert [p.z for p in training] == list(range(30))
+    # slice 29 would refer to slice 30, which is held back
+    assert [p.z for p in training] == list(range(29))
     assert [p.z for p in validation] == list(range(30, 47))
     assert all(p.reference_z == p.z + 1 for p in (*training, *validation))
     by_rows = Source(hr=stack, rows=":96", validation_rows="120:")
     training, validation = pairs_of(by_rows, 3, 16, Path())
     assert {p.rows for p in training} == {(0, 96)}
     assert {p.rows for p in validation} == {(120, 192)}
+    # rows held back are not trained on, also where nobody said which to train on
+    training, _ = pairs_of(Source(hr=stack, validation_rows="120:"), 3, 16, Path())
+    assert {p.rows for p in training} == {(0, 120)}
+    with pytest.raises(UsageError, match="lie in the middle of rows"):
+        pairs_of(Source(hr=stack, validation_rows="60:120"), 3, 16, Path())
 
 
-@pytest.mark.parametrize("scale", [2, 3, 4])
-@pytest.mark.parametrize("kind", ["area", "linear"])
-def test_reduction_does_not_move_the_image(scale, kind):
-    ramp = np.add.outer(np.arange(24 * scale), 2 * np.arange(20 * scale)).astype(np.float32)
-    centre = (scale - 1) / 2
-    expected = np.add.outer(np.arange(24) * scale + centre, 2 * (np.arange(20) * scale + centre))
-    np.testing.assert_allclose(reduce(ramp, scale, kind), expected, rtol=1e-6)
+def test_one_source_must_not_train_on_what_another_holds_back(stack, small_run):
+    held = Source(hr=stack, slices="0:8", validation_slices="40:42")
+    everything = Source(hr=stack, reference_offset=1)
+    training, _ = pairs_of(everything, 3, 16, Path())
+    _, validation = pairs_of(held, 3, 16, Path())
+    with pytest.raises(UsageError, match=r"slice 4[01] is trained on by one source and held back by another"):
+        check_apart(training, validation)
+    check_apart([p for p in training if p.z < 39], validation)
+    apart = [replace(p, rows=(0, 90)) for p in training]
+    check_apart(apart, [replace(p, rows=(96, 192)) for p in validation])
 
 
-@pytest.mark.parametrize(
-    ("noise", "variance_at"),
-    [
-        (Noise(kind="gaussian", sigma=(10, 10)), lambda level: 100.0),
-        (Noise(kind="poisson_gaussian", gain=(0.5, 0.5), offset=(9, 9)), lambda level: 0.5 * level + 9),
-        (Noise(kind="local_variance", strength=0.01), lambda level: 0.01 * level * 255),
-    ],
-)
-def test_noise_has_the_variance_asked_for_and_is_not_clipped(noise, variance_at):
-    for level in (0, 100, 255):
-        image = np.full((400, 400), level / 255, dtype=np.float32)
-        noisy = add_noise(image, noise, np.random.default_rng(0)) * 255
-        assert noisy.mean() == pytest.approx(level, abs=0.2)
-        assert noisy.var() == pytest.approx(variance_at(level), rel=0.03, abs=1e-6)
+def test_slices_left_out_are_not_read(tmp_path, stack):
+    pixels = tifffile.imread(stack)[:4].astype(np.float32)
+    pixels[0] = np.nan
+    pixels[1] = 7
+    tifffile.imwrite(tmp_path / "x.tif", pixels, photometric="minisblack")
+    training, _ = pairs_of(Source(hr=tmp_path / "x.tif", slices="2:"), 3, 16, Path())
+    assert [p.z for p in training] == [2, 3]
+    for slices, message in (("1:", "slice 1 is constant"), (":", "NaN")):
+        with pytest.raises(VolumeError, match=message):
+            pairs_of(Source(hr=tmp_path / "x.tif", slices=slices), 3, 16, Path())
 
 
-@pytest.mark.parametrize(("gain", "offset"), [(0.0, 36.0), (0.8, 4.0)])
-def test_measured_noise_is_the_noise_that_was_added(tmp_path, gain, offset):
-    # smooth structure at all intensities
-    y, x = np.mgrid[:600, :600] / 600
-    clean = (0.5 + 0.35 * np.sin(7 * x + 3 * y) * np.cos(5 * y)).astype(np.float32)
-    noise = Noise(kind="poisson_gaussian", gain=(gain, gain), offset=(offset, offset))
-    noisy = add_noise(clean, noise, np.random.default_rng(1))
-    Image.fromarray(np.rint(np.clip(noisy, 0, 1) * 255).astype(np.uint8)).save(tmp_path / "noisy.png")
-    found = measure_noise([tmp_path / "noisy.png"])
-    assert found.sigma == pytest.approx(np.sqrt(gain * 127.5 + offset), rel=0.08)
-    assert found.gain == pytest.approx(gain, abs=0.12)
-
-
-def test_losses_weigh_their_terms():
-    y, noise = torch.rand(2, 1, 8, 8), 0.1 * torch.randn(2, 1, 8, 8)
-    x = torch.rand(2, 1, 24, 24)
-
-    def network(image):
-        return torch.nn.functional.interpolate(image, scale_factor=3)
-
-    fy, fn = network(y), network(y + noise)
-    terms = [(fy - x).abs().mean(), (fn - x).abs().mean(), (fn - fy).abs().mean()]
-    for weights in [(1, 1, 1), (1, 0, 0), (0.5, 2, 3)]:
-        expected = sum(w * t for w, t in zip(weights, terms, strict=True))
-        torch.testing.assert_close(reference_free_loss(network, y, x, noise, Loss(weights=weights)), expected)
-    edged = reference_free_loss(network, y, x, noise, Loss(weights=(1, 0, 0), edges=1.0))
-    assert edged > terms[0]
-
-
-def test_stop_gradient_keeps_the_third_term_from_moving_the_clean_pass():
-    gain = torch.nn.Parameter(torch.ones(()))
-    y = torch.rand(1, 1, 4, 4)
-    passes, gradients = [], []
-
-    def network(image):
-        passes.append(gain * torch.nn.functional.interpolate(image, scale_factor=3))
-        return passes[-1]
-
-    for stop in (True, False):
-        gain.grad = None
-        settings = Loss(kind="l2", weights=(1, 0, 1), stop_gradient=stop)
-        reference_free_loss(network, y, torch.zeros(1, 1, 12, 12), torch.full_like(y, 0.1), settings).backward()
-        gradients.append(gain.grad.clone())
-    assert not torch.equal(*gradients)
-    # both halves went through the network as one batch
-    assert passes[0].shape == (2, 1, 12, 12)
+def test_a_folder_of_single_images_has_no_next_slice(tmp_path, stack):
+    for z in range(2):
+        Image.fromarray(tifffile.imread(stack)[z]).save(tmp_path / f"{z}.png")
+    with pytest.raises(UsageError, match="needs volume: true"):
+        pairs_of(Source(hr=tmp_path, reference_offset=1), 3, 16, Path())
+    training, _ = pairs_of(Source(hr=tmp_path, reference_offset=1, volume=True), 3, 16, Path())
+    assert [(p.z, p.reference_z) for p in training] == [(0, 1)]
 
 
 @pytest.mark.parametrize(
@@ -210,9 +181,9 @@ def test_stop_gradient_keeps_the_third_term_from_moving_the_clean_pass():
     ],
 )
 def test_bad_data_is_named_before_training(tmp_path, spoil, message):
-    rng = np.random.default_rng(0)
-    hr = np.clip(rng.normal(128, 40, (96, 96)), 0, 255).astype(np.uint8)
-    lr = np.clip(rng.normal(128, 40, (32, 32)), 0, 255).astype(np.uint8)
+    y, x = np.mgrid[:96, :96] / 96
+    hr = np.rint(128 + 90 * np.sin(9 * x) * np.cos(7 * y)).astype(np.uint8)
+    lr = np.rint(reduce(hr.astype(np.float32), 3)).astype(np.uint8)
     for name in ("HR", "LR"):
         (tmp_path / name).mkdir()
     if spoil == "unpaired":
@@ -240,7 +211,7 @@ def test_pairs_from_a_list_and_from_endings(tmp_path, stack):
     for number in range(2):
         Image.fromarray(pixels[number]).save(tmp_path / f"s{number}_B.png")
         Image.fromarray(pixels[number, 1::3, 1::3]).save(tmp_path / f"s{number}_A.png")
-    (tmp_path / "pairs.csv").write_text("lr,hr\ns0_A.png,s0_B.png\ns1_A.png,s1_B.png\n")
+    (tmp_path / "pairs.csv").write_text("\ufefflr,hr\ns0_A.png,s0_B.png\ns1_A.png,s1_B.png\n")
     listed = Source(strategy="real", pairs=tmp_path / "pairs.csv")
     ended = Source(strategy="real", hr=tmp_path, pattern=("_A.png", "_B.png"))
     names = [
@@ -250,6 +221,9 @@ def test_pairs_from_a_list_and_from_endings(tmp_path, stack):
     (tmp_path / "s1_A.png").unlink()
     with pytest.raises(VolumeError, match="'s1' has no partner"):
         pairs_of(ended, 3, 16, Path())
+    (tmp_path / "pairs.csv").write_text("lr,hr\nx.png\n")
+    with pytest.raises(VolumeError, match="row 1 lacks lr or hr"):
+        pairs_of(listed, 3, 16, Path())
     (tmp_path / "pairs.csv").write_text("a,b\n1,2\n")
     with pytest.raises(VolumeError, match="must have the columns lr and hr"):
         pairs_of(listed, 3, 16, Path())
@@ -268,27 +242,9 @@ def test_denoised_references_are_made_once(tmp_path, stack, kind):
     date = made.stat().st_mtime_ns
     training, _ = pairs_of(source, 3, 16, tmp_path / "kept")
     assert made.stat().st_mtime_ns == date
+    with h5py.File(tmp_path / "hr.h5", "w") as file:
+        file["raw"] = tifffile.imread(tmp_path / "hr.tif")
+    inside = source.model_copy(update={"hr": Path(f"{tmp_path}/hr.h5:/raw")})
+    assert len(pairs_of(inside, 3, 16, tmp_path / "other")[0]) == 2
     # in the grey values of its source, whatever its own range
     np.testing.assert_array_equal(training[0].reference.crop(0, slice(0, 9), slice(0, 9)), clean[:9, :9])
-
-
-def test_a_grown_network_starts_as_the_small_one():
-    small, large = load_model("emsr-x3-small"), EmsrConfig()
-    network = grown(small, large, torch.Generator().manual_seed(0)).eval()
-    x = torch.rand(1, 1, 21, 24)
-    with torch.no_grad():
-        torch.testing.assert_close(network(x), small(x), rtol=1e-4, atol=1e-5)
-    # and no two copies of a feature learn the same
-    network(x).square().mean().backward()
-    gradient = network.blocks[0].body[0].conv1.weight.grad
-    assert (gradient[:32] - gradient[32:]).abs().max() > 1e-6 * gradient.abs().max()
-    with pytest.raises(UsageError, match="cannot grow from"):
-        grown(small, EmsrConfig(features=48, blocks=3, heads=16), torch.Generator())
-
-
-def test_degradation_is_reproducible():
-    hr = np.random.default_rng(0).random((48, 48), dtype=np.float32)
-    settings = Degradation(blur_sigma_px=(0.2, 1), noise=Noise(sigma=(1, 9)))
-    one, two = (degrade(hr, 3, settings, np.random.default_rng(5)) for _ in range(2))
-    np.testing.assert_array_equal(one, two)
-    assert one.shape == (16, 16)

@@ -10,13 +10,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 import torch
 import yaml
 from PIL import Image
 
 from emsr_fast import CheckpointError, UsageError, VolumeError, load_model
 from emsr_fast.train import TrainConfig, read_config, train
-from emsr_fast.train.pairs import TrainingVolume
+from emsr_fast.train.pairs import pairs_of
+from emsr_fast.train.validate import validate, validation_crops
+from emsr_fast.train.volumes import TrainingVolume
 
 
 def run(settings, *, resume=False, **changes):
@@ -75,11 +78,26 @@ def test_resuming_is_bit_for_bit(small_run, tmp_path, kind):
         assert torch.equal(tensor, resumed[name]), name
 
 
-def test_workers_change_nothing(small_run, tmp_path):
-    run(small_run, steps=3)
-    run({**small_run, "output": str(tmp_path / "workers")}, steps=3, workers=2)
+def test_workers_change_nothing(small_run, tmp_path, stack):
+    # compressed, and more slices than are looked at before training: the workers must read for themselves
+    pixels = np.concatenate([tifffile.imread(stack)] * 3)
+    tifffile.imwrite(tmp_path / "x.tif", pixels, photometric="minisblack", compression="zlib")
+    small_run["sources"] = [{"hr": str(tmp_path / "x.tif")}]
+    run(small_run, steps=12)
+    run({**small_run, "output": str(tmp_path / "workers")}, steps=12, workers=4)
     a, b = weights(Path(small_run["output"]) / "last.safetensors"), weights(tmp_path / "workers" / "last.safetensors")
     assert all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_an_error_in_a_worker_is_one_line(small_run, tmp_path, stack):
+    pixels = np.concatenate([tifffile.imread(stack)] * 3).astype(np.float32)
+    pixels[::2, 5, 5] = np.nan
+    pixels[np.linspace(0, 143, 32).round().astype(int), 5, 5] = 1  # those that are looked at beforehand
+    tifffile.imwrite(tmp_path / "x.tif", pixels, photometric="minisblack")
+    with pytest.raises(VolumeError) as caught:
+        run(small_run, sources=[{"hr": str(tmp_path / "x.tif")}], steps=100, workers=2)
+    assert str(caught.value).startswith("slice ")
+    assert "\n" not in str(caught.value)
 
 
 def test_a_toy_set_is_learnt_by_heart(tmp_path):
@@ -91,16 +109,18 @@ def test_a_toy_set_is_learnt_by_heart(tmp_path):
     settings = {
         "output": tmp_path / "run",
         "model": {"features": 16, "blocks": 1, "heads": 4},
-        "sources": [{"hr": tmp_path, "validation_rows": ":"}],
+        "sources": [{"hr": tmp_path}],
         "crop": 32,
         "batch": 2,
-        "validate_every": 1000,
-        "validation_crops": 2,
+        "validation_crops": 4,
         "extra_lr_sigma": [0, 0],
         "loss": {"kind": "l1", "weights": [1, 0, 0]},
         "optimiser": {"kind": "adamw", "rate": 3e-3, "schedule": "cosine", "warm_up": 20, "clip": 0.5},
     }
-    assert run(settings, steps=300).validation.psnr_db > 35
+    outcome = run(settings, steps=300)
+    config = TrainConfig.model_validate(settings)
+    crops = validation_crops([pairs_of(config.sources[0], 3, config.crop, tmp_path)[0]], config, 3)
+    assert validate(load_model(outcome.model), crops).psnr_db > 35
 
 
 SCRIPT = "import sys; from emsr_fast.cli import main; sys.exit(main(sys.argv[1:]))"
@@ -153,6 +173,27 @@ def test_two_processes_learn_what_one_does(tmp_path, small_run):
         assert column(tmp_path / "two", name) == pytest.approx(column(small_run["output"], name), rel=1e-3)
 
 
+def test_a_signal_to_one_process_stops_all_of_them(tmp_path, small_run):
+    (tmp_path / "c.yaml").write_text(yaml.safe_dump({**small_run, "steps": 100_000}))
+    launch = subprocess.Popen(
+        [
+            *(sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--master-port=29572"),
+            *("-m", "emsr_fast", "train", str(tmp_path / "c.yaml")),
+        ],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stderr=subprocess.DEVNULL,
+    )
+    log = Path(small_run["output"]) / "log.csv"
+    deadline = time.monotonic() + 120
+    while not (log.exists() and len(log.read_text().splitlines()) > 5) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    workers = Path(f"/proc/{launch.pid}/task/{launch.pid}/children").read_text().split()
+    os.kill(int(workers[-1]), signal.SIGINT)
+    launch.wait(timeout=120)
+    state = torch.load(Path(small_run["output"]) / "last.pt", weights_only=True)
+    assert state["step"] == int(column(small_run["output"], "step")[-1])
+
+
 def test_a_file_that_breaks_in_mid_run_costs_nothing(small_run, monkeypatch):
     real, calls = TrainingVolume.crop, []
 
@@ -171,8 +212,22 @@ def test_a_file_that_breaks_in_mid_run_costs_nothing(small_run, monkeypatch):
 def test_not_a_number_stops_the_run_and_keeps_the_batch(small_run):
     with pytest.raises(VolumeError, match=r"its batch is in .*bad_batch"):
         run(small_run, steps=60, optimiser={"rate": 1e20})
-    (bad,) = Path(small_run["output"]).glob("bad_batch_*.pt")
+    folder = Path(small_run["output"])
+    (bad,) = folder.glob("bad_batch_*.pt")
     assert torch.load(bad, weights_only=True)["y"].shape == (2, 1, 16, 16)
+    # the checkpoint to go on from, if there was time for one, is not the one that broke
+    if (folder / "last.pt").exists():
+        state = torch.load(folder / "last.pt", weights_only=True)["model"]
+        assert all(torch.isfinite(tensor).all() for tensor in state.values())
+
+
+def test_the_rate_may_change_when_resuming(small_run):
+    run(small_run, steps=2)
+    optimiser = {**small_run["optimiser"], "rate": 1e-5}
+    run(small_run, resume=True, steps=4, optimiser=optimiser)
+    assert column(small_run["output"], "rate")[-1] == pytest.approx(1e-5)
+    with pytest.raises(CheckpointError, match="with optimiser = "):
+        run(small_run, resume=True, steps=6, optimiser={**optimiser, "kind": "adamw"})
 
 
 def test_runs_are_not_mixed_up(small_run):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,7 +22,9 @@ def _say(line: str) -> None:
 
 def train(
     context: typer.Context,
-    config: Annotated[Path, typer.Argument(metavar="CONFIG.yaml", help="The run's settings; see --init.")],
+    config: Annotated[
+        Path, typer.Argument(metavar="[CONFIG.yaml]", help="The run's settings; see --init. Default: train.yaml.")
+    ] = Path("train.yaml"),
     resume: Annotated[bool, typer.Option("--resume", help="Continue the run in the output folder.")] = False,
     init: Annotated[
         bool, typer.Option("--init", help="Write CONFIG.yaml with every setting explained, and leave.")
@@ -41,7 +44,8 @@ def train(
 
     outcome = run(read_config(config, changes), resume=resume, say=_say)
     if outcome.stopped_by is not None:
-        _say(f"stopped after step {outcome.steps}; continue with: emsr-fast train {config} --resume")
+        again = " ".join(shlex.quote(part) for part in (str(config), *context.args))
+        _say(f"stopped after step {outcome.steps}; continue with: emsr-fast train {again} --resume")
         return 128 + outcome.stopped_by
     _say(f"done    {outcome.steps} steps in {outcome.seconds / 60:.1f} min")
     print(outcome.model)
@@ -95,7 +99,10 @@ def noise(
     Fits variance = gain * intensity + offset to the flattest parts. Noise that is correlated between pixels, as after
     resampling, is underestimated.
     """
-    from emsr_fast.train.noise import measure_noise
+    try:
+        from emsr_fast.train.noise import measure_noise
+    except ImportError as error:
+        raise UsageError("measuring noise needs the extra packages: pip install 'emsr-fast[train]'") from error
 
     found = measure_noise(images)
     if as_json:

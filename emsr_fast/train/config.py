@@ -9,13 +9,21 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from emsr_fast.errors import UsageError
 from emsr_fast.model.config import EmsrConfig
 
 GREY = 1 / 255  # noise is given in grey levels of 255, as in the paper
+
+
+def _ordered(ends: tuple[float, float]) -> tuple[float, float]:
+    if not 0 <= ends[0] <= ends[1] < float("inf"):
+        raise ValueError(f"must be two numbers from low to high, not negative, got {list(ends)}")
+    return ends
+
+
+Range = Annotated[tuple[float, float], AfterValidator(_ordered)]  # drawn from uniformly
 
 
 class Settings(BaseModel):
@@ -28,23 +36,16 @@ class Noise(Settings):
     """Noise added to a degraded LR image, in grey levels of 255."""
 
     kind: Literal["none", "gaussian", "poisson_gaussian", "local_variance"] = "gaussian"
-    sigma: tuple[float, float] = (0.0, 0.0)  # gaussian: standard deviation, drawn uniformly for each crop
-    gain: tuple[float, float] = (0.0, 0.0)  # poisson_gaussian: variance = gain * intensity + offset, in levels squared
-    offset: tuple[float, float] = (0.0, 0.0)
+    sigma: Range = (0.0, 0.0)  # gaussian: standard deviation, drawn uniformly for each crop
+    gain: Range = (0.0, 0.0)  # poisson_gaussian: variance = gain * intensity + offset, in levels squared
+    offset: Range = (0.0, 0.0)
     strength: float = 0.05  # local_variance: variance = strength * blurred image (the "crappifier"), in units of 1
-
-    @field_validator("sigma", "gain", "offset")
-    @classmethod
-    def _ordered(cls, ends: tuple[float, float]) -> tuple[float, float]:
-        if not 0 <= ends[0] <= ends[1]:
-            raise ValueError(f"must be two numbers from low to high, not negative, got {list(ends)}")
-        return ends
 
 
 class Degradation(Settings):
     """How a synthetic LR image is made from HR: blur, reduce, noise."""
 
-    blur_sigma_px: tuple[float, float] = (0.0, 0.0)  # HR pixels, drawn uniformly for each crop
+    blur_sigma_px: Range = (0.0, 0.0)  # HR pixels, drawn uniformly for each crop
     reduce: Literal["area", "linear"] = "area"
     noise: Noise = Noise()
 
@@ -86,14 +87,14 @@ class Loss(Settings):
 
     kind: Literal["l1", "l2", "charbonnier"] = "l1"
     weights: tuple[float, float, float] = (1.0, 1.0, 1.0)
-    extra_sigma: tuple[float, float] = (0.0, 5.0)  # noise of y', grey levels of 255, drawn for each batch
+    extra_sigma: Range = (0.0, 5.0)  # noise of y', grey levels of 255, drawn for each batch
     stop_gradient: bool = False  # in the third term, f(y) is only a reference
     edges: float = Field(default=0.0, ge=0)  # weight of L between the à-trous details of f(y) and x
 
     @field_validator("weights")
     @classmethod
     def _some(cls, weights: tuple[float, float, float]) -> tuple[float, float, float]:
-        if min(weights) < 0 or weights[0] + weights[1] == 0:
+        if not 0 <= min(weights) <= max(weights) < float("inf") or weights[0] + weights[1] == 0:
             raise ValueError(f"weights must not be negative, and the first or second above 0, got {list(weights)}")
         return weights
 
@@ -125,7 +126,7 @@ class TrainConfig(Settings):
     batch: int = Field(default=2, ge=1)  # crops a step, over all processes
     steps: int = Field(default=200_000, ge=1)
     minutes: float | None = Field(default=None, gt=0)  # stop after this time, whatever the steps
-    extra_lr_sigma: tuple[float, float] = (0.0, 5.0)  # noise on y itself, grey levels of 255, for each crop
+    extra_lr_sigma: Range = (0.0, 5.0)  # noise on y itself, grey levels of 255, for each crop
     contrast: float = Field(default=0.0, ge=0, lt=1)  # random gain 1 +- contrast and as much offset, of y and x alike
     loss: Loss = Loss()
     optimiser: Optimiser = Optimiser()
@@ -134,7 +135,7 @@ class TrainConfig(Settings):
     compile: bool = False
     device: str = "auto"
     workers: int = Field(default=0, ge=0)
-    seed: int = 0
+    seed: int = Field(default=0, ge=0)
     validate_every: int = Field(default=1000, ge=1)  # steps
     validation_crops: int = Field(default=16, ge=1)
     checkpoint_every: int = Field(default=1000, ge=1)  # steps
@@ -164,15 +165,20 @@ def read_config(path: Path | None, changes: Sequence[str] = ()) -> TrainConfig:
     Raises:
         UsageError: the file is no YAML, or a setting is unknown or out of range; says which.
     """
+    try:
+        import yaml
+    except ImportError as error:
+        raise UsageError("training needs the extra packages: pip install 'emsr-fast[train]'") from error
     where = str(path) if path else "the command line"
     try:
         values: Any = yaml.safe_load(path.read_text()) if path else {}
         if not isinstance(values, dict):
             raise UsageError(f"{where} holds no settings; `emsr-fast train --init` writes an example")
-        for change in changes:
-            _apply(values, change)
         if path:
             _anchor(values, path.resolve().parent)
+        # paths on the command line are relative to where it is typed
+        for change in changes:
+            _apply(values, change)
         return TrainConfig.model_validate(values)
     except OSError as error:
         raise UsageError(f"{where} cannot be read: {error.strerror}") from error
@@ -202,7 +208,12 @@ def _apply(values: dict[str, Any], change: str) -> None:
             raise UsageError(f"setting {key!r}: {group!r} is no group of settings")
     if not isinstance(place, dict):
         raise UsageError(f"setting {key!r} names a whole entry of a list; name one of its keys")
-    value = yaml.safe_load(text)
+    import yaml
+
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise UsageError(f"setting {key!r}: {text!r} is no value; give a number, a word or a [list]") from error
     # YAML 1.1 reads 1e-3 as text
     if isinstance(value, str):
         with suppress(ValueError):
@@ -212,10 +223,16 @@ def _apply(values: dict[str, Any], change: str) -> None:
 
 def _anchor(values: dict[str, Any], folder: Path) -> None:
     """Make the relative paths of the file absolute; $NAME in them is the environment's."""
-    for source in values.get("sources") or ():
-        if isinstance(source, dict):
-            for key in ("hr", "lr", "pairs"):
-                if isinstance(source.get(key), str):
-                    source[key] = str(folder / os.path.expandvars(source[key]))
-    if isinstance(values.get("output"), str):
-        values["output"] = str(folder / os.path.expandvars(values["output"]))
+
+    def anchor(group: Any, key: str) -> None:
+        if isinstance(group, dict) and isinstance(group.get(key), str):
+            group[key] = str(folder / Path(os.path.expandvars(group[key])).expanduser())
+
+    sources = values.get("sources")
+    for source in sources if isinstance(sources, list) else ():
+        for key in ("hr", "lr", "pairs"):
+            anchor(source, key)
+    anchor(values, "output")
+    # a name of a shipped model is no path
+    if (folder / os.path.expandvars(str(values.get("start_from")))).is_file():
+        anchor(values, "start_from")

@@ -8,8 +8,9 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler
 
+from emsr_fast.errors import VolumeError
 from emsr_fast.train.config import GREY, TrainConfig
 from emsr_fast.train.degrade import degrade
 from emsr_fast.train.pairs import Pair
@@ -40,6 +41,14 @@ class Crops(Dataset[Crop]):
             gain, offset = 1 + self._config.contrast * rng.uniform(-1, 1), self._config.contrast * rng.uniform(-1, 1)
             y, x = gain * (y - 0.5) + 0.5 + offset, gain * (x - 0.5) + 0.5 + offset
         return as_tensor(y), as_tensor(x), as_tensor(rng.standard_normal(y.shape))
+
+
+def readable(loader: DataLoader[Crop]) -> Iterator[list[Tensor]]:
+    """Yield the batches of ``loader``; an error of a worker process is raised as the one line it was there."""
+    try:
+        yield from loader
+    except VolumeError as error:
+        raise VolumeError(str(error).strip().splitlines()[-1].partition("VolumeError: ")[2] or str(error)) from error
 
 
 class Numbers(Sampler[list[int]]):

@@ -11,11 +11,14 @@ from emsr_fast.train.config import GREY, Degradation, Noise
 def degrade(hr: np.ndarray, scale: int, settings: Degradation, rng: np.random.Generator) -> np.ndarray:
     """Return a noisy LR image, (H, W) float32, made from ``hr``, (scale * H, scale * W).
 
-    Blur, then reduction, then fresh noise: what noise ``hr`` has is low-passed into the result.
+    Blur, then reduction, then fresh noise (local_variance: noise, then reduction, as published). What noise ``hr``
+    has is low-passed into the result.
     """
     sigma = rng.uniform(*settings.blur_sigma_px)
     if sigma > 0:
         hr = ndimage.gaussian_filter(hr, sigma, mode="reflect")
+    if settings.noise.kind == "local_variance":
+        return reduce(add_noise(hr, settings.noise, rng), scale, settings.reduce)
     return add_noise(reduce(hr, scale, settings.reduce), settings.noise, rng)
 
 

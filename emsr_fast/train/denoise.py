@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -11,12 +12,15 @@ import numpy as np
 import tifffile
 
 from emsr_fast.errors import BackendError, VolumeError
+from emsr_fast.volume.formats import within
 
 
 def kept_under(path: Path, kind: str, folder: Path) -> Path:
-    """Return where the denoised volume of ``path`` is kept; the name changes with the file, its size and its date."""
-    stat = path.stat()
-    key = json.dumps([str(path.resolve()), stat.st_size, stat.st_mtime_ns, kind])
+    """Return where the denoised volume of ``path`` is kept; the name changes with its files, their sizes and dates."""
+    file, inside = within(path)
+    members = sorted(file.rglob("*")) if file.is_dir() else [file]
+    dates = [(member.name, member.stat().st_size, member.stat().st_mtime_ns) for member in members]
+    key = json.dumps([str(file.resolve()), inside, dates, kind])
     return folder / f"{path.stem}.{kind}.{hashlib.sha256(key.encode()).hexdigest()[:12]}.tif"
 
 
@@ -52,7 +56,7 @@ def write_stack(path: Path, images: Iterable[np.ndarray]) -> None:
     Raises:
         VolumeError: the disk is full or the folder unwritable.
     """
-    partial = path.with_name(f".{path.name}.partial")
+    partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tifffile.TiffWriter(partial, bigtiff=True) as file:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import time
 from collections.abc import Callable
@@ -15,21 +16,26 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 
-from emsr_fast.errors import UsageError, VolumeError
-from emsr_fast.model import Emsr, ModelCard, load_model, save_model
+from emsr_fast.errors import BackendError, EmsrError, UsageError, VolumeError
+from emsr_fast.model import save_model
 from emsr_fast.model.zoo import choose_device
 from emsr_fast.train import process
 from emsr_fast.train.config import GREY, TrainConfig
-from emsr_fast.train.dataset import Crop, Crops, Numbers
-from emsr_fast.train.grow import grown
+from emsr_fast.train.dataset import Crop, Crops, Numbers, readable
 from emsr_fast.train.losses import reference_free_loss
-from emsr_fast.train.pairs import Pair, pairs_of
+from emsr_fast.train.pairs import Pair, check_apart, pairs_of
 from emsr_fast.train.records import Records
 from emsr_fast.train.schedule import rate_factor
+from emsr_fast.train.start import card_of, first_network
 from emsr_fast.train.state import TrainState
 from emsr_fast.train.validate import Validation, validate, validation_crops
 
 Say = Callable[[str], None]
+_SHOWN_PAIRS = 3
+
+
+class Diverged(VolumeError):
+    """The loss or a gradient is no longer a number."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +64,8 @@ def train(config: TrainConfig, *, resume: bool = False, say: Say = print) -> Out
         CheckpointError: the checkpoint to resume from is not of this run.
         BackendError: the device is not there.
     """
+    if importlib.util.find_spec("skimage") is None:
+        raise UsageError("training needs the extra packages: pip install 'emsr-fast[train]'")
     with process.processes() as (rank, processes):
         return _Run(config, rank, processes, say if rank == 0 else lambda line: None).run(resume)
 
@@ -75,28 +83,36 @@ class _Run:
         self.records = Records(config.output, tensorboard=config.tensorboard)
         # the same weights in every process
         torch.manual_seed(config.seed)
-        network = _first_network(config)
-        network.card = _card(network, config)
+        network = first_network(config)
+        network.card = card_of(network, config)
         self.scale = network.config.scale
         memory = torch.channels_last if config.channels_last else torch.contiguous_format
         network.train().to(self.device)
         network.to(memory_format=memory)  # type: ignore[call-overload]
         self.state = TrainState.fresh(network, config)
+        # what the first process makes, denoised references, the others find
+        if rank > 0:
+            dist.barrier()
         self.groups, held = self._pairs()
+        if rank == 0 and processes > 1:
+            dist.barrier()
         self.crops = validation_crops(held, config, self.scale) if rank == 0 else []
 
-    def _pairs(self) -> tuple[list[tuple[float, list[Pair]]], list[Pair]]:
+    def _pairs(self) -> tuple[list[tuple[float, list[Pair]]], list[list[Pair]]]:
         groups, held = [], []
         for source in self.config.sources:
             training, validation = pairs_of(source, self.scale, self.config.crop, self.folder / "denoised")
             groups.append((source.weight, training))
-            held += validation
-            first = training[0]
+            held.append(validation)
             self.say(
                 f"data    {source.strategy}: {len(training)} slice pairs ({len(validation)} held back), "
-                f"such as {first.origin.path.name} {first.origin.shape[1:]} -> "
-                f"{first.reference.path.name} {first.reference.shape[1:]}, weight {source.weight:g}"
+                f"weight {source.weight:g}"
             )
+            for pair in training[:_SHOWN_PAIRS]:
+                self.say(f"        {pair.describe()}")
+            if len(training) > _SHOWN_PAIRS:
+                self.say(f"        and {len(training) - _SHOWN_PAIRS} more")
+        check_apart([p for _, group in groups for p in group], [p for group in held for p in group])
         return groups, held
 
     def run(self, resume: bool) -> Outcome:
@@ -108,15 +124,20 @@ class _Run:
         )
         with process.stop_requests() as stop:
             try:
-                self._steps(stop)
-            except VolumeError:
-                # a file that broke in mid-run must not cost what was learnt
-                self._checkpoint()
+                stopped_by = self._steps(stop)
+            except Diverged:
+                # the checkpoint before is the one to go on from
                 raise
-        self._checkpoint()
-        result = self._validate() if not stop else None
+            except Exception as error:
+                # a file that broke in mid-run, or another process, must not cost what was learnt
+                self._checkpoint()
+                if self.processes > 1 and isinstance(error, RuntimeError) and not isinstance(error, EmsrError):
+                    raise BackendError("another process of this run stopped; see its message, use --resume") from error
+                raise
+            result = self._validate() if not stopped_by else None
+            self._checkpoint()
         state = self.state
-        return Outcome(state.step, state.seconds, self._model_path("last"), result, stop[0] if stop else None)
+        return Outcome(state.step, state.seconds, self._model_path("last"), result, stopped_by or None)
 
     def _prepare_folder(self, resume: bool) -> None:
         last = self.folder / "last.pt"
@@ -134,15 +155,17 @@ class _Run:
             except OSError as error:
                 raise VolumeError(f"output folder {self.folder} cannot be written: {error.strerror}") from error
 
-    def _steps(self, stop: list[int]) -> None:
+    def _steps(self, stop: list[int]) -> int:
+        """Train until the steps or the minutes are over, or a signal came: return its number, else 0."""
         config, state = self.config, self.state
         network = self._wrapped()
         start, before = time.monotonic(), state.seconds
         saved_at, said_at = start, start - 60
-        for crops in self._loader():
-            limit = 60 * config.minutes if config.minutes else None
-            if stop or state.step >= config.steps or (limit and state.seconds >= limit):
-                break
+        limit = 60 * config.minutes if config.minutes else None
+        for crops in readable(self._loader()):
+            stopped_by = self._agree(stop)
+            if stopped_by or state.step >= config.steps or (limit and state.seconds >= limit):
+                return stopped_by
             done = max(state.step / config.steps, state.seconds / limit if limit else 0.0)
             loss, norm = self._step(network, crops, done)
             state.step += 1
@@ -158,6 +181,17 @@ class _Run:
             if state.step % config.checkpoint_every == 0 or now - saved_at > 60 * config.checkpoint_minutes:
                 self._checkpoint()
                 saved_at = now
+        return self._agree(stop)
+
+    def _agree(self, stop: list[int]) -> int:
+        """Return the signal that any process received, 0 if none, and take over the first process's clock."""
+        if self.processes == 1:
+            return stop[0] if stop else 0
+        both = torch.tensor([float(stop[0] if stop else 0), self.state.seconds if self.rank == 0 else 0.0])
+        both = both.double().to(self.device)
+        dist.all_reduce(both, dist.ReduceOp.MAX)
+        self.state.seconds = float(both[1])
+        return int(both[0])
 
     def _wrapped(self) -> nn.Module:
         network: nn.Module = self.state.model
@@ -192,8 +226,13 @@ class _Run:
         half = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(config.precision)
         with torch.autocast(self.device.type, half, enabled=half is not None):
             loss = reference_free_loss(network, y, x, sigma * normal, config.loss, state.model.config.levels)
-        if not torch.isfinite(loss):
-            self._refuse(loss, crops)
+        whole = loss.detach().clone()
+        if self.processes > 1:
+            # every process saw its share of the batch; all must find the same
+            dist.all_reduce(whole)
+            whole = whole / self.processes
+        if not torch.isfinite(whole):
+            self._refuse(whole, crops)
         state.scaler.scale(loss).backward()
         state.scaler.unscale_(state.optimiser)
         limit = config.optimiser.clip or float("inf")
@@ -204,18 +243,18 @@ class _Run:
         state.scaler.update()
         if state.average is not None:
             state.average.update_parameters(state.model)
-        if self.processes > 1:
-            # every process saw its share of the batch; the logs show the whole
-            dist.all_reduce(loss := loss.detach())
-            loss = loss / self.processes
-        return loss.detach(), norm.detach()
+        return whole, norm.detach()
 
     def _refuse(self, value: Tensor, crops: list[Tensor]) -> None:
-        path = self.folder / f"bad_batch_{self.state.step}.pt"
-        torch.save({"y": crops[0], "x": crops[1], "noise": crops[2]}, path)
-        raise VolumeError(
-            f"loss or gradient is {float(value)} at step {self.state.step}; its batch is in {path}: "
-            "look at it, lower optimiser.rate, or set optimiser.clip, then use --resume"
+        path = self.folder / f"bad_batch_{self.state.step}_{self.rank}.pt"
+        try:
+            torch.save({"y": crops[0], "x": crops[1], "noise": crops[2]}, path)
+            place = str(path)
+        except (OSError, RuntimeError) as error:
+            place = f"lost, {path} could not be written ({error})"
+        raise Diverged(
+            f"loss or gradient is {float(value)} at step {self.state.step}; its batch is in {place}: look at it; "
+            "then go on from the last checkpoint with --resume and a lower optimiser.rate, or optimiser.clip"
         )
 
     def _log(self, loss: Tensor, norm: Tensor) -> None:
@@ -268,24 +307,3 @@ class _Run:
             save_model(network, self._model_path(which))
         except OSError as error:
             raise VolumeError(f"{self._model_path(which)} cannot be written: {error.strerror}") from error
-
-
-def _first_network(config: TrainConfig) -> Emsr:
-    """Return the network of step 0: new, or another run's, grown if the settings name a larger architecture."""
-    if config.start_from is None:
-        return Emsr(config.architecture)
-    before = load_model(config.start_from, device="cpu")
-    if not config.model or config.architecture == before.config:
-        return before
-    return grown(before, config.architecture, torch.Generator().manual_seed(config.seed))
-
-
-def _card(network: Emsr, config: TrainConfig) -> ModelCard:
-    sources = [f"{s.strategy}: {(s.hr or s.pairs or Path()).name}" for s in config.sources]
-    training = {
-        "loss": config.loss.model_dump(mode="json"),
-        "crop": config.crop,
-        "batch": config.batch,
-        "data": sources,
-    }
-    return ModelCard.for_config(network.config, name=config.name, training=training)

@@ -10,7 +10,8 @@ import numpy as np
 from scipy import ndimage
 
 from emsr_fast.errors import VolumeError
-from emsr_fast.train.pairs import TrainingVolume, files_of
+from emsr_fast.train.pairs import files_of
+from emsr_fast.train.volumes import TrainingVolume
 
 _BLOCK = 8  # px: side of the blocks whose mean and noise make one point
 _BINS = 24

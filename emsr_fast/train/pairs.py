@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections import OrderedDict
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,55 +13,15 @@ import numpy as np
 from emsr_fast.errors import UsageError, VolumeError
 from emsr_fast.train.config import Degradation, Source
 from emsr_fast.train.denoise import denoise_slice, kept_under, write_stack
-from emsr_fast.volume.formats import open_source, within
-from emsr_fast.volume.formats.base import SourceVolume
+from emsr_fast.train.volumes import TrainingVolume
+from emsr_fast.volume.formats import within
 from emsr_fast.volume.formats.images import IMAGE_SUFFIXES, natural_key
-from emsr_fast.volume.intensity import Normalisation, check_finite, measure
+from emsr_fast.volume.intensity import Normalisation
 from emsr_fast.volume.job import parse_slices
 
-_CHECKED_SLICES = 16  # of each volume, before training
+_CHECKED_PAIRS = 32  # of each source, before training
 DENOISED = "denoised, in the range of its source"  # where such a reference's normalisation is from
 _CONTRAST_RATIO = 2.0  # between LR and HR, beyond which their grey values cannot be of one kind
-
-
-class TrainingVolume:
-    """A volume whose decoded slices are kept, as far as a limit allows; intensities normalised, float32."""
-
-    def __init__(self, path: Path, *, normalisation: Normalisation | None = None, keep_bytes: int = 2**29) -> None:
-        self.path = path
-        self._source: SourceVolume | None = None
-        self._kept: OrderedDict[int, np.ndarray] = OrderedDict()
-        self._keep_bytes = keep_bytes
-        source = self._opened()
-        self.shape, self.dtype = source.shape, source.dtype
-        self.normalisation = normalisation or measure(source)
-
-    def __getstate__(self) -> dict[str, object]:
-        # open files do not travel to a worker process
-        return {**self.__dict__, "_source": None, "_kept": OrderedDict()}
-
-    def _opened(self) -> SourceVolume:
-        if self._source is None:
-            self._source = open_source(self.path)
-        return self._source
-
-    def whole(self, z: int) -> np.ndarray:
-        """Return slice ``z``, (Y, X) in the file's dtype."""
-        if z in self._kept:
-            self._kept.move_to_end(z)
-            return self._kept[z]
-        source = self._opened()
-        _, height, width = self.shape
-        image = source.read(z, slice(0, height), slice(0, width))
-        check_finite(image, z, source)
-        self._kept[z] = image
-        while len(self._kept) > 1 and len(self._kept) * image.nbytes > self._keep_bytes:
-            self._kept.popitem(last=False)
-        return image
-
-    def crop(self, z: int, rows: slice, cols: slice) -> np.ndarray:
-        """Return part of slice ``z``, normalised."""
-        return self.normalisation.to_model(self.whole(z)[rows, cols])
 
 
 @dataclass(frozen=True)
@@ -75,14 +35,21 @@ class Pair:
     rows: tuple[int, int]  # of the reference, HR px: what may be used
     degradation: Degradation | None  # None: origin is acquired LR
 
+    def describe(self) -> str:
+        """Return both files, slices and shapes in words."""
+        sides = ((self.origin, self.z), (self.reference, self.reference_z))
+        return " -> ".join(f"{v.path.name}[{z}] {v.shape[1]}x{v.shape[2]}" for v, z in sides)
+
     @property
-    def names(self) -> str:
-        """Both files, for messages."""
-        return f"{self.origin.path} slice {self.z} and {self.reference.path} slice {self.reference_z}"
+    def places(self) -> set[tuple[Path, int]]:
+        """File and slice of both partners."""
+        return {(self.origin.path, self.z), (self.reference.path, self.reference_z)}
 
 
 def pairs_of(source: Source, scale: int, crop: int, cache: Path) -> tuple[list[Pair], list[Pair]]:
     """Return the pairs of ``source`` for training and those held back for validation.
+
+    What is held back, slices, rows or files, is never trained on, neither as LR nor as reference.
 
     Args:
         scale: HR pixels per LR pixel.
@@ -98,33 +65,48 @@ def pairs_of(source: Source, scale: int, crop: int, cache: Path) -> tuple[list[P
     held_files: list[Pair] = []
     for number, (origin, reference) in enumerate(_matched(source, cache)):
         _check_partners(origin, reference, 1 if made else scale)
-        _check_content(origin, reference)
-        height = reference.shape[1]
+        held = source.validation_every and number % source.validation_every == 0
         for z in range(origin.shape[0]):
             if 0 <= z + source.reference_offset < reference.shape[0]:
-                held = source.validation_every and number % source.validation_every == 0
                 (held_files if held else everything).append(
-                    Pair(origin, z, reference, z + source.reference_offset, (0, height), made)
+                    Pair(origin, z, reference, z + source.reference_offset, (0, reference.shape[1]), made)
                 )
+    if not everything:
+        raise UsageError(
+            f"{source.hr or source.pairs} has nothing to train on: check reference_offset (it needs volume: true "
+            "for a folder of slices) and validation_every"
+        )
     held_slices = _indices(source.validation_slices, everything) if source.validation_slices else set()
-    used_slices = _indices(source.slices, everything) - held_slices
-    training = [replace(p, rows=_rows(source.rows, p)) for p in everything if p.z in used_slices]
+    used = _indices(source.slices, everything)
+    training = [p for p in everything if p.z in used and not {p.z, p.reference_z} & held_slices]
+    training = [replace(p, rows=_rows_to_train(source, p)) for p in training]
     validation = [p for p in everything if p.z in held_slices]
     if source.validation_rows:
         whole = validation if source.validation_slices else everything
         validation = [replace(p, rows=_rows(source.validation_rows, p)) for p in whole]
     validation += held_files
     for p in (*training, *validation):
-        needed = (scale * crop, scale * crop)
-        seen = (p.rows[1] - p.rows[0], p.reference.shape[2])
-        if seen[0] < needed[0] or seen[1] < needed[1]:
-            raise VolumeError(
-                f"{p.reference.path} offers {seen[0]}x{seen[1]} HR px, a crop of {crop} LR px "
-                f"needs {needed[0]}x{needed[1]}; give a smaller crop"
-            )
+        _check_room(p, scale, crop)
     if not training:
         raise UsageError(f"{source.hr or source.pairs} has no slice left to train on; check slices and validation")
+    _check_content([*training, *validation])
     return training, validation
+
+
+def check_apart(training: Sequence[Pair], validation: Sequence[Pair]) -> None:
+    """Raise UsageError if a pixel of ``validation`` is trained on, whatever sources both are from."""
+    held: dict[tuple[Path, int], list[tuple[int, int]]] = {}
+    for pair in validation:
+        for place in pair.places:
+            held.setdefault(place, []).append(pair.rows)
+    for pair in training:
+        for place in pair.places:
+            for first, last in held.get(place, ()):
+                if pair.rows[0] < last and first < pair.rows[1]:
+                    raise UsageError(
+                        f"{place[0]} slice {place[1]} is trained on by one source and held back by another; "
+                        "give both the same validation settings, or narrow slices or rows"
+                    )
 
 
 def _matched(source: Source, cache: Path) -> Iterator[tuple[TrainingVolume, TrainingVolume]]:
@@ -185,12 +167,16 @@ def _by_ending(files: Sequence[Path], endings: tuple[str, str], folder: Path) ->
 
 def _manifest(path: Path) -> list[tuple[Path, Path]]:
     try:
-        with path.open(newline="") as file:
+        # Excel begins its files with a mark
+        with path.open(newline="", encoding="utf-8-sig") as file:
             rows = list(csv.DictReader(file))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise VolumeError(f"pairs file {path} cannot be read: {error}") from error
     if not rows or not {"lr", "hr"} <= set(rows[0]):
         raise VolumeError(f"pairs file {path} must have the columns lr and hr and at least one row")
+    for number, row in enumerate(rows):
+        if not row["lr"] or not row["hr"]:
+            raise VolumeError(f"pairs file {path}: row {number + 1} lacks lr or hr")
     return [(path.parent / row["lr"], path.parent / row["hr"]) for row in rows]
 
 
@@ -208,30 +194,48 @@ def _check_partners(origin: TrainingVolume, reference: TrainingVolume, scale: in
         )
 
 
-def _check_content(*volumes: TrainingVolume) -> None:
-    """Refuse constant slices, NaN, and partners whose contrast is not of one kind; a few slices are looked at."""
-    spreads = []
-    for volume in dict.fromkeys(volumes):
-        found = []
-        for z in np.unique(np.linspace(0, volume.shape[0] - 1, _CHECKED_SLICES).round().astype(int)):
-            values = volume.normalisation.to_model(volume.whole(int(z)))
-            if values.min() == values.max():
-                raise VolumeError(f"{volume.path} slice {z} is constant; leave it out")
-            found.append(np.subtract(*np.percentile(values, (95, 5))))
-        # what denoising takes away is contrast, too
-        if volume.normalisation.origin != DENOISED:
-            spreads.append(float(np.median(found)))
-    if min(spreads) * _CONTRAST_RATIO < max(spreads):
-        names = " and ".join(str(v.path) for v in dict.fromkeys(volumes))
+def _check_room(pair: Pair, scale: int, crop: int) -> None:
+    first, last = pair.rows
+    # acquired LR is cropped at whole LR pixels
+    high = last - first if pair.degradation else (last // scale - math.ceil(first / scale)) * scale
+    wide = pair.reference.shape[2]
+    if high < scale * crop or wide < scale * crop:
         raise VolumeError(
-            f"{names} differ in contrast (spread {spreads[0]:.3g} and {spreads[-1]:.3g} of the range); "
-            "bring both to the same grey values"
+            f"{pair.reference.path} offers {high}x{wide} HR px, a crop of {crop} LR px "
+            f"needs {scale * crop}x{scale * crop}; give a smaller crop"
         )
+
+
+def _check_content(pairs: Sequence[Pair]) -> None:
+    """Refuse constant slices, NaN, and partners whose contrast is not of one kind; some pairs are looked at."""
+    for number in np.unique(np.linspace(0, len(pairs) - 1, _CHECKED_PAIRS).round().astype(int)):
+        pair = pairs[number]
+        spreads = []
+        for volume, z in ((pair.origin, pair.z), (pair.reference, pair.reference_z)):
+            values = volume.normalisation.to_model(volume.whole(z))
+            if values.min() == values.max():
+                raise VolumeError(f"{volume.path} slice {z} is constant; leave it out with slices")
+            # what denoising takes away is contrast, too
+            if volume.normalisation.origin != DENOISED:
+                spreads.append(_contrast(values))
+        if min(spreads) * _CONTRAST_RATIO < max(spreads):
+            raise VolumeError(
+                f"{pair.origin.path} and {pair.reference.path} differ in contrast (spread {spreads[0]:.3g} and "
+                f"{spreads[-1]:.3g} of the range); bring both to the same grey values"
+            )
+
+
+def _contrast(values: np.ndarray) -> float:
+    """Return the spread of means over a sixteenth of the image's sides, in which noise hardly counts."""
+    side = max(1, min(values.shape) // 16)
+    rows, cols = values.shape[0] // side, values.shape[1] // side
+    means = values[: rows * side, : cols * side].reshape(rows, side, cols, side).mean(axis=(1, 3))
+    return float(np.subtract(*np.percentile(means, (95, 5))))
 
 
 def _indices(text: str, pairs: Sequence[Pair]) -> set[int]:
     start, stop = parse_slices(text)
-    depth = max(p.z for p in pairs) + 1
+    depth = max(max(p.z, p.reference_z) for p in pairs) + 1
     return set(range(start or 0, depth if stop is None else min(stop, depth)))
 
 
@@ -239,3 +243,19 @@ def _rows(text: str, pair: Pair) -> tuple[int, int]:
     start, stop = parse_slices(text)
     height = pair.reference.shape[1]
     return start or 0, height if stop is None else min(stop, height)
+
+
+def _rows_to_train(source: Source, pair: Pair) -> tuple[int, int]:
+    """Return the rows to train on: those asked for, without those held back."""
+    first, last = _rows(source.rows, pair)
+    if source.validation_rows is None or source.validation_slices is not None:
+        return first, last
+    held_first, held_last = _rows(source.validation_rows, pair)
+    if held_last <= first or last <= held_first:
+        return first, last
+    if held_first > first and held_last < last:
+        raise UsageError(
+            f"validation_rows {source.validation_rows} lie in the middle of rows {source.rows} of "
+            f"{pair.reference.path}; give rows above or below them"
+        )
+    return (first, held_first) if held_first > first else (min(held_last, last), last)

@@ -28,12 +28,12 @@ def processes() -> Iterator[tuple[int, int]]:
 
 @contextmanager
 def stop_requests() -> Iterator[list[int]]:
-    """Collect Ctrl-C and SIGTERM instead of dying in mid-step; a second one ends the program at once."""
+    """Collect Ctrl-C, SIGTERM and SIGHUP instead of dying in mid-step; a second one ends the program at once."""
     requests: list[int] = []
     if threading.current_thread() is not threading.main_thread():
         yield requests
         return
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
 
     def remember(number: int, frame: object) -> None:
         requests.append(number)

@@ -9,13 +9,22 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from emsr_fast.errors import CheckpointError, VolumeError
 from emsr_fast.model.network import Emsr
-from emsr_fast.train.config import TrainConfig
+from emsr_fast.train.config import Optimiser, TrainConfig
 from emsr_fast.train.schedule import optimiser_of
+
+# how long to train, where, and how fast to learn may change between the sessions of a run
+_FREE = {
+    *("name", "steps", "minutes", "output", "workers", "device", "compile", "tensorboard"),
+    *("validate_every", "validation_crops", "checkpoint_every", "checkpoint_minutes"),
+}
+
+
+def _same_optimiser(before: Optimiser, now: Optimiser) -> bool:
+    return before.kind == now.kind and (before.ema is None) == (now.ema is None)
 
 
 @dataclass
@@ -89,10 +98,11 @@ class TrainState:
         content = _read(path)
         before, now = TrainConfig.model_validate_json(content["config"]), config
         # how long to train, and where, may change
-        free = {"steps", "minutes", "output", "workers", "device", "compile", "tensorboard", "validate_every"}
         changed = [
-            key for key in TrainConfig.model_fields if key not in free and getattr(before, key) != getattr(now, key)
+            key for key in TrainConfig.model_fields if key not in _FREE and getattr(before, key) != getattr(now, key)
         ]
+        if "optimiser" in changed and _same_optimiser(before.optimiser, now.optimiser):
+            changed.remove("optimiser")
         if changed:
             key = changed[0]
             raise CheckpointError(
@@ -120,9 +130,3 @@ def _read(path: Path) -> dict[str, Any]:
     if missing:
         raise CheckpointError(f"{path} is no checkpoint of a training run: it lacks {sorted(missing)[0]!r}")
     return content
-
-
-def unwrapped(model: nn.Module) -> nn.Module:
-    """Return the network inside torch.compile's and DistributedDataParallel's wrappers."""
-    model = getattr(model, "module", model)
-    return getattr(model, "_orig_mod", model)

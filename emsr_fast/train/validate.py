@@ -36,15 +36,17 @@ class Validation:
         return self.psnr_db - self.bicubic_psnr_db
 
 
-def validation_crops(pairs: Sequence[Pair], config: TrainConfig, scale: int) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Return fixed (LR, reference) crops, spread over all pairs."""
-    if not pairs:
-        return []
+def validation_crops(
+    groups: Sequence[Sequence[Pair]], config: TrainConfig, scale: int
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Return fixed (LR, reference) crops, as many of each group, spread over its pairs."""
+    groups = [group for group in groups if group]
     crops = []
-    for number in range(config.validation_crops):
+    for number in range(config.validation_crops if groups else 0):
         # a stream of their own, apart from every training crop's
         rng = np.random.default_rng([config.seed, 0x56414C, number])
-        pair = pairs[number * len(pairs) // config.validation_crops % len(pairs)]
+        group, turn = groups[number % len(groups)], number // len(groups)
+        pair = group[turn * len(group) * len(groups) // config.validation_crops % len(group)]
         crops.append(crop_of(pair, config.crop, scale, rng))
     return crops
 

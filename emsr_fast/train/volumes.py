@@ -1,0 +1,80 @@
+"""Volumes that training draws from: few files open at a time, decoded slices kept as memory allows."""
+
+from __future__ import annotations
+
+import os
+from collections import OrderedDict
+from pathlib import Path
+
+import numpy as np
+
+from emsr_fast.volume.formats import open_source
+from emsr_fast.volume.formats.base import SourceVolume
+from emsr_fast.volume.intensity import Normalisation, check_finite, measure
+
+_OPEN_FILES = 32
+_KEPT_BYTES = 2**30  # of decoded slices, in each process
+
+
+class _Shelf:
+    """The open files and decoded slices of this process; a forked worker starts with none of its parent's."""
+
+    def __init__(self) -> None:
+        self._owner = -1
+
+    def _own(self) -> None:
+        # a file opened before a fork shares its position with the parent: both would read wrong bytes
+        if self._owner != os.getpid():
+            self._owner = os.getpid()
+            self._files: OrderedDict[Path, SourceVolume] = OrderedDict()
+            self._slices: OrderedDict[tuple[Path, int], np.ndarray] = OrderedDict()
+            self._bytes = 0
+
+    def file(self, path: Path) -> SourceVolume:
+        self._own()
+        if path not in self._files:
+            self._files[path] = open_source(path)
+            while len(self._files) > _OPEN_FILES:
+                self._files.popitem(last=False)[1].close()
+        self._files.move_to_end(path)
+        return self._files[path]
+
+    def slice(self, path: Path, z: int) -> np.ndarray:
+        self._own()
+        if (path, z) not in self._slices:
+            source = self.file(path)
+            _, height, width = source.shape
+            image = source.read(z, slice(0, height), slice(0, width))
+            check_finite(image, z, source)
+            self._slices[path, z] = image
+            self._bytes += image.nbytes
+            while self._bytes > _KEPT_BYTES and len(self._slices) > 1:
+                self._bytes -= self._slices.popitem(last=False)[1].nbytes
+        self._slices.move_to_end((path, z))
+        return self._slices[path, z]
+
+
+_shelf = _Shelf()
+
+
+class TrainingVolume:
+    """A volume by its path; intensities normalised, float32."""
+
+    def __init__(self, path: Path, *, normalisation: Normalisation | None = None) -> None:
+        self.path = path
+        source = _shelf.file(path)
+        self.shape, self.dtype = source.shape, source.dtype
+        # slices with NaN may be among those that the settings leave out: they are refused where they are used
+        self.normalisation = normalisation or measure(source, range(0))
+
+    def whole(self, z: int) -> np.ndarray:
+        """Return slice ``z``, (Y, X) in the file's dtype.
+
+        Raises:
+            VolumeError: it cannot be read, or has NaN pixels.
+        """
+        return _shelf.slice(self.path, z)
+
+    def crop(self, z: int, rows: slice, cols: slice) -> np.ndarray:
+        """Return part of slice ``z``, normalised."""
+        return self.normalisation.to_model(self.whole(z)[rows, cols])
