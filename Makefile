@@ -56,8 +56,8 @@ format: $(VENV)/.installed-dev
 # EMSR_DATA is the folder with the training images; hours on a CPU
 weights: $(VENV)/.installed-dev
 	test -d "$(EMSR_DATA)" || (echo "set EMSR_DATA to the folder with the training images"; exit 2)
-	$(BIN)/emsr-fast train examples/weights/emsr-x3-small.yaml
-	$(BIN)/emsr-fast train examples/weights/emsr-x3.yaml
+	for name in emsr-x3-small emsr-x3; do \
+	  $(BIN)/emsr-fast train examples/weights/$$name.yaml && $(BIN)/python bench/ship_weights.py run/$$name || exit; done
 
 bench: $(VENV)/.installed-dev
 	$(BIN)/pytest bench --benchmark-enable --benchmark-only

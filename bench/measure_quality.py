@@ -70,6 +70,12 @@ def gains(engine: TorchEngine, pairs: list[tuple[np.ndarray, np.ndarray]], sigma
     return float(interpolated), float(restored)
 
 
+def flat_noise(engine: TorchEngine) -> list[float]:
+    """Return the standard deviation, in grey levels, that is left of white noise of each of FLAT_SIGMAS on mid grey."""
+    noise = np.random.default_rng(1).standard_normal((96, 96), dtype=np.float32)
+    return [float(engine.run((128 + s * noise)[None, None] / 255)[0, 0].std() * 255) for s in FLAT_SIGMAS]
+
+
 def main() -> None:
     data = Path(os.environ["EMSR_DATA"])
     engines = {name: TorchEngine(load_model(name, device="cpu")) for name in sys.argv[1:] or available_models()}
@@ -91,10 +97,7 @@ def main() -> None:
     print("| noise in |", *(f" {sigma} |" for sigma in FLAT_SIGMAS))
     print("|---|" + "---|" * len(FLAT_SIGMAS))
     for name, engine in engines.items():
-        rng = np.random.default_rng(1)
-        noise = rng.standard_normal((96, 96), dtype=np.float32)
-        out = [engine.run((128 + s * noise)[None, None] / 255)[0, 0].std() * 255 for s in FLAT_SIGMAS]
-        print(f"| {name} |", *(f" {value:.2f} |" for value in out))
+        print(f"| {name} |", *(f" {value:.2f} |" for value in flat_noise(engine)))
 
 
 if __name__ == "__main__":
