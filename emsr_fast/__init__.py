@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from emsr_fast.errors import BackendError, CheckpointError, EmsrError, UsageError, VolumeError
     from emsr_fast.model import Emsr, EmsrConfig, ModelCard, available_models, load_model, save_model
     from emsr_fast.ops.atrous import atrous_details
+    from emsr_fast.ops.conv3x3 import conv3x3
     from emsr_fast.ops.window_attention import window_attention
 
 __version__ = "0.1.0"
@@ -19,7 +20,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "emsr_fast.errors": ("BackendError", "CheckpointError", "EmsrError", "UsageError", "VolumeError"),
     "emsr_fast.model": ("Emsr", "EmsrConfig", "ModelCard", "available_models", "load_model", "save_model"),
-    "emsr_fast.ops": ("atrous_details", "window_attention"),
+    "emsr_fast.ops": ("atrous_details", "conv3x3", "window_attention"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
@@ -35,6 +36,7 @@ __all__ = [
     "__version__",
     "atrous_details",
     "available_models",
+    "conv3x3",
     "load_model",
     "save_model",
     "window_attention",

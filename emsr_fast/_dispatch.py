@@ -19,6 +19,7 @@ BACKENDS = ("cuda", "triton", "cpp", "reference")  # fastest first; reference al
 # the backends each operator has
 OPERATORS = {
     "atrous_details": BACKENDS,
+    "conv3x3": ("cpp", "reference"),
     "window_attention": ("cpp", "reference"),
 }
 _DTYPES = {

@@ -87,3 +87,25 @@ def window_attention(x: Tensor, out: Tensor, parameters: Sequence[Tensor], heads
     pointers = tuple(p.data_ptr() for p in parameters)
     grid = (maps[0].numel(), maps[1].numel(), *(m.data_ptr() for m in maps))
     _C.window_attention_cpu(view(x), view(out), pointers, heads, hidden, grid, torch.get_num_threads())
+
+
+def same_bytes(a: Tensor, b: Tensor) -> bool:
+    """Return whether two contiguous tensors of one shape and dtype hold the same bytes."""
+    return a.shape == b.shape and a.dtype == b.dtype and _C.same_bytes(a.data_ptr(), b.data_ptr(), a.nbytes)
+
+
+def conv3x3_packed_size(outputs: int, inputs: int) -> int:
+    """Return the number of floats that ``conv3x3_pack`` writes for a weight (outputs, inputs, 3, 3)."""
+    return _C.conv3x3_packed_size(outputs, inputs)
+
+
+def conv3x3_pack(weight: Tensor, packed: Tensor) -> None:
+    """Write ``weight`` (C_out, C_in, 3, 3), contiguous float32, into ``packed`` as the kernels read it."""
+    _C.conv3x3_pack_cpu(weight.data_ptr(), weight.shape[0], weight.shape[1], packed.data_ptr())
+
+
+def conv3x3(x: Tensor, out: Tensor, other: Tensor | None, packed: Tensor, activation: int, gated: bool) -> None:
+    """Write the convolution of ``x`` into ``out``, with the packed weight, activation and second image."""
+    combine = 0 if other is None else 2 if gated else 1
+    second = () if other is None else view(other)
+    _C.conv3x3_cpu(view(x), view(out), second, packed.data_ptr(), activation, combine, torch.get_num_threads())

@@ -1,6 +1,7 @@
 """Operators with hand-written kernels: public functions, torch.library registration, gradients."""
 
 from emsr_fast.ops.atrous import atrous_details
+from emsr_fast.ops.conv3x3 import conv3x3
 from emsr_fast.ops.window_attention import window_attention
 
-__all__ = ["atrous_details", "window_attention"]
+__all__ = ["atrous_details", "conv3x3", "window_attention"]
