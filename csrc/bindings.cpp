@@ -6,6 +6,7 @@
 #include "atrous.h"
 #include "conv3x3.h"
 #include "cpu/isa.h"
+#include "edge_gate.h"
 #include "window_attention.h"
 #ifdef EMSR_WITH_CUDA
 #include "cuda_runtime_info.h"
@@ -85,6 +86,13 @@ PYBIND11_MODULE(_C, m, py::mod_gil_not_used()) {
     py::gil_scoped_release no_gil;
     emsr::conv3x3_cpu(vx, vout, vother, to_pointer<const float>(packed), static_cast<emsr::Activation>(activation),
                       static_cast<emsr::Combine>(combine), threads);
+  });
+  m.def("edge_gate_cpu", [](const py::tuple& x, const py::tuple& out, uintptr_t packed_k1, uintptr_t k2, uintptr_t bias,
+                            uintptr_t packed_k3, int threads) {
+    const emsr::ImageView vx = to_view(x), vout = to_view(out);
+    py::gil_scoped_release no_gil;
+    emsr::edge_gate_cpu(vx, vout, to_pointer<const float>(packed_k1), to_pointer<const float>(k2), to_pointer<const float>(bias),
+                        to_pointer<const float>(packed_k3), threads);
   });
 
 #ifdef EMSR_WITH_CUDA

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from emsr_fast.model import Emsr, EmsrConfig, ModelCard, available_models, load_model, save_model
     from emsr_fast.ops.atrous import atrous_details
     from emsr_fast.ops.conv3x3 import conv3x3
+    from emsr_fast.ops.edge_gate import edge_gate
     from emsr_fast.ops.window_attention import window_attention
 
 __version__ = "0.1.0"
@@ -20,7 +21,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "emsr_fast.errors": ("BackendError", "CheckpointError", "EmsrError", "UsageError", "VolumeError"),
     "emsr_fast.model": ("Emsr", "EmsrConfig", "ModelCard", "available_models", "load_model", "save_model"),
-    "emsr_fast.ops": ("atrous_details", "conv3x3", "window_attention"),
+    "emsr_fast.ops": ("atrous_details", "conv3x3", "edge_gate", "window_attention"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
@@ -37,6 +38,7 @@ __all__ = [
     "atrous_details",
     "available_models",
     "conv3x3",
+    "edge_gate",
     "load_model",
     "save_model",
     "window_attention",

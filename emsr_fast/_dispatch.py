@@ -20,6 +20,7 @@ BACKENDS = ("cuda", "triton", "cpp", "reference")  # fastest first; reference al
 OPERATORS = {
     "atrous_details": BACKENDS,
     "conv3x3": ("cpp", "reference"),
+    "edge_gate": ("cpp", "reference"),
     "window_attention": ("cpp", "reference"),
 }
 _DTYPES = {

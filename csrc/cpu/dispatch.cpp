@@ -1,6 +1,7 @@
 // The public CPU entry points: each calls the copy of its kernel that was compiled for this CPU.
 #include "atrous.h"
 #include "conv3x3.h"
+#include "edge_gate.h"
 #include "isa.h"
 #include "window_attention.h"
 
@@ -28,6 +29,8 @@ EMSR_DECLARE(void atrous_details_backward(const ImageView& grad, const ImageView
 EMSR_DECLARE(void conv3x3_pack(const float* weight, int64_t outputs, int64_t inputs, float* packed))
 EMSR_DECLARE(void conv3x3(const ImageView& x, const ImageView& out, const ImageView& other, const float* packed,
                           Activation activation, Combine combine, int threads))
+EMSR_DECLARE(void edge_gate(const ImageView& x, const ImageView& out, const float* packed_k1, const float* k2,
+                            const float* bias, const float* packed_k3, int threads))
 EMSR_DECLARE(void window_attention(const ImageView& x, const ImageView& out, const WindowAttentionWeights& weights,
                                    const WindowGrid& grid, int threads))
 
@@ -51,6 +54,11 @@ void conv3x3_pack_cpu(const float* weight, int64_t outputs, int64_t inputs, floa
 void conv3x3_cpu(const ImageView& x, const ImageView& out, const ImageView& other, const float* packed, Activation activation,
                  Combine combine, int threads) {
   EMSR_DISPATCH(conv3x3, x, out, other, packed, activation, combine, threads)
+}
+
+void edge_gate_cpu(const ImageView& x, const ImageView& out, const float* packed_k1, const float* k2, const float* bias,
+                   const float* packed_k3, int threads) {
+  EMSR_DISPATCH(edge_gate, x, out, packed_k1, k2, bias, packed_k3, threads)
 }
 
 void window_attention_cpu(const ImageView& x, const ImageView& out, const WindowAttentionWeights& weights,

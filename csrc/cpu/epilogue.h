@@ -11,6 +11,9 @@ struct Count {
   static constexpr int kValue = N;
 };
 
+// Slope 0.2 below zero. NaN goes through: see max_of.
+inline Vec<float> leaky_relu(Vec<float> v) { return max_of<float>(0.2f * v, v); }
+
 template <Activation kActivation, Combine kCombine>
 struct Epilogue {
   const ImageView& other;
@@ -23,9 +26,8 @@ struct Epilogue {
 
   // The result for channels c, c + 1, ... of the pixel y rows and x columns behind `from`.
   inline __attribute__((always_inline)) Vec<float> apply(Vec<float> v, const float* from, int64_t y, int64_t x, int64_t c) const {
-    // NaN goes through: see max_of
     if constexpr (kActivation == Activation::kRelu) v = max_of<float>(all(0.0f), v);
-    if constexpr (kActivation == Activation::kLeakyRelu) v = max_of<float>(0.2f * v, v);
+    if constexpr (kActivation == Activation::kLeakyRelu) v = leaky_relu(v);
     if constexpr (kCombine == Combine::kNothing) {
       return v;
     } else {

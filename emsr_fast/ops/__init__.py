@@ -2,6 +2,7 @@
 
 from emsr_fast.ops.atrous import atrous_details
 from emsr_fast.ops.conv3x3 import conv3x3
+from emsr_fast.ops.edge_gate import edge_gate
 from emsr_fast.ops.window_attention import window_attention
 
-__all__ = ["atrous_details", "conv3x3", "window_attention"]
+__all__ = ["atrous_details", "conv3x3", "edge_gate", "window_attention"]
