@@ -7,6 +7,7 @@
 #include "conv3x3.h"
 #include "cpu/isa.h"
 #include "edge_gate.h"
+#include "upsample_to_image.h"
 #include "window_attention.h"
 #ifdef EMSR_WITH_CUDA
 #include "cuda_runtime_info.h"
@@ -50,6 +51,7 @@ emsr::WindowGrid to_grid(const py::tuple& t) {
 
 PYBIND11_MODULE(_C, m, py::mod_gil_not_used()) {
   m.attr("max_atrous_levels") = emsr::kMaxAtrousLevels;
+  m.attr("max_phases") = emsr::kMaxPhases;
   m.attr("window") = emsr::kWindow;
   m.def("cpu_isa", &emsr::cpu_isa_name);
 
@@ -93,6 +95,11 @@ PYBIND11_MODULE(_C, m, py::mod_gil_not_used()) {
     py::gil_scoped_release no_gil;
     emsr::edge_gate_cpu(vx, vout, to_pointer<const float>(packed_k1), to_pointer<const float>(k2), to_pointer<const float>(bias),
                         to_pointer<const float>(packed_k3), threads);
+  });
+  m.def("upsample_to_image_cpu", [](const py::tuple& x, const py::tuple& out, uintptr_t weight, int64_t scale, int threads) {
+    const emsr::ImageView vx = to_view(x), vout = to_view(out);
+    py::gil_scoped_release no_gil;
+    emsr::upsample_to_image_cpu(vx, vout, to_pointer<const float>(weight), scale, threads);
   });
 
 #ifdef EMSR_WITH_CUDA

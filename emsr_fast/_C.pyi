@@ -1,6 +1,7 @@
 """Types of the compiled module; only ``_native`` imports it."""
 
 max_atrous_levels: int
+max_phases: int
 window: int
 built_with_cuda: bool
 
@@ -22,3 +23,4 @@ def conv3x3_cpu(
     x: View, out: View, other: View | tuple[()], packed: int, activation: int, combine: int, threads: int
 ) -> None: ...
 def edge_gate_cpu(x: View, out: View, packed_k1: int, k2: int, bias: int, packed_k3: int, threads: int) -> None: ...
+def upsample_to_image_cpu(x: View, out: View, weight: int, scale: int, threads: int) -> None: ...

@@ -21,6 +21,7 @@ OPERATORS = {
     "atrous_details": BACKENDS,
     "conv3x3": ("cpp", "reference"),
     "edge_gate": ("cpp", "reference"),
+    "upsample_to_image": ("cpp", "reference"),
     "window_attention": ("cpp", "reference"),
 }
 _DTYPES = {

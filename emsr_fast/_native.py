@@ -13,10 +13,12 @@ try:
 except ImportError as error:
     why_missing: str | None = f"the compiled module is not installed ({error})"
     MAX_ATROUS_LEVELS = 0
+    MAX_PHASES = 0
     WINDOW = 0
 else:
     why_missing = None
     MAX_ATROUS_LEVELS = _C.max_atrous_levels
+    MAX_PHASES = _C.max_phases
     WINDOW = _C.window
 
 _DTYPES = {torch.float32: 0, torch.float64: 1, torch.float16: 2, torch.bfloat16: 3}
@@ -115,3 +117,8 @@ def edge_gate(x: Tensor, out: Tensor, packed_k1: Tensor, k2: Tensor, bias: Tenso
     """Write the edge gate of ``x`` (B, C, H, W) into ``out``; k1 and k3 packed for ``conv3x3``, the rest contiguous."""
     weights = (packed_k1.data_ptr(), k2.data_ptr(), bias.data_ptr(), packed_k3.data_ptr())
     _C.edge_gate_cpu(view(x), view(out), *weights, torch.get_num_threads())
+
+
+def upsample_to_image(x: Tensor, out: Tensor, weight: Tensor, scale: int) -> None:
+    """Write the HR image of ``x`` (B, C, H, W), channels side by side, into ``out``, with the folded ``weight``."""
+    _C.upsample_to_image_cpu(view(x), view(out), weight.data_ptr(), scale, torch.get_num_threads())

@@ -3,6 +3,7 @@
 #include "conv3x3.h"
 #include "edge_gate.h"
 #include "isa.h"
+#include "upsample_to_image.h"
 #include "window_attention.h"
 
 #ifdef EMSR_X86
@@ -31,6 +32,7 @@ EMSR_DECLARE(void conv3x3(const ImageView& x, const ImageView& out, const ImageV
                           Activation activation, Combine combine, int threads))
 EMSR_DECLARE(void edge_gate(const ImageView& x, const ImageView& out, const float* packed_k1, const float* k2,
                             const float* bias, const float* packed_k3, int threads))
+EMSR_DECLARE(void upsample_to_image(const ImageView& x, const ImageView& out, const float* weight, int64_t scale, int threads))
 EMSR_DECLARE(void window_attention(const ImageView& x, const ImageView& out, const WindowAttentionWeights& weights,
                                    const WindowGrid& grid, int threads))
 
@@ -59,6 +61,10 @@ void conv3x3_cpu(const ImageView& x, const ImageView& out, const ImageView& othe
 void edge_gate_cpu(const ImageView& x, const ImageView& out, const float* packed_k1, const float* k2, const float* bias,
                    const float* packed_k3, int threads) {
   EMSR_DISPATCH(edge_gate, x, out, packed_k1, k2, bias, packed_k3, threads)
+}
+
+void upsample_to_image_cpu(const ImageView& x, const ImageView& out, const float* weight, int64_t scale, int threads) {
+  EMSR_DISPATCH(upsample_to_image, x, out, weight, scale, threads)
 }
 
 void window_attention_cpu(const ImageView& x, const ImageView& out, const WindowAttentionWeights& weights,

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from emsr_fast.model.blocks import Conv3x3, EdgeBlock
 from emsr_fast.model.card import ModelCard
 from emsr_fast.model.config import EmsrConfig
-from emsr_fast.ops import atrous_details
+from emsr_fast.ops import atrous_details, upsample_to_image
 
 
 class Emsr(nn.Module):
@@ -41,6 +41,9 @@ class Emsr(nn.Module):
         for block in self.blocks[:-1]:
             x = block(x, edges)
         x = self.blocks[-1](x, edges, residual=shallow)
+        step = self.upsample[0]
+        if len(self.upsample) == 1 and isinstance(step, Upsample):
+            return upsample_to_image(x, step.conv.weight, self.conv_out.weight, step.factor)
         return self.conv_out(self.upsample(x))
 
 
