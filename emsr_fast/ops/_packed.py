@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable
 from typing import NamedTuple
@@ -28,6 +29,11 @@ class PackedWeights:
     def __init__(self, pack: Callable[..., Tensor]) -> None:
         self._pack = pack
         self._entries = WeakTensorKeyDictionary()
+        self._renew_lock()
+        # another thread may hold it at the moment of a fork, and does not live on in the child
+        os.register_at_fork(after_in_child=self._renew_lock)
+
+    def _renew_lock(self) -> None:
         self._lock = threading.Lock()
 
     def get(self, *weights: Tensor) -> Tensor:
