@@ -1,8 +1,13 @@
 // The only file that knows Python. Every image arrives as the tuple that _native.view() makes.
 #include <pybind11/pybind11.h>
 
+#include <cstring>
+
 #include "atrous.h"
+#include "conv3x3.h"
 #include "cpu/isa.h"
+#include "edge_gate.h"
+#include "upsample_to_image.h"
 #include "window_attention.h"
 #ifdef EMSR_WITH_CUDA
 #include "cuda_runtime_info.h"
@@ -17,6 +22,14 @@ emsr::ImageView to_view(const py::tuple& t) {
   int64_t v[10];
   for (size_t i = 0; i < 10; ++i) v[i] = t[i].cast<int64_t>();
   return {reinterpret_cast<void*>(v[0]), v[1], v[2], v[3], v[4], v[5], v[6], v[7], v[8], static_cast<emsr::DType>(v[9])};
+}
+
+// An empty tuple stands for an image that is not there.
+emsr::ImageView to_view_or_none(const py::tuple& t) { return t.empty() ? emsr::ImageView{} : to_view(t); }
+
+template <typename T>
+T* to_pointer(uintptr_t address) {
+  return reinterpret_cast<T*>(address);
 }
 
 // The 11 parameter pointers, in the order of the struct, then the sizes.
@@ -38,6 +51,7 @@ emsr::WindowGrid to_grid(const py::tuple& t) {
 
 PYBIND11_MODULE(_C, m, py::mod_gil_not_used()) {
   m.attr("max_atrous_levels") = emsr::kMaxAtrousLevels;
+  m.attr("max_phases") = emsr::kMaxPhases;
   m.attr("window") = emsr::kWindow;
   m.def("cpu_isa", &emsr::cpu_isa_name);
 
@@ -58,6 +72,34 @@ PYBIND11_MODULE(_C, m, py::mod_gil_not_used()) {
     const emsr::WindowGrid g = to_grid(grid);
     py::gil_scoped_release no_gil;
     emsr::window_attention_cpu(vx, vout, w, g, threads);
+  });
+
+  m.def("same_bytes", [](uintptr_t a, uintptr_t b, size_t bytes) {
+    return std::memcmp(to_pointer<const void>(a), to_pointer<const void>(b), bytes) == 0;
+  });
+  m.def("conv3x3_packed_size", &emsr::conv3x3_packed_size);
+  m.def("conv3x3_pack_cpu", [](uintptr_t weight, int64_t outputs, int64_t inputs, uintptr_t packed) {
+    py::gil_scoped_release no_gil;
+    emsr::conv3x3_pack_cpu(to_pointer<const float>(weight), outputs, inputs, to_pointer<float>(packed));
+  });
+  m.def("conv3x3_cpu", [](const py::tuple& x, const py::tuple& out, const py::tuple& other, uintptr_t packed, int activation,
+                          int combine, int threads) {
+    const emsr::ImageView vx = to_view(x), vout = to_view(out), vother = to_view_or_none(other);
+    py::gil_scoped_release no_gil;
+    emsr::conv3x3_cpu(vx, vout, vother, to_pointer<const float>(packed), static_cast<emsr::Activation>(activation),
+                      static_cast<emsr::Combine>(combine), threads);
+  });
+  m.def("edge_gate_cpu", [](const py::tuple& x, const py::tuple& out, uintptr_t packed_k1, uintptr_t k2, uintptr_t bias,
+                            uintptr_t packed_k3, int threads) {
+    const emsr::ImageView vx = to_view(x), vout = to_view(out);
+    py::gil_scoped_release no_gil;
+    emsr::edge_gate_cpu(vx, vout, to_pointer<const float>(packed_k1), to_pointer<const float>(k2), to_pointer<const float>(bias),
+                        to_pointer<const float>(packed_k3), threads);
+  });
+  m.def("upsample_to_image_cpu", [](const py::tuple& x, const py::tuple& out, uintptr_t weight, int64_t scale, int threads) {
+    const emsr::ImageView vx = to_view(x), vout = to_view(out);
+    py::gil_scoped_release no_gil;
+    emsr::upsample_to_image_cpu(vx, vout, to_pointer<const float>(weight), scale, threads);
   });
 
 #ifdef EMSR_WITH_CUDA

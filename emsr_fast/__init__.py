@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     from emsr_fast.errors import BackendError, CheckpointError, EmsrError, UsageError, VolumeError
     from emsr_fast.model import Emsr, EmsrConfig, ModelCard, available_models, load_model, save_model
     from emsr_fast.ops.atrous import atrous_details
+    from emsr_fast.ops.conv3x3 import conv3x3
+    from emsr_fast.ops.edge_gate import edge_gate
+    from emsr_fast.ops.upsample_to_image import upsample_to_image
     from emsr_fast.ops.window_attention import window_attention
 
 __version__ = "0.1.0"
@@ -19,7 +22,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "emsr_fast.errors": ("BackendError", "CheckpointError", "EmsrError", "UsageError", "VolumeError"),
     "emsr_fast.model": ("Emsr", "EmsrConfig", "ModelCard", "available_models", "load_model", "save_model"),
-    "emsr_fast.ops": ("atrous_details", "window_attention"),
+    "emsr_fast.ops": ("atrous_details", "conv3x3", "edge_gate", "upsample_to_image", "window_attention"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
@@ -35,8 +38,11 @@ __all__ = [
     "__version__",
     "atrous_details",
     "available_models",
+    "conv3x3",
+    "edge_gate",
     "load_model",
     "save_model",
+    "upsample_to_image",
     "window_attention",
 ]
 

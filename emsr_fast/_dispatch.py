@@ -19,6 +19,9 @@ BACKENDS = ("cuda", "triton", "cpp", "reference")  # fastest first; reference al
 # the backends each operator has
 OPERATORS = {
     "atrous_details": BACKENDS,
+    "conv3x3": ("cpp", "reference"),
+    "edge_gate": ("cpp", "reference"),
+    "upsample_to_image": ("cpp", "reference"),
     "window_attention": ("cpp", "reference"),
 }
 _DTYPES = {

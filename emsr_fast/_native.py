@@ -13,10 +13,12 @@ try:
 except ImportError as error:
     why_missing: str | None = f"the compiled module is not installed ({error})"
     MAX_ATROUS_LEVELS = 0
+    MAX_PHASES = 0
     WINDOW = 0
 else:
     why_missing = None
     MAX_ATROUS_LEVELS = _C.max_atrous_levels
+    MAX_PHASES = _C.max_phases
     WINDOW = _C.window
 
 _DTYPES = {torch.float32: 0, torch.float64: 1, torch.float16: 2, torch.bfloat16: 3}
@@ -87,3 +89,36 @@ def window_attention(x: Tensor, out: Tensor, parameters: Sequence[Tensor], heads
     pointers = tuple(p.data_ptr() for p in parameters)
     grid = (maps[0].numel(), maps[1].numel(), *(m.data_ptr() for m in maps))
     _C.window_attention_cpu(view(x), view(out), pointers, heads, hidden, grid, torch.get_num_threads())
+
+
+def same_bytes(a: Tensor, b: Tensor) -> bool:
+    """Return whether two contiguous tensors of one shape and dtype hold the same bytes."""
+    return a.shape == b.shape and a.dtype == b.dtype and _C.same_bytes(a.data_ptr(), b.data_ptr(), a.nbytes)
+
+
+def conv3x3_packed_size(outputs: int, inputs: int) -> int:
+    """Return the number of floats that ``conv3x3_pack`` writes for a weight (outputs, inputs, 3, 3)."""
+    return _C.conv3x3_packed_size(outputs, inputs)
+
+
+def conv3x3_pack(weight: Tensor, packed: Tensor) -> None:
+    """Write ``weight`` (C_out, C_in, 3, 3), contiguous float32, into ``packed`` as the kernels read it."""
+    _C.conv3x3_pack_cpu(weight.data_ptr(), weight.shape[0], weight.shape[1], packed.data_ptr())
+
+
+def conv3x3(x: Tensor, out: Tensor, other: Tensor | None, packed: Tensor, activation: int, gated: bool) -> None:
+    """Write the convolution of ``x`` into ``out``, with the packed weight, activation and second image."""
+    combine = 0 if other is None else 2 if gated else 1
+    second = () if other is None else view(other)
+    _C.conv3x3_cpu(view(x), view(out), second, packed.data_ptr(), activation, combine, torch.get_num_threads())
+
+
+def edge_gate(x: Tensor, out: Tensor, packed_k1: Tensor, k2: Tensor, bias: Tensor, packed_k3: Tensor) -> None:
+    """Write the edge gate of ``x`` (B, C, H, W) into ``out``; k1 and k3 packed for ``conv3x3``, the rest contiguous."""
+    weights = (packed_k1.data_ptr(), k2.data_ptr(), bias.data_ptr(), packed_k3.data_ptr())
+    _C.edge_gate_cpu(view(x), view(out), *weights, torch.get_num_threads())
+
+
+def upsample_to_image(x: Tensor, out: Tensor, weight: Tensor, scale: int) -> None:
+    """Write the HR image of ``x`` (B, C, H, W), channels side by side, into ``out``, with the folded ``weight``."""
+    _C.upsample_to_image_cpu(view(x), view(out), weight.data_ptr(), scale, torch.get_num_threads())

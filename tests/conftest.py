@@ -42,6 +42,9 @@ def poisoned_outputs(monkeypatch):
     for operator, name in (
         ("atrous", "_details_like"),
         ("atrous", "_image_like"),
+        ("conv3x3", "_out_like"),
+        ("edge_gate", "_out_like"),
+        ("upsample_to_image", "_out_like"),
         ("window_attention", "_features_like"),
     ):
         module = importlib.import_module(f"emsr_fast.ops.{operator}")

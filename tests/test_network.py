@@ -1,7 +1,11 @@
 """Emsr: golden vectors, sizes, batches, precision, shift equivariance."""
 
+import copy
+
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 
 from emsr_fast import Emsr, EmsrConfig, _dispatch, atrous_details, load_model
@@ -20,6 +24,30 @@ def test_golden_vectors(data, name, size, backend):
     with torch.no_grad(), _dispatch.use_backend(backend):
         assert (model(x) - y).abs().max() <= 1e-5 * y.abs().max()
         assert (atrous_details(x, model.config.levels) - edges).abs().max() <= 1e-5 * edges.abs().max()
+
+
+@pytest.fixture(scope="module")
+def networks():
+    """The shipped network and the paper's with random weights, each in float32 and float64."""
+    torch.manual_seed(0)
+    pairs = []
+    for model in (load_model(device="cpu"), Emsr().eval()):
+        pairs.append((model, copy.deepcopy(model).double()))
+    return pairs
+
+
+@pytest.mark.parametrize("size", [(1, 1), (5, 5), (1, 9), (41, 41), (113, 50), (113, 113)], ids=str)
+@pytest.mark.parametrize("which", [0, 1], ids=["shipped", "papers"])
+def test_kernels_err_at_most_twice_as_much_as_torch(networks, which, size, examples):
+    model, exact = networks[which]
+    image = np.asarray(Image.open(examples / "rat_spinal_whitematter_sem_70nm_512.png")) / np.float32(255)
+    y = torch.from_numpy(image[150 : 150 + size[0], 90 : 90 + size[1]])
+    with torch.no_grad():
+        with _dispatch.use_backend("reference"):
+            true, plain = exact(y.double()), model(y)
+        with _dispatch.use_backend("cpp"):
+            fast = model(y)
+    assert (fast - true).abs().max() <= 2 * (plain - true).abs().max() + 1e-7 * true.abs().max()
 
 
 def test_every_golden_vector_is_tried(data):

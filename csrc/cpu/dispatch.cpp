@@ -1,6 +1,9 @@
 // The public CPU entry points: each calls the copy of its kernel that was compiled for this CPU.
 #include "atrous.h"
+#include "conv3x3.h"
+#include "edge_gate.h"
 #include "isa.h"
+#include "upsample_to_image.h"
 #include "window_attention.h"
 
 #ifdef EMSR_X86
@@ -24,6 +27,12 @@ namespace emsr {
 
 EMSR_DECLARE(void atrous_details(const ImageView& x, const ImageView& out, int levels, int threads))
 EMSR_DECLARE(void atrous_details_backward(const ImageView& grad, const ImageView& out, int levels, int threads))
+EMSR_DECLARE(void conv3x3_pack(const float* weight, int64_t outputs, int64_t inputs, float* packed))
+EMSR_DECLARE(void conv3x3(const ImageView& x, const ImageView& out, const ImageView& other, const float* packed,
+                          Activation activation, Combine combine, int threads))
+EMSR_DECLARE(void edge_gate(const ImageView& x, const ImageView& out, const float* packed_k1, const float* k2,
+                            const float* bias, const float* packed_k3, int threads))
+EMSR_DECLARE(void upsample_to_image(const ImageView& x, const ImageView& out, const float* weight, int64_t scale, int threads))
 EMSR_DECLARE(void window_attention(const ImageView& x, const ImageView& out, const WindowAttentionWeights& weights,
                                    const WindowGrid& grid, int threads))
 
@@ -33,6 +42,29 @@ void atrous_details_cpu(const ImageView& x, const ImageView& out, int levels, in
 
 void atrous_details_backward_cpu(const ImageView& grad, const ImageView& out, int levels, int threads) {
   EMSR_DISPATCH(atrous_details_backward, grad, out, levels, threads)
+}
+
+int64_t conv3x3_packed_size(int64_t outputs, int64_t inputs) {
+  const bool transformed = outputs > 1 && inputs >= 16;
+  return (transformed ? 36 : 9) * outputs * inputs;
+}
+
+void conv3x3_pack_cpu(const float* weight, int64_t outputs, int64_t inputs, float* packed) {
+  EMSR_DISPATCH(conv3x3_pack, weight, outputs, inputs, packed)
+}
+
+void conv3x3_cpu(const ImageView& x, const ImageView& out, const ImageView& other, const float* packed, Activation activation,
+                 Combine combine, int threads) {
+  EMSR_DISPATCH(conv3x3, x, out, other, packed, activation, combine, threads)
+}
+
+void edge_gate_cpu(const ImageView& x, const ImageView& out, const float* packed_k1, const float* k2, const float* bias,
+                   const float* packed_k3, int threads) {
+  EMSR_DISPATCH(edge_gate, x, out, packed_k1, k2, bias, packed_k3, threads)
+}
+
+void upsample_to_image_cpu(const ImageView& x, const ImageView& out, const float* weight, int64_t scale, int threads) {
+  EMSR_DISPATCH(upsample_to_image, x, out, weight, scale, threads)
 }
 
 void window_attention_cpu(const ImageView& x, const ImageView& out, const WindowAttentionWeights& weights,

@@ -14,13 +14,20 @@ constexpr int kColumnVectors = 4;
 constexpr int kColumnVectors = 2;
 #endif
 
+// Vectors in the first block of columns of a product with this many outputs.
+template <typename T>
+inline int first_block(int64_t outputs) {
+  int vectors = kColumnVectors;
+  while (vectors * kLanes<T> > outputs) vectors /= 2;
+  return vectors;
+}
+
 // Write the (out, in) matrix `weight`, times `factor`, so that a microkernel reads it front to back:
 // [block of columns][input][column in block]. `packed` takes outputs * inputs elements; outputs % kLanes == 0.
 template <typename T>
 void pack_weight(const T* weight, int64_t outputs, int64_t inputs, T factor, T* packed) {
   for (int64_t first = 0; first < outputs;) {
-    int64_t width = kColumnVectors * kLanes<T>;
-    while (width > outputs - first) width /= 2;
+    const int64_t width = first_block<T>(outputs - first) * kLanes<T>;
     for (int64_t i = 0; i < inputs; ++i) {
       for (int64_t o = 0; o < width; ++o) *packed++ = factor * weight[(first + o) * inputs + i];
     }
@@ -63,8 +70,7 @@ inline void product_block(const T* x, int64_t x_stride, const T* packed, const T
 template <typename T, bool kRelu = false>
 void product(const T* x, int64_t rows, int64_t inputs, const T* packed, const T* bias, int64_t outputs, T* out) {
   for (int64_t first = 0; first < outputs;) {
-    int vectors = kColumnVectors;
-    while (vectors * kLanes<T> > outputs - first) vectors /= 2;
+    const int vectors = first_block<T>(outputs - first);
     for (int64_t r = 0; r < rows; r += kRowStep) {
       const T* from = x + r * inputs;
       const T* start = bias ? bias + first : nullptr;

@@ -85,6 +85,12 @@ inline Vec<float> exp_of(Vec<float> x) {
   return p * scale;
 }
 
+// 1 / (1 + e ** -x), relative error 3e-7 down to x = -87; NaN stays NaN.
+inline Vec<float> sigmoid_of(Vec<float> x) {
+  const Vec<float> e = exp_of(-max_of<float>(-x, x));
+  return (x >= 0 ? all(1.0f) : e) / (1.0f + e);
+}
+
 inline Vec<double> exp_of(Vec<double> x) {
   for (int i = 0; i < kLanes<double>; ++i) x[i] = ::exp(x[i]);
   return x;

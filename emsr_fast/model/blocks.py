@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from emsr_fast.model.config import EmsrConfig
-from emsr_fast.ops import atrous_details, window_attention
+from emsr_fast.ops import atrous_details, conv3x3, edge_gate, window_attention
 
 
-def conv3x3(inputs: int, outputs: int) -> nn.Conv2d:
-    """Return a 3x3 convolution of stride 1, zero padding 1, no bias."""
-    return nn.Conv2d(inputs, outputs, kernel_size=3, padding=1, bias=False)
+class Conv3x3(nn.Conv2d):
+    """A 3x3 convolution of stride 1, zero padding 1, no bias, together with what follows it."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__(inputs, outputs, kernel_size=3, padding=1, bias=False)
+
+    def forward(
+        self, x: Tensor, *, activation: str = "none", residual: Tensor | None = None, gate: Tensor | None = None
+    ) -> Tensor:
+        """Return act(conv(x)), plus ``residual``; or gate + conv(x) * gate."""
+        return conv3x3(x, self.weight, activation=activation, residual=residual, gate=gate)
 
 
 class ResidualBlock(nn.Module):
@@ -20,26 +27,38 @@ class ResidualBlock(nn.Module):
 
     def __init__(self, features: int) -> None:
         super().__init__()
-        self.conv1 = conv3x3(features, features)
-        self.conv2 = conv3x3(features, features)
+        self.conv1 = Conv3x3(features, features)
+        self.conv2 = Conv3x3(features, features)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.conv2(F.relu(self.conv1(x))) + x
+        return self.conv2(self.conv1(x, activation="relu"), residual=x)
 
 
 class EdgeAttention(nn.Module):
-    """k4(k3(w) * sigmoid(k2(leaky_relu(k1(w))))): what edge features w (B, C, H, W) say to amplify."""
+    """c + a * c with a = k4(k3(w) * sigmoid(k2(leaky_relu(k1(w))))): edge features w say what to amplify."""
 
     def __init__(self, features: int) -> None:
         super().__init__()
-        self.k1 = conv3x3(features, features)
+        self.k1 = Conv3x3(features, features)
         self.k2 = nn.Conv2d(features, features, kernel_size=1)
-        self.k3 = conv3x3(features, features)
-        self.k4 = conv3x3(features, features)
+        self.k3 = Conv3x3(features, features)
+        self.k4 = Conv3x3(features, features)
 
-    def forward(self, w: Tensor) -> Tensor:
-        gate = torch.sigmoid(self.k2(F.leaky_relu(self.k1(w), 0.2)))
-        return self.k4(self.k3(w) * gate)
+    def forward(self, w: Tensor, c: Tensor) -> Tensor:
+        """Return coarse features (B, C, H, W) from ``c`` and edge features ``w``, all of one shape."""
+        assert self.k2.bias is not None  # for the type checker: the layer above has one
+        edges = edge_gate(w, self.k1.weight, self.k2.weight, self.k2.bias, self.k3.weight)
+        return self.k4(edges, gate=c)
+
+
+class ToImage(nn.Sequential):
+    """conv(relu(conv(x))), (B, C, H, W) to the image (B, 1, H, W) that the features would make."""
+
+    def __init__(self, features: int) -> None:
+        super().__init__(Conv3x3(features, features), nn.ReLU(), Conv3x3(features, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self[2](self[0](x, activation="relu"))
 
 
 class WindowTransformer(nn.Module):
@@ -75,19 +94,22 @@ class EdgeBlock(nn.Module):
         c = config.features
         self.levels = config.levels
         self.body = nn.Sequential(*(ResidualBlock(c) for _ in range(4)))
-        self.to_image = nn.Sequential(conv3x3(c, c), nn.ReLU(), conv3x3(c, 1))
-        self.from_edges = conv3x3(2 * config.levels, c)
+        self.to_image = ToImage(c)
+        self.from_edges = Conv3x3(2 * config.levels, c)
         self.coarse = nn.ModuleList(ResidualBlock(c) for _ in range(2))
         self.fine = nn.ModuleList(ResidualBlock(c) for _ in range(2))
         self.attention = nn.ModuleList(EdgeAttention(c) for _ in range(2))
         self.transformer = WindowTransformer(config)
-        self.conv_out = conv3x3(c, c)
+        self.conv_out = Conv3x3(c, c)
 
-    def forward(self, x: Tensor, image_edges: Tensor) -> Tensor:
-        """Return features (B, C, H, W) from ``x``, the same shape, and the input image's edges, (B, levels, H, W)."""
+    def forward(self, x: Tensor, image_edges: Tensor, residual: Tensor | None = None) -> Tensor:
+        """Return features (B, C, H, W) from ``x``, the same shape, and the input image's edges, (B, levels, H, W).
+
+        ``residual``, of the shape of ``x``, is added at the end.
+        """
         c = self.body(x)
         w = self.from_edges(torch.cat([image_edges, atrous_details(self.to_image(c), self.levels)], dim=1))
         for coarse, fine, attention in zip(self.coarse, self.fine, self.attention, strict=True):
             c, w = coarse(c), fine(w)
-            c = c + attention(w) * c
-        return self.conv_out(self.transformer(c))
+            c = attention(w, c)
+        return self.conv_out(self.transformer(c), residual=residual)

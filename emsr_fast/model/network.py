@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from emsr_fast.model.blocks import EdgeBlock, conv3x3
+from emsr_fast.model.blocks import Conv3x3, EdgeBlock
 from emsr_fast.model.card import ModelCard
 from emsr_fast.model.config import EmsrConfig
-from emsr_fast.ops import atrous_details
+from emsr_fast.ops import atrous_details, upsample_to_image
 
 
 class Emsr(nn.Module):
@@ -25,11 +25,11 @@ class Emsr(nn.Module):
         self.config = config = config or EmsrConfig()
         self.card = card or ModelCard.for_config(config)
         c = config.features
-        self.conv_in = conv3x3(1, c)
+        self.conv_in = Conv3x3(1, c)
         self.blocks = nn.ModuleList(EdgeBlock(config) for _ in range(config.blocks))
         factors = (2, 2) if config.scale == 4 else (config.scale,)
         self.upsample = nn.Sequential(*(Upsample(c, factor) for factor in factors))
-        self.conv_out = conv3x3(c, 1)
+        self.conv_out = Conv3x3(c, 1)
 
     def forward(self, y: Tensor) -> Tensor:
         if y.dim() == 2:
@@ -38,9 +38,13 @@ class Emsr(nn.Module):
             raise ValueError(f"y must be one image (H, W) or a batch (B, 1, H, W), got shape {tuple(y.shape)}")
         edges = atrous_details(y, self.config.levels)
         x = shallow = self.conv_in(y)
-        for block in self.blocks:
+        for block in self.blocks[:-1]:
             x = block(x, edges)
-        return self.conv_out(self.upsample(x + shallow))
+        x = self.blocks[-1](x, edges, residual=shallow)
+        step = self.upsample[0]
+        if len(self.upsample) == 1 and isinstance(step, Upsample):
+            return upsample_to_image(x, step.conv.weight, self.conv_out.weight, step.factor)
+        return self.conv_out(self.upsample(x))
 
 
 class Upsample(nn.Module):
@@ -49,7 +53,7 @@ class Upsample(nn.Module):
     def __init__(self, features: int, factor: int) -> None:
         super().__init__()
         self.factor = factor
-        self.conv = conv3x3(features, factor * factor * features)
+        self.conv = Conv3x3(features, factor * factor * features)
 
     def forward(self, x: Tensor) -> Tensor:
         return F.pixel_shuffle(self.conv(x), self.factor)

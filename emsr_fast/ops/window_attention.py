@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from emsr_fast import _dispatch, _native
+from emsr_fast.ops._layout import channels_last, features_like
 from emsr_fast.ops._library import LIBRARY, register
 from emsr_fast.reference import window_attention as reference
 
@@ -125,29 +126,24 @@ def _run(x: Tensor, *rest: Any) -> Tensor:
     # again: the operator can be called without the function above, and C++ trusts every shape
     _check(x, parameters, heads, window, fit)
     if _choose(x, parameters, window, backend) == "reference":
-        return _channels_last(reference.window_attention(x, *rest[:-1]))
+        return channels_last(reference.window_attention(x, *rest[:-1]))
     out = _features_like(x)
     with torch.inference_mode(False):
         rows, token_of_row = _grid_maps(x.shape[2], window, fit)
         cols, token_of_col = _grid_maps(x.shape[3], window, fit)
     parameters = tuple(p.contiguous() for p in parameters)
-    _native.window_attention(_channels_last(x), out, parameters, heads, (rows, cols, token_of_row, token_of_col))
+    _native.window_attention(channels_last(x), out, parameters, heads, (rows, cols, token_of_row, token_of_col))
     return out
 
 
 def _run_backward(grad: Tensor, x: Tensor, *rest: Any) -> list[Tensor]:
     """Return the gradients of x and the 11 parameters, by running the block again in plain PyTorch."""
     x_grad, *grads = reference.window_attention_backward(grad, x, *rest)
-    return [_channels_last(x_grad), *(g.contiguous() for g in grads)]
-
-
-def _channels_last(x: Tensor) -> Tensor:
-    return x.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
+    return [channels_last(x_grad), *(g.contiguous() for g in grads)]
 
 
 def _features_like(x: Tensor, *rest: Any) -> Tensor:
-    b, c, h, w = x.shape
-    return x.new_empty((b, h, w, c)).permute(0, 3, 1, 2)
+    return features_like(x, x.shape[1])
 
 
 def _gradients_like(grad: Tensor, x: Tensor, *rest: Any) -> list[Tensor]:

@@ -1,0 +1,29 @@
+"""Time per call of the 3x3 convolutions with their epilogues, each backend that runs here, at the network's shapes."""
+
+import pytest
+import torch
+
+from emsr_fast import _dispatch, conv3x3
+
+CHANNELS = [(64, 64), (16, 16), (1, 64), (6, 64), (64, 1)]
+SIZES = {"lr_tile": (128, 128), "paper_tile": (341, 341)}
+
+
+@pytest.mark.parametrize("size", SIZES.values(), ids=SIZES.keys())
+@pytest.mark.parametrize("channels", CHANNELS, ids=str)
+@pytest.mark.parametrize("backend", _dispatch.OPERATORS["conv3x3"])
+def bench_conv3x3(benchmark, backend, channels, size):
+    if reason := _dispatch.why_not_here(backend):
+        pytest.skip(reason)
+    torch.manual_seed(0)
+    inputs, outputs = channels
+    x = torch.randn(1, inputs, *size).contiguous(memory_format=torch.channels_last)
+    weight = torch.randn(outputs, inputs, 3, 3) * (9 * inputs) ** -0.5
+    benchmark.group = f"conv3x3 {inputs} to {outputs}, {size}"
+    products = 9 * inputs * outputs * size[0] * size[1]
+    benchmark.extra_info.update(gflop=2 * products / 1e9, threads=torch.get_num_threads())
+    with torch.inference_mode():
+        expected = conv3x3(x, weight, activation="relu", backend="reference")
+        result = conv3x3(x, weight, activation="relu", backend=backend)
+        torch.testing.assert_close(result, expected, rtol=1e-4, atol=2e-5)
+        benchmark(conv3x3, x, weight, activation="relu", backend=backend)

@@ -1,0 +1,23 @@
+#pragma once
+#include "image_view.h"
+
+namespace emsr {
+
+enum class Activation : int { kNone = 0, kRelu = 1, kLeakyRelu = 2 };  // leaky: slope 0.2 below zero
+
+// What a convolution's activated result v does with a second image c: nothing, v + c, or c + v * c.
+enum class Combine : int { kNothing = 0, kResidual = 1, kGate = 2 };
+
+// Floats that the packed form of a (outputs, inputs, 3, 3) weight takes; laid out for cpu_isa().
+int64_t conv3x3_packed_size(int64_t outputs, int64_t inputs);
+
+// Write the packed form of `weight`, float32 and contiguous.
+void conv3x3_pack_cpu(const float* weight, int64_t outputs, int64_t inputs, float* packed);
+
+// 3x3 convolution of x (B, inputs, H, W), zero padding 1, into out (B, outputs, H, W); float32.
+// inputs and outputs are multiples of 16, or inputs < 16, or outputs == 1. Where there are 16 channels or more, and in
+// `other` (the shape of out; ignored for kNothing), the channels lie side by side (stride 1).
+void conv3x3_cpu(const ImageView& x, const ImageView& out, const ImageView& other, const float* packed, Activation activation,
+                 Combine combine, int threads);
+
+}  // namespace emsr

@@ -1,0 +1,187 @@
+// Winograd's F(4x4, 3x3): 4x4 pixels of a 3x3 convolution from 6x6 by 36 products a channel pair instead of 144.
+//
+// A tile's 6x6 pixels become 36 values per channel, one in each of 36 planes [tile][channel]; every plane is multiplied by
+// a matrix of its own, and 36 sums become the 4x4 outputs. The points 0, +-1/sqrt(2), +-sqrt(2) and infinity keep the
+// transforms' factors near one, and with them the rounding error near that of the plain convolution.
+#pragma once
+#include "image_view.h"
+#include "product.h"
+
+namespace emsr {
+namespace EMSR_ISA {
+
+constexpr int64_t kTile = 4;     // outputs on a side of a tile
+constexpr int64_t kTileIn = 6;   // pixels on a side of what it reads
+constexpr int64_t kPlanes = kTileIn * kTileIn;
+constexpr int64_t kPlaneGap = 16;  // floats between planes, so that they do not share cache sets
+
+constexpr float kNear = 0.70710678118654752f, kFar = 1.41421356237309505f;  // the points, squares 1/2 and 2
+
+// Six pixels in a row to six values: the polynomials with roots at all points but one.
+inline __attribute__((always_inline)) void transform_input(const Vec<float> (&d)[6], Vec<float> (&out)[6]) {
+  const Vec<float> near_even = d[4] - 2.0f * d[2], near_odd = d[3] - 2.0f * d[1];
+  const Vec<float> far_even = d[4] - 0.5f * d[2], far_odd = d[3] - 0.5f * d[1];
+  out[0] = d[0] + (d[4] - 2.5f * d[2]);
+  out[1] = near_even + kNear * near_odd;
+  out[2] = near_even - kNear * near_odd;
+  out[3] = far_even + kFar * far_odd;
+  out[4] = far_even - kFar * far_odd;
+  out[5] = d[1] + (d[5] - 2.5f * d[3]);
+}
+
+// Six sums to four outputs: the powers of the points.
+inline __attribute__((always_inline)) void transform_output(const Vec<float> (&m)[6], Vec<float> (&out)[4]) {
+  const Vec<float> near_even = m[1] + m[2], near_odd = m[1] - m[2], far_even = m[3] + m[4], far_odd = m[3] - m[4];
+  out[0] = m[0] + near_even + far_even;
+  out[1] = kFar * far_odd + kNear * near_odd;
+  out[2] = 2.0f * far_even + 0.5f * near_even;
+  out[3] = (2.0f * kFar) * far_odd + ((0.5f * kNear) * near_odd + m[5]);
+}
+
+// One vector of channels of a tile: 6x6 pixels, `row` and `col` floats apart, to the 36 planes.
+inline void transform_input_tile(const float* from, int64_t row, int64_t col, float* planes, int64_t plane) {
+  Vec<float> half[6][6];
+  for (int x = 0; x < 6; ++x) {
+    Vec<float> d[6], out[6];
+#pragma GCC unroll 6
+    for (int y = 0; y < 6; ++y) d[y] = load(from + y * row + x * col);
+    transform_input(d, out);
+#pragma GCC unroll 6
+    for (int y = 0; y < 6; ++y) half[y][x] = out[y];
+  }
+  for (int y = 0; y < 6; ++y) {
+    Vec<float> out[6];
+    transform_input(half[y], out);
+#pragma GCC unroll 6
+    for (int x = 0; x < 6; ++x) store(planes + (y * 6 + x) * plane, out[x]);
+  }
+}
+
+// One vector of channels of a tile: 36 planes to 4x4 outputs, each handed to put(y, x, value).
+template <typename Put>
+inline __attribute__((always_inline)) void transform_output_tile(const float* planes, int64_t plane, const Put& put) {
+  Vec<float> half[6][4];
+  for (int y = 0; y < 6; ++y) {
+    Vec<float> m[6];
+#pragma GCC unroll 6
+    for (int x = 0; x < 6; ++x) m[x] = load(planes + (y * 6 + x) * plane);
+    transform_output(m, half[y]);
+  }
+  for (int x = 0; x < 4; ++x) {
+    Vec<float> m[6], out[4];
+#pragma GCC unroll 6
+    for (int y = 0; y < 6; ++y) m[y] = half[y][x];
+    transform_output(m, out);
+#pragma GCC unroll 4
+    for (int y = 0; y < 4; ++y) put(y, x, out[y]);
+  }
+}
+
+// The tiles of a batch of images, numbered row by row, image by image.
+struct Tiles {
+  int64_t height, width, across, per_image, count;
+
+  explicit Tiles(const ImageView& x)
+      : height(x.h), width(x.w), across((x.w + kTile - 1) / kTile), per_image((x.h + kTile - 1) / kTile * across),
+        count(x.b * per_image) {}
+
+  struct Place {
+    int64_t b, y, x;           // the first output
+    int64_t rows, cols;        // outputs inside the image, at most kTile
+  };
+
+  Place place(int64_t tile) const {
+    const int64_t in_image = tile % per_image, y = in_image / across * kTile, x = in_image % across * kTile;
+    return {tile / per_image, y, x, height - y < kTile ? height - y : kTile, width - x < kTile ? width - x : kTile};
+  }
+};
+
+// Tiles per task: planes of `channels` channels in about a third of a megabyte, so that they stay in the L2 cache, but at
+// least one task a thread. A multiple of kRowStep.
+inline int64_t tiles_per_task(const Tiles& tiles, int64_t channels, int threads) {
+  int64_t most = (352 << 10) / (kPlanes * channels * static_cast<int64_t>(sizeof(float)));
+  const int64_t share = (tiles.count + threads - 1) / threads;
+  if (most > share + kRowStep - 1) most = share + kRowStep - 1;
+  return most < kRowStep ? kRowStep : most / kRowStep * kRowStep;
+}
+
+inline float* pixel(const ImageView& image, int64_t b, int64_t y, int64_t x) {
+  return static_cast<float*>(image.data) + b * image.sb + y * image.sh + x * image.sw;
+}
+
+// The side * side pixels from (y, x) on, which may lie outside the image: in place where they do not, else copied to
+// `copy`, zeros outside. Channels side by side; row and col receive the distances in floats.
+inline const float* window_of(const ImageView& image, int64_t b, int64_t y, int64_t x, int64_t side, float* copy, int64_t* row,
+                              int64_t* col) {
+  *row = image.sh;
+  *col = image.sw;
+  if (y >= 0 && x >= 0 && y + side <= image.h && x + side <= image.w) return pixel(image, b, y, x);
+  *row = side * image.c;
+  *col = image.c;
+  for (int64_t i = 0; i < side * side; ++i) {
+    const int64_t from_y = y + i / side, from_x = x + i % side;
+    float* to = copy + i * image.c;
+    if (from_y >= 0 && from_x >= 0 && from_y < image.h && from_x < image.w) {
+      std::memcpy(to, pixel(image, b, from_y, from_x), sizeof(float) * image.c);
+    } else {
+      std::memset(to, 0, sizeof(float) * image.c);
+    }
+  }
+  return copy;
+}
+
+// Fill the planes [tile][channel] from `count` tiles, tile `first` on; rows up to a multiple of kRowStep become zero.
+// `border` takes the pixels of one tile.
+inline void transform_input_tiles(const ImageView& x, const Tiles& tiles, int64_t first, int64_t count, float* planes, int64_t plane,
+                                  float* border) {
+  for (int64_t t = 0; t < count; ++t) {
+    const Tiles::Place at = tiles.place(first + t);
+    int64_t row, col;
+    const float* from = window_of(x, at.b, at.y - 1, at.x - 1, kTileIn, border, &row, &col);
+    for (int64_t c = 0; c < x.c; c += kLanes<float>) transform_input_tile(from + c, row, col, planes + t * x.c + c, plane);
+  }
+  for (int64_t t = count; t % kRowStep != 0; ++t) {
+    for (int64_t k = 0; k < kPlanes; ++k) std::memset(planes + k * plane + t * x.c, 0, sizeof(float) * x.c);
+  }
+}
+
+// Multiply every plane of `tiles` tiles by its matrix. `out` may be `in` when products_fit_in_place.
+inline void multiply_planes(const float* in, int64_t in_plane, int64_t inputs, const float* packed, int64_t outputs, float* out,
+                            int64_t out_plane, int64_t tiles) {
+  const int64_t rows = (tiles + kRowStep - 1) / kRowStep * kRowStep;
+  for (int64_t k = 0; k < kPlanes; ++k) {
+    product<float>(in + k * in_plane, rows, inputs, packed + k * inputs * outputs, nullptr, outputs, out + k * out_plane);
+  }
+}
+
+// True where a microkernel holds all outputs of its rows before it writes them over its inputs.
+inline bool products_fit_in_place(int64_t inputs, int64_t outputs) {
+  return inputs == outputs && first_block<float>(outputs) * kLanes<float> == outputs;
+}
+
+// The 36 matrices of a (outputs, inputs, 3, 3) weight, computed in double and packed for multiply_planes.
+// `matrices` takes kPlanes * outputs * inputs floats, as `packed` does.
+inline void transform_weight(const float* weight, int64_t outputs, int64_t inputs, float* matrices, float* packed) {
+  const double points[5] = {0, std::sqrt(0.5), -std::sqrt(0.5), std::sqrt(2.0), -std::sqrt(2.0)};
+  double g[6][3] = {{1, 0, 0}, {}, {}, {}, {}, {0, 0, 1}};
+  for (int j = 1; j < 5; ++j) {
+    double scale = 1;
+    for (int k = 0; k < 5; ++k) scale *= k == j ? 1 : points[j] - points[k];
+    for (int i = 0; i < 3; ++i) g[j][i] = (i == 0 ? 1 : i == 1 ? points[j] : points[j] * points[j]) / scale;
+  }
+  const int64_t pairs = outputs * inputs;
+  for (int64_t pair = 0; pair < pairs; ++pair) {
+    const float* w = weight + pair * 9;
+    for (int y = 0; y < 6; ++y) {
+      double row[3];
+      for (int x = 0; x < 3; ++x) row[x] = g[y][0] * w[x] + g[y][1] * w[3 + x] + g[y][2] * w[6 + x];
+      for (int x = 0; x < 6; ++x) {
+        matrices[(y * 6 + x) * pairs + pair] = static_cast<float>(g[x][0] * row[0] + g[x][1] * row[1] + g[x][2] * row[2]);
+      }
+    }
+  }
+  for (int64_t k = 0; k < kPlanes; ++k) pack_weight(matrices + k * pairs, outputs, inputs, 1.0f, packed + k * pairs);
+}
+
+}  // namespace EMSR_ISA
+}  // namespace emsr

@@ -1,0 +1,21 @@
+"""Layouts in memory: the kernels want the channels of a pixel side by side."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+
+def channels_last(x: Tensor) -> Tensor:
+    """Return ``x`` (B, C, H, W) with its channels side by side and its pixels dense."""
+    return x.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
+
+
+def side_by_side(x: Tensor) -> Tensor:
+    """Return ``x`` (B, C, H, W) with its channels side by side; as it is where they are."""
+    return x if x.stride(1) == 1 else channels_last(x)
+
+
+def features_like(x: Tensor, channels: int) -> Tensor:
+    """Return an empty (B, channels, H, W) of the size of ``x``, dense and channels last."""
+    b, _, h, w = x.shape
+    return x.new_empty((b, h, w, channels)).permute(0, 3, 1, 2)

@@ -1,0 +1,49 @@
+"""Weights in the layout that kernels read, remembered from call to call and never out of date."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable
+from typing import NamedTuple
+
+from torch import Tensor
+from torch.utils.weak import WeakTensorKeyDictionary
+
+from emsr_fast import _native
+
+
+class _Entry(NamedTuple):
+    seen: tuple[Tensor, ...]  # copies of the weights that were packed
+    packed: Tensor
+
+
+class PackedWeights:
+    """Packed forms of weights, each kept as long as the first tensor it was made from.
+
+    Every call compares the weights with a copy of what was packed, byte by byte (7 us for 64 to 64 channels): version
+    counters miss writes through ``.data``, NumPy and other aliases. An outdated form is replaced, never written to,
+    since another thread may be computing with it.
+    """
+
+    def __init__(self, pack: Callable[..., Tensor]) -> None:
+        self._pack = pack
+        self._entries = WeakTensorKeyDictionary()
+        self._renew_lock()
+        # another thread may hold it at the moment of a fork, and does not live on in the child
+        os.register_at_fork(after_in_child=self._renew_lock)
+
+    def _renew_lock(self) -> None:
+        self._lock = threading.Lock()
+
+    def get(self, *weights: Tensor) -> Tensor:
+        """Return ``pack(*weights)`` of the weights as they are now."""
+        with self._lock:
+            entry: _Entry | None = self._entries.get(weights[0])
+        now = tuple(w.contiguous() for w in weights)
+        if entry is None or not all(map(_native.same_bytes, now, entry.seen)):
+            seen = tuple(w.detach().clone() for w in now)
+            entry = _Entry(seen, self._pack(*seen))
+            with self._lock:
+                self._entries[weights[0]] = entry
+        return entry.packed

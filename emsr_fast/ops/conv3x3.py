@@ -1,0 +1,130 @@
+"""3x3 convolution with what follows it: public function, torch.library op."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from emsr_fast import _dispatch, _native
+from emsr_fast.ops._layout import channels_last, features_like, side_by_side
+from emsr_fast.ops._library import register
+from emsr_fast.ops._packed import PackedWeights
+from emsr_fast.reference import conv3x3 as reference
+
+ACTIVATIONS = ("none", "relu", "leaky_relu")
+
+
+def conv3x3(
+    x: Tensor,
+    weight: Tensor,
+    *,
+    activation: str = "none",
+    residual: Tensor | None = None,
+    gate: Tensor | None = None,
+    backend: str = "auto",
+) -> Tensor:
+    """Return a 3x3 convolution of ``x`` with what follows it, (B, C_out, H, W): stride 1, zero padding 1, no bias.
+
+    act(conv(x)), act(conv(x)) + residual, or gate + conv(x) * gate. Where a gradient is wanted, PyTorch's own
+    convolution computes it, whatever the backend.
+
+    Args:
+        x: features, (B, C_in, H, W), any float dtype and strides.
+        weight: (C_out, C_in, 3, 3). The kernels take float32 and multiples of 16 channels, or C_in < 16, or C_out = 1.
+            They keep its packed form (4 times its size where both are 16 or more) as long as the tensor lives.
+        activation: "none", "relu" or "leaky_relu" (slope 0.2).
+        residual: added at the end, (B, C_out, H, W).
+        gate: (B, C_out, H, W), in place of ``residual`` and ``activation``.
+        backend: "auto", or one of "cpp", "reference".
+
+    Returns:
+        Features, channels last from the kernels. A pixel that is not finite spoils the 4x4 outputs around it, too.
+
+    Raises:
+        ValueError: a shape or a combination of arguments does not fit.
+        BackendError: ``backend`` was named and cannot run on ``x``.
+
+    Source: Winograd's minimal filtering F(4x4, 3x3), Lavin and Gray, arXiv 1509.09308, with points of our own.
+    """
+    _check(x, weight, activation, residual, gate)
+    if wants_gradient(x, weight, residual, gate) or _choose(x, weight, residual, gate, backend) == "reference":
+        return reference.conv3x3(x, weight, activation, residual, gate)
+    return torch.ops.emsr_fast.conv3x3(x, weight, activation, residual, gate, backend)
+
+
+def wants_gradient(*tensors: Tensor | None) -> bool:
+    """Return whether autograd would record an operator on these."""
+    return torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
+
+
+def _check(x: Tensor, weight: Tensor, activation: str, residual: Tensor | None, gate: Tensor | None) -> None:
+    if x.dim() != 4 or min(x.shape[1:]) < 1:
+        raise ValueError(f"x must be (B, C, H, W), at least one channel, row and column, got shape {tuple(x.shape)}")
+    b, c, h, w = x.shape
+    if weight.dim() != 4 or weight.shape[0] < 1 or weight.shape[1:] != (c, 3, 3):
+        raise ValueError(f"weight must be (C_out, {c}, 3, 3) for {c} channels, got shape {tuple(weight.shape)}")
+    if activation not in ACTIVATIONS:
+        raise ValueError(f"activation must be one of {ACTIVATIONS}, got {activation!r}")
+    if gate is not None and (residual is not None or activation != "none"):
+        raise ValueError("gate takes the place of residual and activation: give one of them")
+    for name, other in (("weight", weight), ("residual", residual), ("gate", gate)):
+        if other is None:
+            continue
+        if other is not weight and other.shape != (b, weight.shape[0], h, w):
+            raise ValueError(f"{name} must have shape {(b, weight.shape[0], h, w)}, got {tuple(other.shape)}")
+        if other.device != x.device:
+            raise ValueError(f"{name} is on {other.device}, x on {x.device}: move both to one device")
+
+
+def _choose(x: Tensor, weight: Tensor, residual: Tensor | None, gate: Tensor | None, backend: str) -> str:
+    outputs, inputs = weight.shape[:2]
+    limits = None
+    if any(t is not None and t.dtype != torch.float32 for t in (x, weight, residual, gate)):
+        limits = "the kernel computes in float32, not every tensor is"
+    elif not ((inputs < 16 or inputs % 16 == 0) and (outputs % 16 == 0 or (outputs == 1 and inputs >= 16))):
+        limits = (
+            f"channels must be multiples of 16, or below 16 going in, or 16 and more to 1, got {inputs} to {outputs}"
+        )
+    elif torch.is_autocast_enabled(x.device.type):
+        limits = "autocast chooses the precision of convolutions"
+    return _dispatch.choose("conv3x3", x, backend, limits)
+
+
+def _run(
+    x: Tensor, weight: Tensor, activation: str, residual: Tensor | None, gate: Tensor | None, backend: str
+) -> Tensor:
+    # again: the operator can be called without the function above, and C++ trusts every shape
+    _check(x, weight, activation, residual, gate)
+    if _choose(x, weight, residual, gate, backend) == "reference":
+        return channels_last(reference.conv3x3(x, weight, activation, residual, gate))
+    out = _out_like(x, weight)
+    other = gate if residual is None else residual
+    _native.conv3x3(
+        x if x.shape[1] < 16 else side_by_side(x),
+        out,
+        None if other is None else side_by_side(other),
+        PACKED.get(weight),
+        ACTIVATIONS.index(activation),
+        gate is not None,
+    )
+    return out
+
+
+def _out_like(x: Tensor, weight: Tensor, *rest: object) -> Tensor:
+    return features_like(x, weight.shape[0])
+
+
+def _pack(weight: Tensor) -> Tensor:
+    packed = weight.new_empty(_native.conv3x3_packed_size(*weight.shape[:2]))
+    _native.conv3x3_pack(weight, packed)
+    return packed
+
+
+PACKED = PackedWeights(_pack)  # by weight
+
+register(
+    "conv3x3",
+    "(Tensor x, Tensor weight, str activation, Tensor? residual, Tensor? gate, str backend) -> Tensor",
+    _run,
+    _out_like,
+)

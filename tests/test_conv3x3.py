@@ -1,0 +1,304 @@
+"""conv3x3: every kernel against the definition, weights that change, NaN, gradients, registration, compile, export."""
+
+import copy
+import gc
+import os
+import pickle
+import threading
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from emsr_fast import BackendError, conv3x3
+from emsr_fast.ops.conv3x3 import PACKED
+from emsr_fast.reference import conv3x3 as reference
+
+OP = torch.ops.emsr_fast.conv3x3.default
+SIZES = [(1, 1), (1, 5), (5, 4), (7, 64), (41, 37), (113, 50)]
+TRANSFORMED = [(16, 16), (32, 32), (48, 48), (64, 64), (128, 128), (16, 64), (64, 48), (128, 32)]
+DIRECT = [(1, 64), (6, 64), (6, 16), (15, 48), (64, 1), (16, 1)]
+EPILOGUES = ["none", "relu", "leaky_relu", "none+residual", "relu+residual", "leaky_relu+residual", "none+gate"]
+
+
+def case(channels, size, epilogue, batch=2):
+    """Return x, a weight of gain one, and the other arguments of an epilogue."""
+    inputs, outputs = channels
+    activation, _, second = epilogue.partition("+")
+    others = {second: torch.randn(batch, outputs, *size)} if second else {}
+    weight = torch.randn(outputs, inputs, 3, 3) * (9 * inputs) ** -0.5
+    return torch.randn(batch, inputs, *size), weight, {"activation": activation, **others}
+
+
+def exact(x, weight, others):
+    return reference.conv3x3(
+        x.double(), weight.double(), **{k: v.double() if k != "activation" else v for k, v in others.items()}
+    )
+
+
+def roundings(x, weight, others):
+    """Return the unit in the last place of the largest sum of absolute products that a result comes from."""
+    sums = F.conv2d(x.abs(), weight.abs(), padding=1).max()
+    return torch.finfo(torch.float32).eps * (1 + sums * (others["gate"].abs().max() if "gate" in others else 1))
+
+
+@pytest.mark.parametrize("epilogue", EPILOGUES)
+@pytest.mark.parametrize("size", SIZES, ids=str)
+@pytest.mark.parametrize("channels", DIRECT + TRANSFORMED, ids=str)
+def test_matches_reference(channels, size, epilogue):
+    torch.manual_seed(0)
+    x, weight, others = case(channels, size, epilogue)
+    true = exact(x, weight, others)
+    error = (conv3x3(x, weight, **others, backend="cpp") - true).abs().max()
+    if channels in DIRECT:
+        # no worse than twice the rounding error of the same formula in plain PyTorch, but for one rounding
+        plain = (reference.conv3x3(x, weight, **others) - true).abs().max()
+        assert error <= 2 * plain + roundings(x, weight, others)
+    else:
+        # the transforms round two to nine times as much as plain sums do; test_network.py holds the whole network to
+        # twice PyTorch's error
+        assert error <= 8 * roundings(x, weight, others)
+
+
+@pytest.mark.parametrize("channels", [(32, 32), (6, 16), (32, 1)], ids=str)
+def test_takes_any_strides(channels):
+    x, weight, others = case(channels, (14, 20), "none+gate")
+    expected = conv3x3(x, weight, **others, backend="reference")
+    wide = torch.randn(2, 2 * channels[0], 28, 21)
+    wide[:, ::2, ::2, 1:] = x
+    others["gate"] = others["gate"].transpose(2, 3).contiguous().transpose(2, 3)
+    for same in (wide[:, ::2, ::2, 1:], x.contiguous(memory_format=torch.channels_last), x.flip(3).flip(3)):
+        for w in (weight, weight.transpose(0, 1).contiguous().transpose(0, 1)):
+            torch.testing.assert_close(conv3x3(same, w, **others, backend="cpp"), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_an_image_of_a_batch_is_as_alone():
+    x, weight, _ = case((64, 64), (9, 11), "none", batch=3)
+    together = conv3x3(x, weight, backend="cpp")
+    for i in range(3):
+        assert torch.equal(conv3x3(x[i : i + 1], weight, backend="cpp"), together[i : i + 1])
+    assert conv3x3(x[:0], weight).shape == (0, 64, 9, 11)
+
+
+@torch.no_grad()
+def by_optimizer(layer):
+    for p in layer.parameters():
+        p.grad = torch.ones_like(p)
+    torch.optim.SGD(layer.parameters(), lr=0.1).step()
+    return layer
+
+
+def by_state_dict(layer):
+    layer.load_state_dict({"weight": torch.randn_like(layer.weight)})
+    return layer
+
+
+def by_assignment(layer):
+    layer.load_state_dict({"weight": torch.randn_like(layer.weight)}, assign=True)
+    return layer
+
+
+def by_data(layer):
+    layer.weight.data.mul_(0.5)
+    return layer
+
+
+def by_new_data(layer):
+    layer.weight.data = torch.randn_like(layer.weight.data)
+    return layer
+
+
+def by_numpy(layer):
+    layer.weight.detach().numpy()[0, 0, 1, 1] += 1
+    return layer
+
+
+def by_going_to_double_and_back(layer):
+    layer.double()
+    layer.weight.data += 1
+    return layer.float()
+
+
+def by_deepcopy(layer):
+    other = copy.deepcopy(layer)
+    other.weight.data += 1
+    return other
+
+
+def by_pickle(layer):
+    other = pickle.loads(pickle.dumps(layer))
+    other.weight.data -= 1
+    return other
+
+
+def by_inference_tensor(layer):
+    with torch.inference_mode():
+        layer.weight.copy_(torch.randn_like(layer.weight))
+    return layer
+
+
+CHANGES = [
+    *(by_optimizer, by_state_dict, by_assignment, by_data, by_new_data, by_numpy, by_going_to_double_and_back),
+    *(by_deepcopy, by_pickle, by_inference_tensor),
+]
+
+
+@pytest.mark.parametrize("change", CHANGES, ids=lambda f: f.__name__)
+def test_a_changed_weight_is_seen(change):
+    layer = torch.nn.Conv2d(16, 16, 3, padding=1, bias=False)
+    x = torch.randn(1, 16, 8, 8)
+    with torch.no_grad():
+        before = conv3x3(x, layer.weight, backend="cpp")
+        layer = change(layer)
+        after = conv3x3(x, layer.weight, backend="cpp")
+        torch.testing.assert_close(after, layer(x), rtol=1e-4, atol=1e-4)
+    assert not torch.allclose(after, before, atol=1e-3)
+
+
+def test_packed_weights_go_with_their_tensor():
+    gc.collect()
+    before = len(PACKED._entries)
+    weight = torch.randn(16, 16, 3, 3)
+    conv3x3(torch.randn(1, 16, 4, 4), weight, backend="cpp")
+    assert len(PACKED._entries) == before + 1
+    assert PACKED.get(weight) is PACKED.get(weight)
+    del weight
+    gc.collect()
+    assert len(PACKED._entries) == before
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs /proc")
+def test_a_thousand_calls_leave_no_memory_behind():
+    def resident():
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+    x, weight, _ = case((32, 32), (24, 24), "none")
+
+    def call(times):
+        for _ in range(times):
+            conv3x3(x, weight, backend="cpp")
+            conv3x3(x, weight.clone(), backend="cpp")  # packed anew each time
+
+    call(50)
+    before = resident()
+    call(1000)
+    # a packed weight of 147 KB kept at every call would be 147 MB
+    assert resident() - before < 10e6
+
+
+def test_threads_share_a_weight():
+    x, weight, _ = case((32, 32), (40, 40), "none")
+    expected, wrong = conv3x3(x, weight.clone(), backend="cpp"), []
+
+    def work():
+        for _ in range(20):
+            if not torch.equal(conv3x3(x, weight, backend="cpp"), expected):
+                wrong.append(1)
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+
+
+@pytest.mark.parametrize("channels", [(16, 16), (1, 16), (6, 32), (16, 1)], ids=str)
+@pytest.mark.parametrize("epilogue", EPILOGUES)
+def test_not_a_number_is_not_swallowed(channels, epilogue):
+    x, weight, others = case(channels, (9, 10), epilogue)
+    for tensor in (x, weight, *(t for k, t in others.items() if k != "activation")):
+        before = tensor.flatten()[3].item()
+        tensor.view(-1)[3] = float("nan")
+        expected = conv3x3(x, weight, **others, backend="reference").isnan()
+        assert expected.any()
+        assert conv3x3(x, weight, **others, backend="cpp").isnan()[expected].all()
+        tensor.view(-1)[3] = before
+
+
+@pytest.mark.parametrize("epilogue", EPILOGUES)
+def test_gradient(epilogue):
+    x, weight, others = case((3, 4), (5, 4), epilogue, batch=1)
+    activation = others.pop("activation")
+    leaves = [t.double().requires_grad_() for t in (x, weight, *others.values())]
+
+    def call(x, weight, *second):
+        return conv3x3(x, weight, activation=activation, **dict(zip(others, second, strict=True)))
+
+    assert torch.autograd.gradcheck(call, leaves)
+
+
+def test_a_wanted_gradient_comes_from_torch_whatever_the_backend():
+    x, weight, _ = case((16, 16), (6, 6), "none")
+    weight.requires_grad_()
+    (grad,) = torch.autograd.grad(conv3x3(x, weight, backend="cpp").square().sum(), weight)
+    assert grad.abs().max() > 0
+
+
+@pytest.mark.parametrize("epilogue", EPILOGUES)
+@pytest.mark.parametrize("channels", [(16, 32), (6, 16), (16, 1), (5, 7)], ids=str)
+def test_registration(channels, epilogue):
+    x, weight, others = case(channels, (6, 9), epilogue)
+    torch.library.opcheck(OP, (x, weight, others["activation"], others.get("residual"), others.get("gate"), "auto"))
+
+
+def test_compile_has_no_graph_break_and_trains():
+    x, weight, _ = case((16, 16), (8, 12), "none")
+    fn = torch.compile(lambda t, w: conv3x3(t.relu(), w, activation="relu", residual=t), fullgraph=True)
+    with torch.no_grad():
+        torch.testing.assert_close(fn(x, weight), conv3x3(x.relu(), weight, activation="relu", residual=x))
+    weight.requires_grad_()
+    compiled = torch.autograd.grad(fn(x, weight).square().sum(), weight)
+    eager = torch.autograd.grad(conv3x3(x.relu(), weight, activation="relu", residual=x).square().sum(), weight)
+    torch.testing.assert_close(compiled, eager, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("wanted", [True, False], ids=["gradient", "no gradient"])
+def test_export_is_dynamic_in_height_and_width(wanted):
+    class Convolve(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = torch.nn.Parameter(torch.randn(32, 16, 3, 3) / 12, requires_grad=wanted)
+
+        def forward(self, x):
+            return conv3x3(x, self.weight, activation="relu")
+
+    size = {2: torch.export.Dim("h", min=2, max=512), 3: torch.export.Dim("w", min=2, max=512)}
+    module = Convolve()
+    program = torch.export.export(module, (torch.randn(1, 16, 40, 33),), dynamic_shapes=(size,))
+    x = torch.randn(1, 16, 21, 50)
+    torch.testing.assert_close(program.module()(x), module(x), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"activation": "gelu"}, "activation must be one of"),
+        ({"x": torch.randn(16, 8, 8)}, r"x must be \(B, C, H, W\), .* got shape \(16, 8, 8\)"),
+        ({"x": torch.randn(1, 16, 0, 8)}, r"at least one channel, row and column, got shape"),
+        (
+            {"x": torch.randn(1, 8, 8, 8)},
+            r"weight must be \(C_out, 8, 3, 3\) for 8 channels, got shape \(16, 16, 3, 3\)",
+        ),
+        ({"residual": torch.randn(1, 16, 8, 1)}, r"residual must have shape \(1, 16, 8, 8\), got \(1, 16, 8, 1\)"),
+        ({"gate": torch.randn(16)}, r"gate must have shape \(1, 16, 8, 8\), got \(16,\)"),
+        ({"gate": torch.randn(1, 16, 8, 8), "activation": "relu"}, "gate takes the place of residual and activation"),
+        ({"weight": torch.empty(16, 16, 3, 3, device="meta")}, "weight is on meta, x on cpu"),
+    ],
+)
+def test_bad_arguments_are_named(change, message):
+    arguments = {"x": torch.randn(1, 16, 8, 8), "weight": torch.randn(16, 16, 3, 3), **change}
+    with pytest.raises(ValueError, match=message):
+        conv3x3(arguments.pop("x"), arguments.pop("weight"), **arguments)
+
+
+def test_what_the_kernels_cannot_do_runs_on_the_reference():
+    x, weight, _ = case((20, 16), (8, 8), "none")
+    assert torch.equal(conv3x3(x, weight), reference.conv3x3(x, weight))
+    with pytest.raises(BackendError, match=r"channels must be multiples of 16, .* got 20 to 16"):
+        conv3x3(x, weight, backend="cpp")
+    with pytest.raises(BackendError, match="the kernel computes in float32"):
+        conv3x3(x.double(), weight.double(), backend="cpp")
+    with torch.autocast("cpu", torch.bfloat16):
+        assert conv3x3(x, weight).dtype == torch.bfloat16
