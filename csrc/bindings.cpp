@@ -51,7 +51,6 @@ emsr::WindowGrid to_grid(const py::tuple& t) {
 
 PYBIND11_MODULE(_C, m, py::mod_gil_not_used()) {
   m.attr("max_atrous_levels") = emsr::kMaxAtrousLevels;
-  m.attr("max_phases") = emsr::kMaxPhases;
   m.attr("window") = emsr::kWindow;
   m.def("cpu_isa", &emsr::cpu_isa_name);
 

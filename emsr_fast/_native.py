@@ -13,12 +13,10 @@ try:
 except ImportError as error:
     why_missing: str | None = f"the compiled module is not installed ({error})"
     MAX_ATROUS_LEVELS = 0
-    MAX_PHASES = 0
     WINDOW = 0
 else:
     why_missing = None
     MAX_ATROUS_LEVELS = _C.max_atrous_levels
-    MAX_PHASES = _C.max_phases
     WINDOW = _C.window
 
 _DTYPES = {torch.float32: 0, torch.float64: 1, torch.float16: 2, torch.bfloat16: 3}
