@@ -63,11 +63,14 @@ class Pose:
         start = self.in_lr(np.full((1, 2), (step - 1) / 2), hr_shape)[0]
         return self.matrix * (step / level), (start - first - (level - 1) / 2) / level
 
-    def moved(self, hr_shape: tuple[int, int], step: int, shape: tuple[int, int], shift: np.ndarray, turn: np.ndarray) -> Pose:
-        """Return the pose after a pixel x of the reduced HR image, (``shape``), moved by shift + turn (x - middle).
+    def moved(
+        self, hr_shape: tuple[int, int], step: int, shape: tuple[int, int], shift: np.ndarray, turn: np.ndarray
+    ) -> Pose:
+        """Return the pose after pixels x of a reduced HR image moved by shift + turn (x - middle).
 
         Args:
             step: as in ``sampling``.
+            shape: of the reduced image.
             shift: (2,) pixels of the reduced image.
             turn: (2, 2), small.
         """

@@ -14,6 +14,7 @@ from emsr_fast.volume.formats.base import SourceVolume
 
 _STEPS = 25
 _STILL_PX = 1e-3  # movement of a corner at which the iteration ends
+_LARGEST_TURN = 0.1  # of one step; beyond it the iteration has lost the image
 _HUBER = 1.345  # deviations beyond which a pixel counts less
 _STRIP_PIXELS = 2**20
 _MARGIN_PX = 24  # around the field, at every level
@@ -40,28 +41,26 @@ class Slice:
     def __init__(self, source: SourceVolume, z: int, scale: int) -> None:
         self.source, self.z, self.scale = source, z, scale
         self.shape = source.shape[1:]
-        self._bands: dict[int, np.ndarray] = {}
+        self._smooth: dict[int, np.ndarray] = {}
 
-    def reduced(self, level: int) -> np.ndarray:
-        """Return the slice with pixels of ``scale * level`` HR px, float32."""
-        _, height, width = self.source.shape
-        return read_reduced(self.source, self.z, range(height), range(width), self.scale * level)
-
-    def band(self, level: int) -> np.ndarray:
-        """Return ``reduced`` in the band that is compared, without its outermost pixels' worth of smoothing."""
-        if level not in self._bands:
-            self._bands[level] = smooth(self.reduced(level))
-        return self._bands[level]
+    def smooth(self, level: int) -> np.ndarray:
+        """Return the slice with pixels of ``scale * level`` HR px, smoothed, float32."""
+        if level not in self._smooth:
+            height, width = self.shape
+            reduced = read_reduced(self.source, self.z, range(height), range(width), self.scale * level)
+            self._smooth[level] = smooth(reduced)
+        return self._smooth[level]
 
 
+@dataclass(frozen=True)
 class Field:
     """One LR slice; windows of it are read where a pose asks for them."""
 
-    def __init__(self, source: SourceVolume, z: int) -> None:
-        self.source, self.z = source, z
+    source: SourceVolume
+    z: int
 
-    def aligned(self, moving: Slice, pose: Pose, level: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return the slice's band and its first LR px, around where ``pose`` puts ``moving``, reduced by ``level``."""
+    def smooth(self, moving: Slice, pose: Pose, level: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return what is around the place of ``moving``, reduced by ``level`` and smoothed, and its first LR px."""
         low, high = pose.reach(moving.shape)
         window, first = read_window(self.source, self.z, low, high, _MARGIN_PX * level, level)
         # the same length in nm as in the HR image, whose pixels may be a little smaller
@@ -83,26 +82,35 @@ def refine(moving: Slice, field: Field, start: Pose, at: list[int]) -> Aligned:
     """
     pose = start
     for level in at:
-        hr = moving.band(level)
-        window, first = field.aligned(moving, pose, level)
-        step = moving.scale * level
-        lr = ndimage.spline_filter(window, order=3, output=np.float32, mode="mirror")
-
-        def sampled(
-            pose: Pose, level: int = level, lr: np.ndarray = lr, first: np.ndarray = first, hr: np.ndarray = hr
-        ) -> Aligned:
-            matrix, offset = pose.sampling(moving.shape, moving.scale * level, first, level)
-            image, inside = sample(lr, matrix, offset, hr.shape)
-            inside[[0, 1, -2, -1]] = inside[:, [0, 1, -2, -1]] = False
-            a, b = without_background(hr, inside), without_background(image, inside)
-            return Aligned(pose, a, b, inside, ncc(a[inside], b[inside]) if inside.any() else 0.0)
-
-        best = sampled(pose)
-        shifted = sampled(pose.moved(moving.shape, step, hr.shape, _shift(best), np.zeros((2, 2))))
-        best = max(best, shifted, key=lambda aligned: aligned.ncc)
-        best = _descend(best, sampled, moving, step, _AFFINE if level == at[-1] else _SIMILARITY)
+        view = _View(moving, field, pose, level)
+        best = view.at(pose)
+        shift = _shift(best)
+        best = max(best, view.at(view.moved(pose, shift, np.zeros((2, 2)))), key=lambda aligned: aligned.ncc)
+        best = _descend(best, view, _AFFINE if level == at[-1] else _SIMILARITY)
         pose = best.pose
     return best
+
+
+class _View:
+    """Both images at one level, to be looked at from any pose near the one they were read for."""
+
+    def __init__(self, moving: Slice, field: Field, near: Pose, level: int) -> None:
+        self._hr = moving.smooth(level)
+        window, self._first = field.smooth(moving, near, level)
+        self._spline = ndimage.spline_filter(window, order=3, output=np.float32, mode="mirror")
+        self._hr_shape, self._step, self._level = moving.shape, moving.scale * level, level
+
+    def at(self, pose: Pose) -> Aligned:
+        matrix, offset = pose.sampling(self._hr_shape, self._step, self._first, self._level)
+        lr, inside = sample(self._spline, matrix, offset, self._hr.shape)
+        # smoothing has no neighbours at the edges of HR, but has them in LR
+        inside[[0, 1, -2, -1]] = inside[:, [0, 1, -2, -1]] = False
+        # on one grid and inside one border, so that both lose the same
+        hr, lr = without_background(self._hr, inside), without_background(lr, inside)
+        return Aligned(pose, hr, lr, inside, ncc(hr[inside], lr[inside]) if inside.any() else 0.0)
+
+    def moved(self, pose: Pose, shift: np.ndarray, turn: np.ndarray) -> Pose:
+        return pose.moved(self._hr_shape, self._step, self._hr.shape, shift, turn)
 
 
 def sample(
@@ -140,19 +148,17 @@ def _taper(shape: tuple[int, ...]) -> np.ndarray:
     return taper
 
 
-def _descend(best: Aligned, sampled, moving: Slice, step: int, turns: int) -> Aligned:  # type: ignore[no-untyped-def]
+def _descend(best: Aligned, view: _View, turns: int) -> Aligned:
     """Return ``best`` after Gauss-Newton steps; gain and offset of the grey values are solved for with the pose."""
     current, line = best, None
     for _ in range(_STEPS):
         if np.count_nonzero(current.inside) < _LEAST_SIDE**2 // 2:
-            return best
+            break
         shift, turn, line = _newton(current, line, turns)
-        pose = current.pose.moved(moving.shape, step, current.hr.shape, shift, turn)
-        still = np.abs(shift).max() + np.abs(turn).max() * max(current.hr.shape) < _STILL_PX
-        if np.abs(turn).max() > 0.1 or not np.isfinite(pose.centre).all():
-            return best
-        current = sampled(pose)
-        if still:
+        if not np.abs(turn).max() < _LARGEST_TURN:
+            break
+        current = view.at(view.moved(current.pose, shift, turn))
+        if np.abs(shift).max() + np.abs(turn).max() * max(current.hr.shape) < _STILL_PX:
             break
     return max(current, best, key=lambda aligned: aligned.ncc)
 
@@ -177,7 +183,11 @@ def _newton(
         inside = aligned.inside[rows]
         gy, gx, hr, lr = (a[rows][inside].astype(np.float64) for a in (gradient_y, gradient_x, aligned.hr, aligned.lr))
         py, px = (np.broadcast_to(a, inside.shape)[inside] / unit for a in (y[rows], x))
-        columns = [gy, gx, *(gy * (t[0, 0] * py + t[0, 1] * px) + gx * (t[1, 0] * py + t[1, 1] * px) for t in _TURNS[:turns])]
+        columns = [
+            gy,
+            gx,
+            *(gy * (t[0, 0] * py + t[0, 1] * px) + gx * (t[1, 0] * py + t[1, 1] * px) for t in _TURNS[:turns]),
+        ]
         columns += [-hr, -np.ones_like(hr)]
         a = np.stack(columns)
         weights = np.ones_like(hr)

@@ -81,13 +81,13 @@ def _best_of(
 def _window_sums(values: np.ndarray, height: int, width: int) -> np.ndarray:
     total = np.zeros((values.shape[0] + 1, values.shape[1] + 1))
     np.cumsum(np.cumsum(values, axis=0, dtype=np.float64), axis=1, out=total[1:, 1:])
-    sums: np.ndarray = total[height:, width:] - total[:-height, width:] - total[height:, :-width] + total[:-height, :-width]
+    sums: np.ndarray = (
+        total[height:, width:] - total[:-height, width:] - total[height:, :-width] + total[:-height, :-width]
+    )
     return sums
 
 
-def _peaks(
-    best: np.ndarray, which: np.ndarray, top: int, left: int, apart: tuple[int, int], count: int
-) -> list[Hit]:
+def _peaks(best: np.ndarray, which: np.ndarray, top: int, left: int, apart: tuple[int, int], count: int) -> list[Hit]:
     best, hits = best.copy(), []
     for _ in range(count):
         row, col = (int(i) for i in np.unravel_index(int(best.argmax()), best.shape))
