@@ -32,7 +32,7 @@ def pair(
     ] = 5.0,
     min_ncc: Annotated[
         float, typer.Option(help="Normalised cross-correlation that slices and regions must reach.")
-    ] = 0.5,
+    ] = 0.6,
     z_offset: Annotated[
         int | None, typer.Option(help="LR slice of HR slice 0, if known; may be negative. Default: searched for.")
     ] = None,

@@ -28,7 +28,7 @@ from emsr_fast.volume.job import choose_slices, parse_slices
 Progress = Callable[[int], AbstractContextManager[Callable[[int], None]]]
 
 _FOLLOW_LEVEL = 4  # slices are close to their neighbours' pose: no need to start coarser
-_LEAST_SHARE = 0.25  # of a slice's area that must fit for it to be kept
+_LEAST_SHARE = 0.5  # of a slice's area that must fit for it to be kept
 _LEAST_SIDE_PX = 16
 _SHOWN = 3
 
@@ -54,7 +54,7 @@ def pair(
     hr_voxel: str | None = None,
     max_angle: float = 5.0,
     max_magnification: float = 5.0,
-    min_ncc: float = 0.5,
+    min_ncc: float = 0.6,
     z_offset: int | None = None,
     slices: str = ":",
     kind: str = "tif",
@@ -203,7 +203,7 @@ def _choose(registered: list[Registered], kind: str, min_ncc: float) -> tuple[li
             if member and large:
                 kept.append(Kept(one.z, one.lr_z, one.pose, one.judged, rows, cols))
                 continue
-            reason = f"no quarter of it in one rectangle ({_LEAST_SIDE_PX} px at least) has NCC {min_ncc:g} throughout"
+            reason = f"no half of it in one rectangle ({_LEAST_SIDE_PX} px at least) has NCC {min_ncc:g} throughout"
             if large:
                 reason = f"NCC is below {min_ncc:g} somewhere in the rectangle common to the others"
             rejected.append(replace(one, reason=reason))

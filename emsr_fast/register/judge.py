@@ -9,8 +9,8 @@ import numpy as np
 from emsr_fast.metrics.correlation import ncc, smooth
 from emsr_fast.register.refine import Aligned
 
-_CELL_PX = 16
-_MOST_CELLS = 32  # each way
+_CELL_PX = 16  # at most, unless there were more than
+_MOST_CELLS = 32  # of them each way
 _COVERED = 0.9  # share of a cell that LR must have
 _MISFIT = 2.0  # times the misfit of the better cells, from which on a cell disagrees
 _BETTER = 25  # percentile of the cells' misfits that is taken for noise
@@ -32,13 +32,12 @@ class Judged:
 def judge(aligned: Aligned, min_ncc: float) -> Judged:
     """Return how well the two images of ``aligned`` fit.
 
-    A cell is bad if LR does not cover it, or if its NCC is below ``min_ncc`` and what the images differ by is twice what
-    they differ by in their better cells: noise alone, as in empty resin, is not held against it.
+    A cell is bad if LR does not cover it, or if its NCC is below ``min_ncc`` and what the images differ by is twice
+    what they differ by in their better cells: noise alone, as in empty resin, is not held against it.
     """
     height, width = aligned.hr.shape
     rows, cols = (
-        np.linspace(0, side, min(_MOST_CELLS, max(1, side // _CELL_PX)) + 1).round().astype(int)
-        for side in (height, width)
+        np.linspace(0, side, min(_MOST_CELLS, -(-side // _CELL_PX)) + 1).round().astype(int) for side in (height, width)
     )
     fits, misfits, covered = (np.zeros((len(rows) - 1, len(cols) - 1)) for _ in range(3))
     spread = float(aligned.hr[aligned.inside].std()) if aligned.inside.any() else 0.0

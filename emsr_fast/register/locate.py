@@ -114,7 +114,7 @@ def _probes(hr: SourceVolume, slices: range, lr: SourceVolume, offset: int | Non
 def _locate_slice(
     lr: SourceVolume, hr: SourceVolume, z: int, scale: int, bounds: Bounds, offset: int | None
 ) -> Found | None:
-    """Return the best place of HR slice ``z``, None if no LR slice has an image."""
+    """Return the best place of HR slice ``z``, None if it fits nowhere."""
     _, height, width = lr.shape
     short = min(hr.shape[1:]) / bounds.ratio
     factor = max(1, int(short / _TEMPLATE_PX), math.ceil(max(height, width) / _FIELD_PX))
@@ -122,14 +122,18 @@ def _locate_slice(
     poses, templates = _candidates(hr, z, factor, bounds)
     side = np.array(templates[0].shape)
     hits: list[tuple[float, int, Pose]] = []
+    shown = 0
     for there in _slices_to_search(lr, hr, factor) if offset is None else [z + offset]:
         image = read_reduced(lr, there, range(height), range(width), factor)
         if np.ptp(image) == 0:
             continue
+        shown += 1
         for hit in search(band(image), templates, _HITS):
             middle = np.array([hit.row, hit.col]) + (side - 1) / 2
             centre = middle * factor + (factor - 1) / 2
             hits.append((hit.ncc, there, Pose(centre, poses[hit.template].matrix)))
+    if not shown:
+        raise VolumeError(f"{lr.info.path} is constant: its slices have one grey value; give the image itself")
     hits = sorted(hits, key=lambda hit: -hit[0])[:_HITS]
     moving = Slice(hr, z, scale)
     at = levels(moving.shape, scale, factor)

@@ -15,7 +15,7 @@ from emsr_fast.volume.formats.base import SourceVolume
 
 _PANEL_PX = 144  # LR px of a pair that are shown
 _SQUARE_PX = 24  # of the checkerboard
-_FIELD_PX = 1024  # side of the picture of the whole LR field
+_FIELD_PX, _LEAST_FIELD_PX = 1024, 512  # side of the picture of the whole LR field
 
 
 def pair_sheet(path: Path, lr: SourceVolume, hr: SourceVolume, kept: Kept, made: Made, shapes: Geometry) -> None:
@@ -58,11 +58,12 @@ def _field(lr: SourceVolume, hr: SourceVolume, kept: Kept) -> Image.Image:
     pixels = read_reduced(lr, kept.lr_z, range(height), range(width), factor)
     low, high = np.percentile(pixels, (0.5, 99.5))
     grey = np.clip((pixels - low) / max(high - low, 1e-9), 0, 1)
-    picture = Image.fromarray(np.rint(255 * grey).astype(np.uint8))
+    zoom = max(1, _LEAST_FIELD_PX // max(pixels.shape))
+    picture = Image.fromarray(np.rint(255 * grey).astype(np.uint8).repeat(zoom, axis=0).repeat(zoom, axis=1))
     bottom, right = (side - 0.5 for side in hr.shape[1:])
     corners = np.array([(-0.5, -0.5), (-0.5, right), (bottom, right), (bottom, -0.5), (-0.5, -0.5)])
     places = (kept.pose.in_lr(corners, hr.shape[1:]) - (factor - 1) / 2) / factor
-    outline = [(float(x), float(y)) for y, x in places]
+    outline = [(zoom * (float(x) + 0.5) - 0.5, zoom * (float(y) + 0.5) - 0.5) for y, x in places]
     pen = ImageDraw.Draw(picture)
     # white on black: seen on any background
     pen.line(outline, fill=0, width=4)
