@@ -27,7 +27,7 @@ from emsr_fast.train.config import Source
 from emsr_fast.train.pairs import _likeness, pairs_of
 
 SEM = Path(__file__).parents[1] / "examples" / "data" / "rat_spinal_whitematter_sem_70nm_512.png"
-RATIO, LR_SHAPE, POSES = 3.33, (150, 150), 20
+RATIO, LR_SHAPE, POSES = 3.33, (150, 150), 12
 
 
 class Memory:

@@ -26,6 +26,7 @@ _HITS = 6
 _PROBES = 3  # HR slices to look for, one after the other
 _DEPTH_PROBES = 5  # HR slices that say which LR slice is theirs
 _DEPTH_SIDE_PX = 128
+_QUICK_STEPS = 3  # of refinement, where slices are compared only
 CERTAIN = 7.0  # deviations of chance; the best of 10^9 unrelated places comes to sqrt(2 ln 10^9) = 6.4
 _CLEARLY = 0.05  # NCC by which one slice must beat another to count as evidence
 
@@ -208,7 +209,7 @@ def _in_depth(
         """Return the mean NCC over the probes that have a partner, those of ``found`` always."""
         for z in probes:
             if 0 <= z + offset < lr.shape[0] and offset not in fits[z]:
-                fits[z][offset] = refine(moving[z], Field(lr, z + offset), found.pose, [level]).ncc
+                fits[z][offset] = refine(moving[z], Field(lr, z + offset), found.pose, [level], _QUICK_STEPS).ncc
         values = [fits[z][offset] for z in probes if offset in fits[z]]
         return float(np.mean(values)) if values else -1.0
 

@@ -75,10 +75,13 @@ def levels(hr_shape: tuple[int, int], scale: int, coarsest: int) -> list[int]:
     return found
 
 
-def refine(moving: Slice, field: Field, start: Pose, at: list[int]) -> Aligned:
+def refine(moving: Slice, field: Field, start: Pose, at: list[int], steps: int = _STEPS) -> Aligned:
     """Return ``start`` made exact at each of the levels ``at``; only the last one may shear.
 
     A level that makes the images less alike than they were is undone.
+
+    Args:
+        steps: of Gauss-Newton at each level, at most; few are enough to tell slices apart.
     """
     pose = start
     for level in at:
@@ -86,7 +89,7 @@ def refine(moving: Slice, field: Field, start: Pose, at: list[int]) -> Aligned:
         best = view.at(pose)
         shift = _shift(best)
         best = max(best, view.at(view.moved(pose, shift, np.zeros((2, 2)))), key=lambda aligned: aligned.ncc)
-        best = _descend(best, view, _AFFINE if level == at[-1] else _SIMILARITY)
+        best = _descend(best, view, _AFFINE if level == at[-1] else _SIMILARITY, steps)
         pose = best.pose
     return best
 
@@ -148,10 +151,10 @@ def _taper(shape: tuple[int, ...]) -> np.ndarray:
     return taper
 
 
-def _descend(best: Aligned, view: _View, turns: int) -> Aligned:
+def _descend(best: Aligned, view: _View, turns: int, steps: int) -> Aligned:
     """Return ``best`` after Gauss-Newton steps; gain and offset of the grey values are solved for with the pose."""
     current, line = best, None
-    for _ in range(_STEPS):
+    for _ in range(steps):
         if np.count_nonzero(current.inside) < _LEAST_SIDE**2 // 2:
             break
         shift, turn, line = _newton(current, line, turns)
