@@ -16,7 +16,7 @@ from typing import Annotated, Any
 import typer
 
 from emsr_fast import __version__
-from emsr_fast.cli import training
+from emsr_fast.cli import evaluation, training
 from emsr_fast.cli.exits import run
 
 app = typer.Typer(
@@ -180,3 +180,4 @@ def doctor() -> None:
 _EXTRA = {"allow_extra_args": True, "ignore_unknown_options": True}
 app.command(context_settings=_EXTRA)(training.train)
 app.command()(training.noise)
+app.command()(evaluation.evaluate)

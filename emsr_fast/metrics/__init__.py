@@ -2,6 +2,7 @@
 
 from emsr_fast.metrics.decorrelation import Decorrelation, decorrelation
 from emsr_fast.metrics.fidelity import (
+    affine_coefficients,
     affine_fit,
     atrous_errors,
     gradient_error,
@@ -9,7 +10,14 @@ from emsr_fast.metrics.fidelity import (
     psnr_after_affine_fit,
     ssim_after_affine_fit,
 )
-from emsr_fast.metrics.frc import CutOff, RingCorrelation, added, cut_off, ring_correlation, single_image_ring_correlation
+from emsr_fast.metrics.frc import (
+    CutOff,
+    RingCorrelation,
+    added,
+    cut_off,
+    ring_correlation,
+    single_image_ring_correlation,
+)
 from emsr_fast.metrics.seams import Seams, seams
 
 __all__ = [
@@ -18,6 +26,7 @@ __all__ = [
     "RingCorrelation",
     "Seams",
     "added",
+    "affine_coefficients",
     "affine_fit",
     "atrous_errors",
     "cut_off",

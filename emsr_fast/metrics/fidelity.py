@@ -11,18 +11,27 @@ _SSIM_SIDE = 11
 _MS_SSIM_SIDE = 161
 
 
+def affine_coefficients(image: np.ndarray, reference: np.ndarray) -> tuple[float, float]:
+    """Return gain and offset of the least-squares fit of ``image`` to ``reference`` of the same shape.
+
+    A constant image has no gain to fit: 0, and the reference's mean.
+    """
+    if image.shape != reference.shape:
+        raise ValueError(f"image is {image.shape} and reference {reference.shape}; they must be equal")
+    moving, fixed = image.astype(np.float64), reference.astype(np.float64)
+    centre, centred = moving.mean(), moving - moving.mean()
+    power = float((centred**2).sum())
+    gain = float((centred * (fixed - fixed.mean())).sum()) / power if power > 0 else 0.0
+    return gain, float(fixed.mean() - gain * centre)
+
+
 def affine_fit(image: np.ndarray, reference: np.ndarray) -> np.ndarray:
     """Return ``gain * image + offset`` in float64, the least-squares fit to ``reference`` of the same shape.
 
     A constant image has no gain to fit and becomes the reference's mean.
     """
-    if image.shape != reference.shape:
-        raise ValueError(f"image is {image.shape} and reference {reference.shape}; they must be equal")
-    moving, fixed = image.astype(np.float64), reference.astype(np.float64)
-    centred = moving - moving.mean()
-    power = float((centred**2).sum())
-    gain = float((centred * (fixed - fixed.mean())).sum()) / power if power > 0 else 0.0
-    fitted: np.ndarray = gain * centred + fixed.mean()
+    gain, offset = affine_coefficients(image, reference)
+    fitted: np.ndarray = gain * image.astype(np.float64) + offset
     return fitted
 
 
@@ -71,8 +80,8 @@ def ms_ssim_after_affine_fit(image: np.ndarray, reference: np.ndarray, data_rang
 
     if min(reference.shape) < _MS_SSIM_SIDE:
         return None
-    pair = (torch.from_numpy(a)[None, None] for a in (affine_fit(image, reference), reference.astype(np.float64)))
-    return float(measure(*pair, data_range=float(data_range)))
+    fitted, fixed = torch.from_numpy(affine_fit(image, reference)), torch.from_numpy(reference.astype(np.float64))
+    return float(measure(fitted[None, None], fixed[None, None], data_range=float(data_range)))
 
 
 def gradient_error(image: np.ndarray, reference: np.ndarray) -> float:

@@ -52,8 +52,8 @@ class CutOff:
 def ring_correlation(image: np.ndarray, other: np.ndarray) -> RingCorrelation:
     """Return the Fourier ring correlation of two images, in rings of one period per shorter side.
 
-    Means are subtracted and edges faded by a Hann window, which moves a sharp cut-off up by at most two rings. The images
-    must be registered: a shift of d px attenuates the frequency f by cos(2 pi f d).
+    Means are subtracted and edges faded by a Hann window, which moves a sharp cut-off up by at most two rings. The
+    images must be registered: a shift of d px attenuates the frequency f by cos(2 pi f d).
 
     Args:
         image: (H, W), any gain and offset.

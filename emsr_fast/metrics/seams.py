@@ -24,8 +24,8 @@ def seams(image: np.ndarray, tile: int, scale: int, origin: tuple[int, int] = (0
     """Return how much ``image`` jumps where tiles meet; None if no border lies inside it.
 
     The jump across a line is how far the step between its two sides differs from the mean of the steps just before and
-    behind it, averaged along 16 px, root mean square over the line. Borders are compared with the other lines that start
-    an LR pixel, since the upsampler treats those alike.
+    behind it, averaged along 16 px, root mean square over the line. Borders are compared with the other lines that
+    start an LR pixel, since the upsampler treats those alike.
 
     Args:
         image: (H, W), part of a super-resolved slice.
