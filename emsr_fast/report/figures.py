@@ -50,7 +50,7 @@ DEFINITIONS = {
 # smallest sides that the measures take
 _FRC_SIDE, _SINGLE_SIDE, _DECORRELATION_SIDE, _SHIFT_SIDE = 16, 32, 64, 16
 
-Lpips = Callable[[np.ndarray, np.ndarray, float], float]
+Lpips = Callable[[np.ndarray, np.ndarray, float], float | None]
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 # the page itself forbids the browser to load anything from elsewhere
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
 _NAMES = {"sr": "SR", "bicubic": "bicubic", "reference": "reference", "second scan": "second scan"}
+_BUTTONS = (("in", "zoom in", "+"), ("out", "zoom out", "&minus;"), ("reset", "whole image", "fit"))
 
 
 def page(evaluation: Evaluation) -> str:
@@ -59,11 +60,7 @@ def _viewer(rows: list[Row]) -> str:
     choices = "".join(f'<option value="{number}">{escape(row.title)}</option>' for number, row in enumerate(rows))
     buttons = "".join(
         f'<button type="button" data-do="{action}" aria-label="{label}">{text}</button>'
-        for action, label, text in (
-            ("in", "zoom in", "+"),
-            ("out", "zoom out", "&minus;"),
-            ("reset", "whole image", "1:1"),
-        )
+        for action, label, text in _BUTTONS
     )
     views = []
     for number, row in enumerate(rows):
@@ -77,8 +74,8 @@ def _viewer(rows: list[Row]) -> str:
         )
         views.append(f'<div class="row" data-row="{number}"><p class="place">{escape(row.title)}</p>{figures}</div>')
     help_text = (
-        "Wheel or + and - to zoom, drag or arrow keys to move, 0 for the whole image, double click to zoom in: all images "
-        "of a place move together. Grey values are those after the fit."
+        "Wheel or + and - to zoom, drag or arrow keys to move, 0 for the whole image, double click to zoom in: all "
+        "images of a place move together. Grey values are those after the fit."
     )
     return (
         f'<div id="viewer"><p class="tools"><label>Place <select data-do="row">{choices}</select></label>{buttons}'
@@ -101,7 +98,7 @@ def _means(evaluation: Evaluation) -> str:
     caption = f"Mean ± standard deviation over {len(evaluation.samples)} slices that have the figure"
     return (
         f'<div class="wide"><table><caption>{caption}</caption><thead><tr><th scope="col">figure</th>{heads}'
-        f'<th scope="col">what it is</th></tr></thead><tbody>{"".join(lines)}</tbody></table></div>'
+        f'<th scope="col" class="words">what it is</th></tr></thead><tbody>{"".join(lines)}</tbody></table></div>'
     )
 
 
