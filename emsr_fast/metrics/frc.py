@@ -16,8 +16,10 @@ from emsr_fast.metrics.rings import Rings, check_image, hann
 THRESHOLD = 1 / 7
 # a fall below the threshold counts when the mean of this ring and the next ones has fallen too
 _CONFIRMING_RINGS = 5
-# curves that fall before this ring share nothing that could be called detail
-_FIRST_RING = 3
+# what lies before the cut-off must stand out of chance by so many standard errors
+_SIGNIFICANT = 3.0
+# neighbouring frequencies are not independent behind a Hann window: (mean of its 4th power / squared mean of its 2nd)
+_HANN_OVERLAP = ((35 / 128) / (3 / 8) ** 2) ** 2
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,7 @@ class CutOff:
     """Where a curve falls below its threshold."""
 
     frequency: float | None  # cycles per pixel; None unless ``limit`` is "crossing"
-    limit: str  # "crossing"; "sampling": it never falls; "nothing shared": it is never above
+    limit: str  # "crossing"; "sampling": it never falls; "nothing shared": not more than by chance
 
     @property
     def resolution_px(self) -> float | None:
@@ -109,13 +111,21 @@ def cut_off(curve: RingCorrelation, threshold: float = THRESHOLD) -> CutOff:
     for ring in range(1, len(value)):
         after = value[ring : ring + _CONFIRMING_RINGS]
         if value[ring] < threshold and after.mean() < threshold:
-            if ring < _FIRST_RING:
+            if not _significant(value[1:ring]):
                 return CutOff(None, "nothing shared")
             above, below = value[ring - 1], value[ring]
             part = (above - threshold) / (above - below)
             place = curve.frequency[ring - 1] + part * (curve.frequency[ring] - curve.frequency[ring - 1])
             return CutOff(float(place), "crossing")
     return CutOff(None, "sampling")
+
+
+def _significant(before: np.ndarray) -> bool:
+    """Return whether rings 1, 2, ... of two images correlate more than chance allows."""
+    rings = np.arange(1, len(before) + 1)
+    # a ring has about 2 pi times its number of frequencies, half of them mirror images of the others
+    independent = np.pi * rings.sum() / _HANN_OVERLAP
+    return bool(rings.sum() and np.average(before, weights=rings) > _SIGNIFICANT / np.sqrt(independent))
 
 
 def _spectrum(image: np.ndarray, name: str) -> np.ndarray:

@@ -32,7 +32,7 @@ _SMALLEST_SIDE = 64
 
 
 class Lpips:
-    """The distance, with weights read once; call it with an image, its reference and the data range."""
+    """The distance, with weights read once; call it with an image, its reference and their range."""
 
     def __init__(self, backbone: Path) -> None:
         """Read AlexNet's weights from ``backbone``, torchvision's alexnet-owt file; the distance's own come along.
@@ -56,17 +56,15 @@ class Lpips:
         self._shares = [shipped[f"lin{level}.model.1.weight"].float() for level in range(len(_LAYERS))]
 
     @torch.no_grad()
-    def __call__(self, image: np.ndarray, reference: np.ndarray, data_range: float) -> float | None:
+    def __call__(self, image: np.ndarray, reference: np.ndarray, low: float, high: float) -> float | None:
         """Return the distance of ``image`` after ``affine_fit`` to ``reference``, both (H, W); 0 is equal.
 
-        Grey is taken as three equal colours, the reference's mean -+ half the data range as -1 and 1. None where a side
-        is below 64 px.
+        Grey is taken as three equal colours, ``low`` as -1 and ``high`` as 1. None where a side is below 64 px.
         """
         if min(reference.shape) < _SMALLEST_SIDE:
             return None
-        low = reference.astype(np.float64).mean() - data_range / 2
         pair = np.stack([affine_fit(image, reference), reference.astype(np.float64)])
-        x = torch.from_numpy((2 * (pair - low) / data_range - 1).astype(np.float32))[:, None].expand(-1, 3, -1, -1)
+        x = torch.from_numpy((2 * (pair - low) / (high - low) - 1).astype(np.float32))[:, None].expand(-1, 3, -1, -1)
         x = (x - x.new_tensor(_MEAN).view(3, 1, 1)) / x.new_tensor(_DEVIATION).view(3, 1, 1)
         distance = 0.0
         for (stride, padding, pooled), (weight, bias), share in zip(

@@ -25,6 +25,7 @@ from emsr_fast.metrics import (
 )
 from emsr_fast.report.inputs import Inputs
 from emsr_fast.report.samples import Sample
+from emsr_fast.volume.intensity import Normalisation
 
 # columns of slices.csv and what they mean, in the order in which they are shown
 DEFINITIONS = {
@@ -50,7 +51,7 @@ DEFINITIONS = {
 # smallest sides that the measures take
 _FRC_SIDE, _SINGLE_SIDE, _DECORRELATION_SIDE, _SHIFT_SIDE = 16, 32, 64, 16
 
-Lpips = Callable[[np.ndarray, np.ndarray, float], float | None]
+Lpips = Callable[[np.ndarray, np.ndarray, float, float], float | None]
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,7 @@ def measure_sample(
         row: dict[str, Any] = {"image": name}
         fixed = inputs.fixed_name
         if fixed is not None and name in ("sr", "bicubic"):
-            row |= _fidelity(image, images[fixed], inputs.grey.high - inputs.grey.low, lpips)
+            row |= _fidelity(image, images[fixed], inputs.grey, lpips)
         # the reference and the second scan are correlated too: what two scans share is the most that can be found
         if partner is not None and name != partner and side >= _FRC_SIDE:
             found.ring_curves[name] = ring_correlation(image, images[partner])
@@ -96,7 +97,8 @@ def measure_sample(
     return found
 
 
-def _fidelity(image: np.ndarray, fixed: np.ndarray, data_range: float, lpips: Lpips | None) -> dict[str, Any]:
+def _fidelity(image: np.ndarray, fixed: np.ndarray, grey: Normalisation, lpips: Lpips | None) -> dict[str, Any]:
+    data_range = grey.high - grey.low
     row: dict[str, Any] = {
         "psnr_db": psnr_after_affine_fit(image, fixed, data_range),
         "ssim": ssim_after_affine_fit(image, fixed, data_range),
@@ -105,7 +107,7 @@ def _fidelity(image: np.ndarray, fixed: np.ndarray, data_range: float, lpips: Lp
     }
     row |= {f"atrous_error_{level}": error for level, error in enumerate(atrous_errors(image, fixed), start=1)}
     if lpips is not None:
-        row["lpips"] = lpips(image, fixed, data_range)
+        row["lpips"] = lpips(image, fixed, grey.low, grey.high)
     if min(image.shape) >= _SHIFT_SIDE:
         row["shift_px"] = _shift(image, fixed)
     return row

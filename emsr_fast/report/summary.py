@@ -167,12 +167,12 @@ def _limits(evaluation: Evaluation) -> list[str]:
     else:
         told.append(
             "Measures of one image alone tell how fine its texture is, not whether it is there in the specimen: "
-            "invented detail counts as resolution, and smoothed noise too. A second scan (--second-scan) would tell them "
-            "apart."
+            "invented detail counts as resolution, and smoothed noise too. A second scan (--second-scan) would tell "
+            "them apart."
         )
     told.append(
-        "Averages hide places: a figure over a region says nothing of a single membrane or vesicle. Look at the images, "
-        "and do not conclude from structures that only SR shows."
+        "Averages hide places: a figure over a region says nothing of a single membrane or vesicle. Look at the "
+        "images, and do not conclude from structures that only SR shows."
     )
     if evaluation.decorrelations:
         told.append(
