@@ -6,6 +6,7 @@ import shutil
 import numpy as np
 import pytest
 import tifffile
+from playwright.sync_api import expect
 
 from emsr_fast.report import degrade
 from emsr_fast.report.evaluation import evaluate
@@ -118,6 +119,7 @@ def test_all_images_of_a_place_move_together(opened):
     opened.mouse.move(box["x"] + box["width"], box["y"] + box["height"])
     opened.mouse.move(box["x"] + 0.75 * box["width"], box["y"] + 0.25 * box["height"])
     opened.mouse.wheel(0, -600)
+    expect(opened.locator("#viewer output")).not_to_have_text("1.0x")
     zoomed = transforms(opened)
     assert len(set(zoomed)) == 1
     assert zoomed != start

@@ -41,7 +41,7 @@ def decorrelation(image: np.ndarray) -> Decorrelation:
 
     The curve d(r) correlates the spectrum with its phases inside radius r. It has a maximum where the signal ends and
     noise goes on; the image is high-passed ever more strongly, and the maximum at the highest frequency is the cut-off.
-    Noise must be white beyond the cut-off: what a network smoothed away is taken for the end of the signal. Where signal
+    Noise must be white beyond the cut-off: what a network smoothed away is taken for its end. Where signal
     and noise together are less than twice as high as the noise alone, there is no maximum, and the end is not found.
 
     Raises:

@@ -103,7 +103,8 @@ def dumped(content: dict[str, Any]) -> str:
 
 def _curves(curves: dict[str, list[RingCorrelation]]) -> dict[str, Any]:
     return {
-        name: {"cycles_per_px": several[0].frequency, "slices": [one.value for one in several]}
+        # ring 0 is the mean, which was taken away
+        name: {"cycles_per_px": several[0].frequency[1:], "slices": [one.value[1:] for one in several]}
         for name, several in curves.items()
     }
 
