@@ -137,7 +137,7 @@ def test_without_reference_only_the_image_itself_is_judged(volumes, tmp_path):
     assert set(done["means"]) == {"sr"}
     assert {"decorrelation_px", "seam_ratio", "clipped_fraction"} <= set(done["means"]["sr"])
     # SR is smooth: its chessboard halves agree to their end, which is no cut-off
-    assert min(done["curves"]["single_image_ring_correlation"]["sr"]["slices"][0]) > 1 / 7
+    assert min(done["curves"]["single_image_ring_correlation"]["sr"]["together"]) > 1 / 7
     assert any("agree down to the finest detail that can be seen this way, 40 nm" in sentence
                for sentence in done["summary"]["What was found"])  # fmt: skip
     assert "psnr_db" not in done["means"]["sr"]

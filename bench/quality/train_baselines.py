@@ -17,14 +17,14 @@ from emsr_fast.train import read_config, train
 from emsr_fast.train.start import first_network
 
 SETTINGS = Path(__file__).parents[2] / "examples" / "weights" / "emsr-x3-small.yaml"
-STEPS = 500
+STEPS = 200
 
 
 def main() -> int:
     folder = Path(sys.argv[1]).resolve()
     steps = int(sys.argv[2]) if len(sys.argv) > 2 else STEPS
     for name in ("emsr", *BASELINES):
-        changes = [f"output={folder / name}", f"name={name}", f"steps={steps}", "optimiser.warm_up=50"]
+        changes = [f"output={folder / name}", f"name={name}", f"steps={steps}", "optimiser.warm_up=20"]
         # the average of a short run looks back over less of it
         changes += ["optimiser.ema=0.99", f"validate_every={steps}", "checkpoint_minutes=1"]
         config = read_config(SETTINGS, changes)

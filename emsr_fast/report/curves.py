@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from emsr_fast.metrics import RingCorrelation
 from emsr_fast.metrics.frc import THRESHOLD
 from emsr_fast.report.svg import Line, line_chart
 
 if TYPE_CHECKING:
-    from emsr_fast.report.evaluation import Evaluation
+    from emsr_fast.report.evaluation import Evaluation, RingCurves
 
 _STYLES = {"sr": 0, "bicubic": 1, "reference": 2, "second scan": 3}
 _NAMES = {"sr": "SR", "bicubic": "bicubic of LR", "reference": "reference", "second scan": "second scan"}
@@ -35,8 +34,8 @@ def charts(evaluation: Evaluation) -> list[str]:
         drawn.append(_rings(title, evaluation.single_curves, inputs.pixel_nm))
     if evaluation.decorrelations:
         lines = [
-            Line(_NAMES[name], several[0].frequency, np.mean([one.deciding for one in several], axis=0), _STYLES[name])
-            for name, several in evaluation.decorrelations.items()
+            Line(_NAMES[name], curve.frequency, curve.value, _STYLES[name])
+            for name, curve in evaluation.decorrelations.items()
         ]
         drawn.append(
             line_chart(
@@ -50,22 +49,20 @@ def charts(evaluation: Evaluation) -> list[str]:
     return drawn + [chart for figure in _PER_SLICE if (chart := _by_slice(evaluation, *figure))]
 
 
-def _rings(title: str, curves: Mapping[str, Sequence[RingCorrelation]], pixel_nm: float | None) -> str:
-    from emsr_fast.report.evaluation import summed_cut_offs
-
-    each = [
-        Line("", one.frequency[1:], one.value[1:], _STYLES[name], faint=True)
-        for name, several in curves.items()
+def _rings(title: str, curves: Mapping[str, RingCurves], pixel_nm: float | None) -> str:
+    faint = [
+        Line("", curve.frequency[1:], curve.value[1:], _STYLES[name], faint=True)
+        for name, one in curves.items()
         if name == "sr"
-        for one in several
+        for curve in one.each
     ]
     together = [
-        Line(f"{_NAMES[name]}, all slices", curve.frequency[1:], curve.value[1:], _STYLES[name])
-        for name, (curve, _) in summed_cut_offs(dict(curves)).items()  # type: ignore[arg-type]
+        Line(f"{_NAMES[name]}, all slices", one.together.frequency[1:], one.together.value[1:], _STYLES[name])
+        for name, one in curves.items()
     ]
     return line_chart(
         title,
-        each + together,
+        faint + together,
         x_label=_x_label(pixel_nm),
         y_label="correlation",
         y_range=(-0.2, 1.02),
@@ -78,7 +75,7 @@ def _x_label(pixel_nm: float | None) -> str:
     return "cycles per SR pixel" + ("" if pixel_nm is None else " (period in nm)")
 
 
-def _tick(pixel_nm: float | None):  # type: ignore[no-untyped-def]
+def _tick(pixel_nm: float | None) -> Callable[[float], str]:
     def text(frequency: float) -> str:
         if pixel_nm is None or frequency <= 0:
             return f"{frequency:g}"

@@ -12,7 +12,7 @@ import numpy as np
 
 from emsr_fast import __version__
 from emsr_fast.errors import UsageError, VolumeError
-from emsr_fast.metrics import Decorrelation, RingCorrelation, added, cut_off
+from emsr_fast.metrics import RingCorrelation, added
 from emsr_fast.report.figures import DEFINITIONS, Lpips, SampleFigures, measure_sample
 from emsr_fast.report.folder import check_report_folder, report_folder
 from emsr_fast.report.inputs import Inputs, open_inputs
@@ -21,6 +21,36 @@ from emsr_fast.volume.job import choose_slices, parse_slices
 
 DEFAULT_SAMPLES = 16
 DEFAULT_REGION = 1024
+# of a thousand slices, nobody looks at every curve
+_CURVES_KEPT = 20
+
+
+@dataclass
+class RingCurves:
+    """The ring correlations of one image: all samples together, and the first of them one by one."""
+
+    together: RingCorrelation
+    each: list[RingCorrelation]
+
+    def add(self, curve: RingCorrelation) -> None:
+        """Take in the curve of another sample."""
+        self.together = added([self.together, curve])
+        if len(self.each) < _CURVES_KEPT:
+            self.each.append(curve)
+
+
+@dataclass
+class MeanCurve:
+    """The mean of decorrelation curves."""
+
+    frequency: np.ndarray  # cycles per pixel
+    total: np.ndarray
+    number: int = 1
+
+    @property
+    def value(self) -> np.ndarray:
+        """The mean, (R,)."""
+        return self.total / self.number
 
 
 @dataclass
@@ -31,9 +61,9 @@ class Evaluation:
     slices: range  # that samples were chosen from
     samples: list[Sample] = field(default_factory=list)  # measured
     rows: list[dict[str, Any]] = field(default_factory=list)  # of the table: slice, region, image, figures
-    ring_curves: dict[str, list[RingCorrelation]] = field(default_factory=dict)  # by image, a curve a sample
-    single_curves: dict[str, list[RingCorrelation]] = field(default_factory=dict)
-    decorrelations: dict[str, list[Decorrelation]] = field(default_factory=dict)
+    ring_curves: dict[str, RingCurves] = field(default_factory=dict)  # by image
+    single_curves: dict[str, RingCurves] = field(default_factory=dict)
+    decorrelations: dict[str, MeanCurve] = field(default_factory=dict)
     skipped: list[str] = field(default_factory=list)  # samples left out, and why
 
     def add(self, sample: Sample, figures: SampleFigures) -> None:
@@ -42,12 +72,18 @@ class Evaluation:
         place |= {"x0": sample.cols.start, "x1": sample.cols.stop}
         self.samples.append(sample)
         self.rows += [{**place, **row} for row in figures.rows]
-        for name, curve in figures.ring_curves.items():
-            self.ring_curves.setdefault(name, []).append(curve)
-        for name, curve in figures.single_curves.items():
-            self.single_curves.setdefault(name, []).append(curve)
+        for kept, curves in ((self.ring_curves, figures.ring_curves), (self.single_curves, figures.single_curves)):
+            for name, curve in curves.items():
+                if name in kept:
+                    kept[name].add(curve)
+                else:
+                    kept[name] = RingCurves(curve, [curve])
         for name, found in figures.decorrelations.items():
-            self.decorrelations.setdefault(name, []).append(found)
+            if name in self.decorrelations:
+                self.decorrelations[name].total = self.decorrelations[name].total + found.deciding
+                self.decorrelations[name].number += 1
+            else:
+                self.decorrelations[name] = MeanCurve(found.frequency, found.deciding)
 
     def values(self, image: str, figure: str) -> np.ndarray:
         """Return ``figure`` of ``image`` for each sample, (samples,), NaN where it is missing."""
@@ -153,12 +189,6 @@ def _in_short(evaluation: Evaluation) -> str:
     if np.isnan(ours[-1]):
         return ""
     return f": PSNR {ours[-1]:.2f} dB" + (f" (bicubic {ours[-1] - bicubic[-1]:+.2f})" if bicubic.size else "")
-
-
-def summed_cut_offs(curves: dict[str, list[RingCorrelation]]) -> dict[str, tuple[RingCorrelation, Any]]:
-    """Return, for each image, the curve of all samples together and its cut-off."""
-    together = {name: added(several) for name, several in curves.items()}
-    return {name: (curve, cut_off(curve)) for name, curve in together.items()}
 
 
 def _check_packages(compares: object) -> None:

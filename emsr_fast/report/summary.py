@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from emsr_fast.metrics import cut_off
 from emsr_fast.report.wording import change, length, share
 
 if TYPE_CHECKING:
@@ -79,23 +80,23 @@ def _fidelity(evaluation: Evaluation) -> list[str]:
 
 
 def _detail(evaluation: Evaluation) -> list[str]:
-    from emsr_fast.report.evaluation import summed_cut_offs
-
     inputs, told = evaluation.inputs, []
     partner = "second scan" if inputs.second_scan else "reference"
-    found = summed_cut_offs(evaluation.ring_curves)
+    found = {name: cut_off(one.together) for name, one in evaluation.ring_curves.items()}
     if "sr" in found:
         told.append(
             f"Fourier ring correlation (1/7 criterion, all slices together): SR and the {partner} "
-            f"{_agree(found['sr'][1], inputs.pixel_nm)}."
+            f"{_agree(found['sr'], inputs.pixel_nm)}."
         )
         others = [
-            f"{_NAMES[name]} and it {_agree(cut[1], inputs.pixel_nm)}" for name, cut in found.items() if name != "sr"
+            f"{_NAMES[name]} and the {partner} {_agree(cut, inputs.pixel_nm)}"
+            for name, cut in found.items()
+            if name != "sr"
         ]
         if others:
             told.append(f"For comparison: {'; '.join(others)}.")
     own = evaluation.mean("sr", "decorrelation_px")
-    confirmed = found["sr"][1].resolution_px if "sr" in found else None
+    confirmed = found["sr"].resolution_px if "sr" in found else None
     if own is not None:
         told.append(
             f"The finest detail that SR itself shows is {length(own, inputs.pixel_nm)} (decorrelation analysis)."
@@ -106,7 +107,7 @@ def _detail(evaluation: Evaluation) -> list[str]:
             f"{length(confirmed, inputs.pixel_nm)} may be invented, noise, or lost in the noise of the {partner}."
         )
     if evaluation.single_curves and "sr" not in found:
-        cut = summed_cut_offs(evaluation.single_curves)["sr"][1]
+        cut = cut_off(evaluation.single_curves["sr"].together)
         told.append(f"The two halves of a chessboard of SR {_agree(cut, inputs.pixel_nm, chessboard=True)}.")
     return told
 

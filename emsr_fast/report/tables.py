@@ -14,8 +14,7 @@ from emsr_fast.report.figures import DEFINITIONS
 from emsr_fast.report.summary import summary
 
 if TYPE_CHECKING:
-    from emsr_fast.metrics import RingCorrelation
-    from emsr_fast.report.evaluation import Evaluation
+    from emsr_fast.report.evaluation import Evaluation, RingCurves
 
 PLACE = ("slice", "y0", "y1", "x0", "x1", "image")
 
@@ -70,11 +69,8 @@ def as_json(evaluation: Evaluation, head: dict[str, Any]) -> dict[str, Any]:
             "ring_correlation": _curves(evaluation.ring_curves),
             "single_image_ring_correlation": _curves(evaluation.single_curves),
             "decorrelation": {
-                name: {
-                    "cycles_per_px": several[0].frequency,
-                    "slices": [{"unfiltered": one.unfiltered, "deciding": one.deciding} for one in several],
-                }
-                for name, several in evaluation.decorrelations.items()
+                name: {"cycles_per_px": curve.frequency, "mean": curve.value}
+                for name, curve in evaluation.decorrelations.items()
             },
         },
         "slices": evaluation.rows,
@@ -101,11 +97,15 @@ def dumped(content: dict[str, Any]) -> str:
     return json.dumps(content, allow_nan=False, indent=1) + "\n"
 
 
-def _curves(curves: dict[str, list[RingCorrelation]]) -> dict[str, Any]:
+def _curves(curves: dict[str, RingCurves]) -> dict[str, Any]:
+    # ring 0 is the mean, which was taken away
     return {
-        # ring 0 is the mean, which was taken away
-        name: {"cycles_per_px": several[0].frequency[1:], "slices": [one.value[1:] for one in several]}
-        for name, several in curves.items()
+        name: {
+            "cycles_per_px": one.together.frequency[1:],
+            "together": one.together.value[1:],
+            "first_slices": [curve.value[1:] for curve in one.each],
+        }
+        for name, one in curves.items()
     }
 
 
