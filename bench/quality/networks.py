@@ -61,6 +61,9 @@ class Baseline(Emsr):
         self.tail = nn.Sequential(conv(FEATURES, scale**2 * FEATURES), nn.PixelShuffle(scale), conv(FEATURES, 1))
 
     def forward(self, y: Tensor) -> Tensor:
+        # one image without batch and channel is taken too, as by Emsr
+        if y.dim() == 2:
+            return self(y[None, None])[0, 0]
         return self.tail(self.body(self.head(y)))
 
 
