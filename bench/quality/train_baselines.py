@@ -1,8 +1,10 @@
-"""Train EDSR, RCAN and EMSR alike: the data, crops, noise and number of steps of the shipped model's settings.
+"""Train small EDSR and RCAN exactly as emsr-x3-small was: its data, crops, noise, loss, optimiser and number of steps.
 
 Usage: EMSR_DATA=folder python bench/quality/train_baselines.py RUN_FOLDER [STEPS]
 
-Ctrl-C leaves states that the next call goes on from. Then: EMSR_DATA=folder python bench/measure_quality.py RUN_FOLDER
+A quarter of an hour each on a quiet core. Ctrl-C leaves states that the next call goes on from. With other STEPS, train
+EMSR anew as well: emsr-fast train examples/weights/emsr-x3-small.yaml --steps=STEPS --output=RUN_FOLDER/emsr.
+Then: EMSR_DATA=folder python bench/measure_quality.py emsr-x3-small RUN_FOLDER
 """
 
 from __future__ import annotations
@@ -14,22 +16,17 @@ import torch
 from networks import BASELINES, parameters
 
 from emsr_fast.train import read_config, train
-from emsr_fast.train.start import first_network
 
 SETTINGS = Path(__file__).parents[2] / "examples" / "weights" / "emsr-x3-small.yaml"
-STEPS = 200
 
 
 def main() -> int:
     folder = Path(sys.argv[1]).resolve()
-    steps = int(sys.argv[2]) if len(sys.argv) > 2 else STEPS
-    for name in ("emsr", *BASELINES):
-        changes = [f"output={folder / name}", f"name={name}", f"steps={steps}", "optimiser.warm_up=20"]
-        # the average of a short run looks back over less of it
-        changes += ["optimiser.ema=0.99", f"validate_every={steps}", "checkpoint_minutes=1"]
-        config = read_config(SETTINGS, changes)
+    steps = [f"steps={number}" for number in sys.argv[2:3]]
+    for name, build in BASELINES.items():
+        config = read_config(SETTINGS, [f"output={folder / name}", f"name={name}", *steps])
         torch.manual_seed(config.seed)
-        network = BASELINES[name]() if name in BASELINES else first_network(config)
+        network = build()
         resume = (folder / name / "last.pt").exists()
         print(f"{name}: {parameters(network):,} parameters", file=sys.stderr, flush=True)
         outcome = train(config, resume=resume, network=network, say=lambda line: print(line, file=sys.stderr))
