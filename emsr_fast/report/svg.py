@@ -10,7 +10,7 @@ from html import escape
 import numpy as np
 
 _WIDTH, _HEIGHT = 640, 320
-_LEFT, _RIGHT, _TOP, _BOTTOM = 64, 12, 12, 46
+_LEFT, _RIGHT, _TOP, _BOTTOM = 64, 36, 12, 46
 _MOST_POINTS = 400
 
 
