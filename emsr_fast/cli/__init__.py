@@ -16,7 +16,7 @@ from typing import Annotated, Any
 import typer
 
 from emsr_fast import __version__
-from emsr_fast.cli import pairing, training
+from emsr_fast.cli import evaluation, pairing, training
 from emsr_fast.cli.exits import run
 
 app = typer.Typer(
@@ -181,3 +181,4 @@ _EXTRA = {"allow_extra_args": True, "ignore_unknown_options": True}
 app.command(context_settings=_EXTRA)(training.train)
 app.command()(training.noise)
 app.command()(pairing.pair)
+app.command()(evaluation.evaluate)
