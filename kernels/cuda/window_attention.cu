@@ -39,6 +39,14 @@ struct DeviceWarp {
   static constexpr uint32_t kOnes = Pair<T>::kOnes;
   int lane;
 
+  // volatile: what follows from the lane is computed again in each step, not kept in registers that would spill
+  __device__ DeviceWarp() { asm volatile("mov.u32 %0, %%laneid;" : "=r"(lane)); }
+  // the same value, of which the compiler does not know that it is
+  template <typename Integer>
+  __device__ Integer forget(Integer value) const {
+    asm volatile("" : "+r"(value));
+    return value;
+  }
   __device__ float shuffle(float value, int from) const { return __shfl_sync(0xffffffff, value, from); }
   __device__ float shuffle_xor(float value, int mask) const { return __shfl_xor_sync(0xffffffff, value, mask); }
   __device__ float larger(float a, float b) const { return fmaxf(a, b); }
@@ -48,7 +56,11 @@ struct DeviceWarp {
     asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(result) : "f"(x));
     return result;
   }
-  __device__ float reciprocal(float x) const { return __frcp_rn(x); }
+  __device__ float reciprocal(float x) const {
+    float result;
+    asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(result) : "f"(x));
+    return result;
+  }
   __device__ float reciprocal_root(float x) const { return rsqrtf(x); }
   __device__ uint32_t pack(float low, float high) const { return as_word(Pair<T>::from(low, high)); }
   __device__ void unpack(uint32_t word, float& low, float& high) const {
@@ -94,17 +106,16 @@ template <typename T, int kChannels>
 __global__ void __launch_bounds__(kMmaWarps * 32, 1)
     window_attention_mma_kernel(ImageView x,    // (B, C, H, W) of T, channels side by side
                                 ImageView out,  // the same
-                                WindowAttentionWeights from) {
+                                WindowAttentionWeights from, int steps) {
   extern __shared__ uint4 shared[];
   const BlockWeights<kChannels> weights(shared, static_cast<int>(from.hidden));
   stage_weights<T>(from, weights, static_cast<int>(threadIdx.x), kMmaWarps * 32);
   __syncthreads();
-  const DeviceWarp<T> warp = {static_cast<int>(threadIdx.x % 32)};
-  const StepsOfWarp steps(x, static_cast<int>(threadIdx.x / 32), kMmaWarps, blockIdx.x, gridDim.x);
-#pragma unroll 1
-  for (int64_t step = steps.first; step < steps.end; step += steps.stride) {
-    WindowStep<DeviceWarp<T>, kChannels>(warp, weights).run(x, out, step * kStepWindows);
-  }
+  for_steps_of_warp(static_cast<int>(threadIdx.x) / 32, kMmaWarps, static_cast<int>(blockIdx.x), static_cast<int>(gridDim.x),
+                    steps, [&](uint32_t first) {
+                      const DeviceWarp<T> warp;
+                      WindowStep<DeviceWarp<T>, kChannels>(warp, weights).run(x, out, first);
+                    });
 }
 
 // The same in float32; the weights stay where they are, and in L1.
@@ -112,18 +123,17 @@ template <int kChannels>
 __global__ void __launch_bounds__(kFmaWarps * 32, 1)
     window_attention_fma_kernel(ImageView x,    // (B, C, H, W) float32, channels side by side
                                 ImageView out,  // the same
-                                WindowAttentionWeights weights) {
-  const DeviceWarp<__half> warp = {static_cast<int>(threadIdx.x % 32)};
-  const StepsOfWarp steps(x, static_cast<int>(threadIdx.x / 32), kFmaWarps, blockIdx.x, gridDim.x);
-#pragma unroll 1
-  for (int64_t step = steps.first; step < steps.end; step += steps.stride) {
-    TokenStep<DeviceWarp<__half>, kChannels>(warp, weights).run(x, out, step * kStepWindows);
-  }
+                                WindowAttentionWeights weights, int steps) {
+  for_steps_of_warp(static_cast<int>(threadIdx.x) / 32, kFmaWarps, static_cast<int>(blockIdx.x), static_cast<int>(gridDim.x),
+                    steps, [&](uint32_t first) {
+                      const DeviceWarp<__half> warp;
+                      TokenStep<DeviceWarp<__half>, kChannels>(warp, weights).run(x, out, first);
+                    });
 }
 
 const std::string kName = "window_attention_cuda";
 
-using Kernel = void (*)(ImageView, ImageView, WindowAttentionWeights);
+using Kernel = void (*)(ImageView, ImageView, WindowAttentionWeights, int);
 
 struct Choice {
   Kernel kernel;
@@ -145,11 +155,12 @@ void launch(const Choice& choice, const ImageView& x, const ImageView& out, cons
             cudaStream_t stream) {
   int multiprocessors = 0;
   check_cuda(cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, device), kName);
-  const int64_t blocks = std::min<int64_t>(step_count(x), multiprocessors);
-  if (blocks == 0) return;
+  const int steps = static_cast<int>(step_count(x));
+  if (steps == 0) return;
+  const int blocks = std::min(steps, multiprocessors);
   check_cuda(cudaFuncSetAttribute(choice.kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, choice.shared_bytes),
              kName + ": shared memory of " + std::to_string(choice.shared_bytes) + " bytes");
-  choice.kernel<<<static_cast<unsigned>(blocks), choice.warps * 32, choice.shared_bytes, stream>>>(x, out, weights);
+  choice.kernel<<<blocks, choice.warps * 32, choice.shared_bytes, stream>>>(x, out, weights, steps);
   check_cuda(cudaGetLastError(), kName);
 }
 

@@ -32,8 +32,8 @@ class TokenStep {
       : warp_(warp), weights_(weights), quarter_(warp.lane % 4), first_channel_(quarter_ * kOwn) {}
 
   // The block of two windows, from the first on: x (B, C, H, W) into out, channels side by side.
-  EMSR_HOST_DEVICE void run(const ImageView& x, const ImageView& out, int64_t first) {
-    const WindowPlace place = window_place(x, first + warp_.lane / kTokens);
+  EMSR_HOST_DEVICE void run(const ImageView& x, const ImageView& out, uint32_t first) {
+    const WindowPlace place = window_place(x, first + static_cast<uint32_t>(warp_.lane / kTokens));
     const int first_token = warp_.lane % kTokens / kShared * kShared;
 #pragma unroll
     for (int t = 0; t < kShared; ++t) {
@@ -54,10 +54,12 @@ class TokenStep {
     add_bias(weights_.fc2_bias);
 #pragma unroll 1
     for (int unit = 0; unit < weights_.hidden; unit += 4) think(unit);
+    // where the window lies is found again: it is cheaper than the registers that would hold it
+    const WindowPlace same = window_place(x, warp_.forget(first) + static_cast<uint32_t>(warp_.lane / kTokens));
 #pragma unroll
     for (int t = 0; t < kShared; ++t) {
-      if (!(place.inside >> (first_token + t) & 1)) continue;
-      float* pixel = static_cast<float*>(out.data) + place.offset(out, first_token + t) + first_channel_;
+      if (!(same.inside >> (first_token + t) & 1)) continue;
+      float* pixel = static_cast<float*>(out.data) + same.offset(out, first_token + t) + first_channel_;
 #pragma unroll
       for (int i = 0; i < kOwn; i += 4) {
         *reinterpret_cast<Float4*>(pixel + i) = {x_[t][i], x_[t][i + 1], x_[t][i + 2], x_[t][i + 3]};

@@ -25,15 +25,15 @@ class WindowStep {
 
  public:
   EMSR_HOST_DEVICE WindowStep(const Warp& warp, const BlockWeights<kChannels>& weights)
-      : warp_(warp), weights_(weights), row_(warp.lane / 4), quarter_(warp.lane % 4) {}
+      : warp_(warp), weights_(weights), lane_(warp.lane) {}
 
   // The block of two windows, from the first on: x (B, C, H, W) into out, channels side by side.
-  EMSR_HOST_DEVICE void run(const ImageView& x, const ImageView& out, int64_t first) {
-    uint32_t keys[kStepWindows];
+  EMSR_HOST_DEVICE void run(const ImageView& x, const ImageView& out, uint32_t first) {
+    uint32_t keys = 0;  // 16 bits of each window
 #pragma unroll
     for (int w = 0; w < kStepWindows; ++w) {
-      const WindowPlace place = window_place(x, first + w);
-      keys[w] = place.keys();
+      const WindowPlace place = window_place(x, first + static_cast<uint32_t>(w));
+      keys |= place.keys() << (kTokens * w);
       load(x, place, x_[w]);
     }
     normalise(weights_.norm1_weight, weights_.norm1_bias);
@@ -44,20 +44,25 @@ class WindowStep {
     add_bias(weights_.fc2_bias);
 #pragma unroll 1
     for (int group = 0; group < weights_.hidden / kBlockSide; ++group) think(group);
-#pragma unroll
     // where a window lies is found again: it is cheaper than the registers that would hold it
-    for (int w = 0; w < kStepWindows; ++w) store(out, window_place(out, first + w), x_[w]);
+    first = warp_.forget(first);
+    lane_ = warp_.forget(lane_);
+#pragma unroll
+    for (int w = 0; w < kStepWindows; ++w) store(out, window_place(x, first + static_cast<uint32_t>(w)), x_[w]);
   }
 
  private:
   using Tile = float[4];      // rows g and g + 8, two columns each
   using Operand = uint32_t[4];  // the same of two tiles, in 16 bits
 
+  EMSR_HOST_DEVICE int row() const { return lane_ / 4; }      // g
+  EMSR_HOST_DEVICE int quarter() const { return lane_ % 4; }  // t
+
   EMSR_HOST_DEVICE void load(const ImageView& x, const WindowPlace& place, Tile (&tiles)[kTiles]) const {
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
-      const int token = row_ + 8 * half;
-      const uint16_t* pixel = static_cast<const uint16_t*>(x.data) + place.offset(x, token) + quarter_ * Order::kVector;
+      const int token = row() + 8 * half;
+      const uint16_t* pixel = static_cast<const uint16_t*>(x.data) + place.offset(x, token) + quarter() * Order::kVector;
 #pragma unroll
       for (int v = 0; v < Order::kVectors; ++v) {
         Words<Order::kWords> words = {};
@@ -74,8 +79,8 @@ class WindowStep {
   EMSR_HOST_DEVICE void store(const ImageView& out, const WindowPlace& place, const Tile (&tiles)[kTiles]) const {
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
-      const int token = row_ + 8 * half;
-      uint16_t* pixel = static_cast<uint16_t*>(out.data) + place.offset(out, token) + quarter_ * Order::kVector;
+      const int token = row() + 8 * half;
+      uint16_t* pixel = static_cast<uint16_t*>(out.data) + place.offset(out, token) + quarter() * Order::kVector;
 #pragma unroll
       for (int v = 0; v < Order::kVectors; ++v) {
         Words<Order::kWords> words;
@@ -107,7 +112,7 @@ class WindowStep {
         const float scale = warp_.reciprocal_root(sum_of_row(squares) * (1.f / kChannels) + 1e-5f);
 #pragma unroll
         for (int j = 0; j < kTiles; ++j) {
-          const int channel = Order::channel(j, 2 * quarter_);
+          const int channel = Order::channel(j, 2 * quarter());
           const float a = (x_[w][j][2 * half] - mean) * scale, b = (x_[w][j][2 * half + 1] - mean) * scale;
           tokens_[w][j / 2][j % 2 * 2 + half] =
               warp_.pack(a * weight[channel] + bias[channel], b * weight[channel + 1] + bias[channel + 1]);
@@ -124,7 +129,7 @@ class WindowStep {
   EMSR_HOST_DEVICE void add_bias(const float* bias) {
 #pragma unroll
     for (int j = 0; j < kTiles; ++j) {
-      const int channel = Order::channel(j, 2 * quarter_);
+      const int channel = Order::channel(j, 2 * quarter());
 #pragma unroll
       for (int w = 0; w < kStepWindows; ++w) {
 #pragma unroll
@@ -135,7 +140,7 @@ class WindowStep {
 
   // A lane's words of a block: rows g of the first tile, inputs low and high, then those of the second tile.
   EMSR_HOST_DEVICE Words<4> block(const uint32_t* matrix, int index) const {
-    return load_words<4>(matrix + index * kBlockWords + warp_.lane * 4);
+    return load_words<4>(matrix + index * kBlockWords + lane_ * 4);
   }
 
   // Adds 16 outputs of every token to `sums`: tokens are rows.
@@ -184,7 +189,7 @@ class WindowStep {
   }
 
   // Four heads, 16 channels: queries, keys and values, attention, and their share of the projection.
-  EMSR_HOST_DEVICE void attend(int group, const uint32_t (&keys)[kStepWindows]) {
+  EMSR_HOST_DEVICE void attend(int group, uint32_t keys) {
     Operand q[kStepWindows], k[kStepWindows], v[kStepWindows], attended[kStepWindows];
     Tile sums[kStepWindows][2];
     const auto finish = [&](Operand(&to)[kStepWindows]) {
@@ -204,7 +209,7 @@ class WindowStep {
     for (int w = 0; w < kStepWindows; ++w) {
 #pragma unroll
       for (int pair = 0; pair < 2; ++pair) {
-        attend_pair(q[w] + 2 * pair, k[w] + 2 * pair, v[w][pair], v[w][2 + pair], keys[w], attended[w] + 2 * pair);
+        attend_pair(q[w] + 2 * pair, k[w] + 2 * pair, v[w][pair], v[w][2 + pair], keys >> (kTokens * w) & kAllTokens, attended[w] + 2 * pair);
       }
     }
     add_product(weights_.proj, kBlocks, group, attended);
@@ -217,7 +222,7 @@ class WindowStep {
     Tile mixed[2];
 #pragma unroll
     for (int head = 0; head < 2; ++head) {
-      const bool own_query = quarter_ / 2 == head, own_value = row_ / 4 == head;
+      const bool own_query = quarter() / 2 == head, own_value = row() / 4 == head;
       const uint32_t queries[2] = {own_query ? q[0] : 0, own_query ? q[1] : 0};
       Tile scores[2] = {};
       warp_.mma8(scores[0], queries, k[0]);
@@ -228,7 +233,7 @@ class WindowStep {
       clear(mixed[head]);
       warp_.mma16(mixed[head], shares, own_value ? v_low : Warp::kOnes, own_value ? v_high : Warp::kOnes);
     }
-    const bool first = quarter_ < 2;
+    const bool first = quarter() < 2;
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
       // the sum of this lane's head lies in the other head's columns, two lanes away
@@ -246,7 +251,7 @@ class WindowStep {
 #pragma unroll
       for (int i = 0; i < 8; ++i) {
         float& score = scores[i / 4][i % 4];
-        if (!(keys >> (i / 4 * 8 + quarter_ * 2 + i % 2) & 1)) score = -Warp::kInfinity;
+        if (!(keys >> (i / 4 * 8 + quarter() * 2 + i % 2) & 1)) score = -Warp::kInfinity;
       }
     }
     constexpr float kScale = 0.5f * 1.44269504f;  // 1 / sqrt(4), and exp2 in place of exp
@@ -271,7 +276,7 @@ class WindowStep {
     Operand hidden[kStepWindows];
 #pragma unroll
     for (int i = 0; i < 8; ++i) {
-      const float bias = weights_.fc1_bias[group * kBlockSide + i / 4 * 8 + quarter_ * 2 + i % 2];
+      const float bias = weights_.fc1_bias[group * kBlockSide + i / 4 * 8 + quarter() * 2 + i % 2];
 #pragma unroll
       for (int w = 0; w < kStepWindows; ++w) sums[w][i / 4][i % 4] = bias;
     }
@@ -296,7 +301,7 @@ class WindowStep {
 
   const Warp& warp_;
   const BlockWeights<kChannels>& weights_;
-  int row_, quarter_;  // g and t of the lane
+  int lane_;
   Tile x_[kStepWindows][kTiles];              // the residual stream
   Operand tokens_[kStepWindows][kBlocks];     // normalised
 };

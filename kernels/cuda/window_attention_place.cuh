@@ -27,13 +27,13 @@ struct WindowPlace {
   }
 };
 
-// Place of window number `window`, counted along rows, then columns, then batch entries.
-EMSR_HOST_DEVICE WindowPlace window_place(const ImageView& x, int64_t window) {
-  if (window >= window_count(x)) return {0, 0, 0, 0};
-  // fewer than 2^31 windows: 32-bit divisions, a quarter of the work of 64-bit ones, are enough
+// Place of window number `window`, counted along rows, then columns, then batch entries. There are fewer than 2^31: 32-bit
+// divisions, a quarter of the work of 64-bit ones, are enough.
+EMSR_HOST_DEVICE WindowPlace window_place(const ImageView& x, uint32_t window) {
   const auto down = static_cast<uint32_t>(windows_along(x.h)), across = static_cast<uint32_t>(windows_along(x.w));
-  const auto number = static_cast<uint32_t>(window), line = number / across;
-  const int64_t row = int64_t{line % down} * kWindow, col = int64_t{number % across} * kWindow;
+  if (window >= static_cast<uint32_t>(x.b) * down * across) return {0, 0, 0, 0};
+  const uint32_t line = window / across;
+  const int64_t row = int64_t{line % down} * kWindow, col = int64_t{window % across} * kWindow;
   const int64_t rows = x.h - row, cols = x.w - col;
   const uint32_t line_bits = cols >= kWindow ? 0xf : (1u << cols) - 1;
   const uint32_t every_line = line_bits * 0x1111;

@@ -14,12 +14,14 @@ constexpr int64_t kMaxWindows = 2147483647;
 
 EMSR_HOST_DEVICE int64_t step_count(const ImageView& x) { return (window_count(x) + kStepWindows - 1) / kStepWindows; }
 
-// Neighbouring steps go to different blocks, so that few windows use many SMs.
-struct StepsOfWarp {
-  int64_t first, end, stride;
-
-  EMSR_HOST_DEVICE StepsOfWarp(const ImageView& x, int warp, int warps, uint32_t block, uint32_t blocks)
-      : first(block + int64_t{warp} * blocks), end(step_count(x)), stride(int64_t{warps} * blocks) {}
-};
+// Calls run(first window of a step) for the steps of one warp; fewer than 2^30 in all. Neighbouring steps go to different
+// blocks, so that few windows use many SMs.
+template <class Run>
+EMSR_HOST_DEVICE void for_steps_of_warp(int warp, int warps, int block, int blocks, int steps, Run run) {
+#pragma unroll 1
+  for (int step = block + warp * blocks; step < steps; step += warps * blocks) {
+    run(static_cast<uint32_t>(step) * kStepWindows);
+  }
+}
 
 }  // namespace emsr

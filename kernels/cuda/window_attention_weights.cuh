@@ -81,6 +81,7 @@ EMSR_HOST_DEVICE void pack_matrix(const void* weight, int outputs, int inputs, u
 
 template <typename T>
 EMSR_HOST_DEVICE void widen(const void* from, int length, float* to, int thread, int threads) {
+#pragma unroll 1
   for (int i = thread; i < length; i += threads) to[i] = static_cast<float>(static_cast<const T*>(from)[i]);
 }
 
