@@ -37,17 +37,15 @@ struct DeviceWarp {
   using Two = typename Pair<T>::Type;
   static constexpr float kInfinity = __builtin_huge_valf();
   static constexpr uint32_t kOnes = Pair<T>::kOnes;
-  int lane;
+  uint32_t lane;
 
   // volatile: what follows from the lane is computed again in each step, not kept in registers that would spill
   __device__ DeviceWarp() { asm volatile("mov.u32 %0, %%laneid;" : "=r"(lane)); }
-  // the same value, of which the compiler does not know that it is
-  template <typename Integer>
-  __device__ Integer forget(Integer value) const {
-    asm volatile("" : "+r"(value));
-    return value;
-  }
-  __device__ float shuffle(float value, int from) const { return __shfl_sync(0xffffffff, value, from); }
+  // keeps the loads behind it behind it, so that fewer wait in registers
+  __device__ void fence() const { asm volatile("" ::: "memory"); }
+  // the same value, but neither nvcc nor ptxas knows that it is
+  __device__ uint32_t forget(uint32_t value) const { return __shfl_xor_sync(0xffffffff, value, 0); }
+  __device__ float shuffle(float value, uint32_t from) const { return __shfl_sync(0xffffffff, value, from); }
   __device__ float shuffle_xor(float value, int mask) const { return __shfl_xor_sync(0xffffffff, value, mask); }
   __device__ float larger(float a, float b) const { return fmaxf(a, b); }
   __device__ float exp(float x) const { return expf(x); }
@@ -108,8 +106,8 @@ __global__ void __launch_bounds__(kMmaWarps * 32, 1)
                                 ImageView out,  // the same
                                 WindowAttentionWeights from, int steps) {
   extern __shared__ uint4 shared[];
-  const BlockWeights<kChannels> weights(shared, static_cast<int>(from.hidden));
-  stage_weights<T>(from, weights, static_cast<int>(threadIdx.x), kMmaWarps * 32);
+  const BlockWeights<kChannels> weights(shared, static_cast<uint32_t>(from.hidden));
+  stage_weights<T>(from, weights, threadIdx.x, kMmaWarps * 32);
   __syncthreads();
   for_steps_of_warp(static_cast<int>(threadIdx.x) / 32, kMmaWarps, static_cast<int>(blockIdx.x), static_cast<int>(gridDim.x),
                     steps, [&](uint32_t first) {

@@ -39,11 +39,11 @@ class WindowStep {
     normalise(weights_.norm1_weight, weights_.norm1_bias);
     add_bias(weights_.proj_bias);
 #pragma unroll 1
-    for (int group = 0; group < kBlocks; ++group) attend(group, keys);
+    for (uint32_t group = 0; group < kBlocks; ++group) attend(group, keys);
     normalise(weights_.norm2_weight, weights_.norm2_bias);
     add_bias(weights_.fc2_bias);
 #pragma unroll 1
-    for (int group = 0; group < weights_.hidden / kBlockSide; ++group) think(group);
+    for (uint32_t group = 0; group < weights_.hidden / kBlockSide; ++group) think(group);
     // where a window lies is found again: it is cheaper than the registers that would hold it
     first = warp_.forget(first);
     lane_ = warp_.forget(lane_);
@@ -55,13 +55,13 @@ class WindowStep {
   using Tile = float[4];      // rows g and g + 8, two columns each
   using Operand = uint32_t[4];  // the same of two tiles, in 16 bits
 
-  EMSR_HOST_DEVICE int row() const { return lane_ / 4; }      // g
-  EMSR_HOST_DEVICE int quarter() const { return lane_ % 4; }  // t
+  EMSR_HOST_DEVICE uint32_t row() const { return lane_ / 4; }      // g
+  EMSR_HOST_DEVICE uint32_t quarter() const { return lane_ % 4; }  // t
 
   EMSR_HOST_DEVICE void load(const ImageView& x, const WindowPlace& place, Tile (&tiles)[kTiles]) const {
 #pragma unroll
-    for (int half = 0; half < 2; ++half) {
-      const int token = row() + 8 * half;
+    for (uint32_t half = 0; half < 2; ++half) {
+      const uint32_t token = row() + 8 * half;
       const uint16_t* pixel = static_cast<const uint16_t*>(x.data) + place.offset(x, token) + quarter() * Order::kVector;
 #pragma unroll
       for (int v = 0; v < Order::kVectors; ++v) {
@@ -78,8 +78,8 @@ class WindowStep {
 
   EMSR_HOST_DEVICE void store(const ImageView& out, const WindowPlace& place, const Tile (&tiles)[kTiles]) const {
 #pragma unroll
-    for (int half = 0; half < 2; ++half) {
-      const int token = row() + 8 * half;
+    for (uint32_t half = 0; half < 2; ++half) {
+      const uint32_t token = row() + 8 * half;
       uint16_t* pixel = static_cast<uint16_t*>(out.data) + place.offset(out, token) + quarter() * Order::kVector;
 #pragma unroll
       for (int v = 0; v < Order::kVectors; ++v) {
@@ -99,7 +99,7 @@ class WindowStep {
 #pragma unroll
     for (int w = 0; w < kStepWindows; ++w) {
 #pragma unroll
-      for (int half = 0; half < 2; ++half) {
+      for (uint32_t half = 0; half < 2; ++half) {
         float sum = 0, squares = 0;
 #pragma unroll
         for (int j = 0; j < kTiles; ++j) sum += x_[w][j][2 * half] + x_[w][j][2 * half + 1];
@@ -112,7 +112,7 @@ class WindowStep {
         const float scale = warp_.reciprocal_root(sum_of_row(squares) * (1.f / kChannels) + 1e-5f);
 #pragma unroll
         for (int j = 0; j < kTiles; ++j) {
-          const int channel = Order::channel(j, 2 * quarter());
+          const uint32_t channel = Order::channel(j, 2 * quarter());
           const float a = (x_[w][j][2 * half] - mean) * scale, b = (x_[w][j][2 * half + 1] - mean) * scale;
           tokens_[w][j / 2][j % 2 * 2 + half] =
               warp_.pack(a * weight[channel] + bias[channel], b * weight[channel + 1] + bias[channel + 1]);
@@ -129,7 +129,7 @@ class WindowStep {
   EMSR_HOST_DEVICE void add_bias(const float* bias) {
 #pragma unroll
     for (int j = 0; j < kTiles; ++j) {
-      const int channel = Order::channel(j, 2 * quarter());
+      const uint32_t channel = Order::channel(j, 2 * quarter());
 #pragma unroll
       for (int w = 0; w < kStepWindows; ++w) {
 #pragma unroll
@@ -139,14 +139,14 @@ class WindowStep {
   }
 
   // A lane's words of a block: rows g of the first tile, inputs low and high, then those of the second tile.
-  EMSR_HOST_DEVICE Words<4> block(const uint32_t* matrix, int index) const {
+  EMSR_HOST_DEVICE Words<4> block(const uint32_t* matrix, uint32_t index) const {
     return load_words<4>(matrix + index * kBlockWords + lane_ * 4);
   }
 
   // Adds 16 outputs of every token to `sums`: tokens are rows.
-  EMSR_HOST_DEVICE void product(const uint32_t* matrix, int outputs, Tile (&sums)[kStepWindows][2]) const {
+  EMSR_HOST_DEVICE void product(const uint32_t* matrix, uint32_t outputs, Tile (&sums)[kStepWindows][2]) const {
 #pragma unroll
-    for (int s = 0; s < kBlocks; ++s) {
+    for (uint32_t s = 0; s < kBlocks; ++s) {
       const Words<4> b = block(matrix, outputs * kBlocks + s);
 #pragma unroll
       for (int w = 0; w < kStepWindows; ++w) {
@@ -157,9 +157,9 @@ class WindowStep {
   }
 
   // The same transposed: the 16 outputs are rows, tokens 0 to 7 and 8 to 15 columns. A token's operand serves as it is.
-  EMSR_HOST_DEVICE void transposed_product(const uint32_t* matrix, int outputs, Tile (&sums)[kStepWindows][2]) const {
+  EMSR_HOST_DEVICE void transposed_product(const uint32_t* matrix, uint32_t outputs, Tile (&sums)[kStepWindows][2]) const {
 #pragma unroll
-    for (int s = 0; s < kBlocks; ++s) {
+    for (uint32_t s = 0; s < kBlocks; ++s) {
       const Words<4> b = block(matrix, outputs * kBlocks + s);
       const Operand a = {b.word[0], b.word[2], b.word[1], b.word[3]};
 #pragma unroll
@@ -171,9 +171,9 @@ class WindowStep {
   }
 
   // Adds 16 inputs' share of all features to the residual stream.
-  EMSR_HOST_DEVICE void add_product(const uint32_t* matrix, int blocks_in, int inputs, const Operand (&a)[kStepWindows]) {
+  EMSR_HOST_DEVICE void add_product(const uint32_t* matrix, uint32_t blocks_in, uint32_t inputs, const Operand (&a)[kStepWindows]) {
 #pragma unroll
-    for (int outputs = 0; outputs < kBlocks; ++outputs) {
+    for (uint32_t outputs = 0; outputs < kBlocks; ++outputs) {
       const Words<4> b = block(matrix, outputs * blocks_in + inputs);
 #pragma unroll
       for (int w = 0; w < kStepWindows; ++w) {
@@ -189,7 +189,7 @@ class WindowStep {
   }
 
   // Four heads, 16 channels: queries, keys and values, attention, and their share of the projection.
-  EMSR_HOST_DEVICE void attend(int group, uint32_t keys) {
+  EMSR_HOST_DEVICE void attend(uint32_t group, uint32_t keys) {
     Operand q[kStepWindows], k[kStepWindows], v[kStepWindows], attended[kStepWindows];
     Tile sums[kStepWindows][2];
     const auto finish = [&](Operand(&to)[kStepWindows]) {
@@ -209,7 +209,8 @@ class WindowStep {
     for (int w = 0; w < kStepWindows; ++w) {
 #pragma unroll
       for (int pair = 0; pair < 2; ++pair) {
-        attend_pair(q[w] + 2 * pair, k[w] + 2 * pair, v[w][pair], v[w][2 + pair], keys >> (kTokens * w) & kAllTokens, attended[w] + 2 * pair);
+        attend_pair(q[w] + 2 * pair, k[w] + 2 * pair, v[w][pair], v[w][2 + pair], keys >> (kTokens * w) & kAllTokens,
+                    attended[w] + 2 * pair);
       }
     }
     add_product(weights_.proj, kBlocks, group, attended);
@@ -221,7 +222,7 @@ class WindowStep {
                                     uint32_t* attended) const {
     Tile mixed[2];
 #pragma unroll
-    for (int head = 0; head < 2; ++head) {
+    for (uint32_t head = 0; head < 2; ++head) {
       const bool own_query = quarter() / 2 == head, own_value = row() / 4 == head;
       const uint32_t queries[2] = {own_query ? q[0] : 0, own_query ? q[1] : 0};
       Tile scores[2] = {};
@@ -235,7 +236,7 @@ class WindowStep {
     }
     const bool first = quarter() < 2;
 #pragma unroll
-    for (int half = 0; half < 2; ++half) {
+    for (uint32_t half = 0; half < 2; ++half) {
       // the sum of this lane's head lies in the other head's columns, two lanes away
       const float sum = warp_.shuffle_xor(first ? mixed[1][2 * half] : mixed[0][2 * half], 2);
       const float share = warp_.reciprocal(sum);
@@ -257,7 +258,7 @@ class WindowStep {
     constexpr float kScale = 0.5f * 1.44269504f;  // 1 / sqrt(4), and exp2 in place of exp
     static_assert(kMmaHeadChannels == 4);
 #pragma unroll
-    for (int half = 0; half < 2; ++half) {
+    for (uint32_t half = 0; half < 2; ++half) {
       float most = warp_.larger(warp_.larger(scores[0][2 * half], scores[0][2 * half + 1]),
                                 warp_.larger(scores[1][2 * half], scores[1][2 * half + 1]));
       most = warp_.larger(most, warp_.shuffle_xor(most, 1));
@@ -271,7 +272,7 @@ class WindowStep {
   }
 
   // 16 hidden units, and their share of the features.
-  EMSR_HOST_DEVICE void think(int group) {
+  EMSR_HOST_DEVICE void think(uint32_t group) {
     Tile sums[kStepWindows][2];
     Operand hidden[kStepWindows];
 #pragma unroll
@@ -301,7 +302,7 @@ class WindowStep {
 
   const Warp& warp_;
   const BlockWeights<kChannels>& weights_;
-  int lane_;
+  uint32_t lane_;
   Tile x_[kStepWindows][kTiles];              // the residual stream
   Operand tokens_[kStepWindows][kBlocks];     // normalised
 };

@@ -22,7 +22,7 @@ struct WindowPlace {
   // Tokens that are attended to. A window that does not exist attends to itself: nobody sees it.
   EMSR_HOST_DEVICE uint32_t keys() const { return inside == 0 ? kAllTokens : inside; }
   // Offset of a token's pixel in a view, in elements.
-  EMSR_HOST_DEVICE int64_t offset(const ImageView& view, int token) const {
+  EMSR_HOST_DEVICE int64_t offset(const ImageView& view, uint32_t token) const {
     return b * view.sb + (row + token / kWindow) * view.sh + (col + token % kWindow) * view.sw;
   }
 };

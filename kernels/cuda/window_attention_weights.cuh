@@ -31,7 +31,7 @@ struct FeatureOrder {
   static constexpr int kWords = kVector / 2;
   static_assert(kChannels % kBlockSide == 0 && kVectors * kWords == kTiles);
 
-  EMSR_HOST_DEVICE static int channel(int tile, int column) {
+  EMSR_HOST_DEVICE static uint32_t channel(uint32_t tile, uint32_t column) {
     return tile / kWords * 4 * kVector + column / 2 * kVector + tile % kWords * 2 + column % 2;
   }
 };
@@ -41,13 +41,13 @@ template <int kChannels>
 struct BlockWeights {
   uint32_t *qkv, *proj, *fc1, *fc2;
   float *norm1_weight, *norm1_bias, *proj_bias, *norm2_weight, *norm2_bias, *fc2_bias, *fc1_bias;
-  int hidden;
+  uint32_t hidden;
 
-  EMSR_HOST_DEVICE static int bytes(int hidden) {
+  EMSR_HOST_DEVICE static uint32_t bytes(uint32_t hidden) {
     return 2 * (4 * kChannels * kChannels + 2 * kChannels * hidden) + 4 * (6 * kChannels + hidden);
   }
 
-  EMSR_HOST_DEVICE BlockWeights(void* memory, int hidden_) : hidden(hidden_) {
+  EMSR_HOST_DEVICE BlockWeights(void* memory, uint32_t hidden_) : hidden(hidden_) {
     // what has a fixed size comes first: its place is known when this is compiled
     qkv = static_cast<uint32_t*>(memory);
     proj = qkv + 3 * kChannels * kChannels / 2;
@@ -66,29 +66,30 @@ struct BlockWeights {
 // Writes a matrix (outputs, inputs) in blocks, as the lanes read them: lane 4 g + t, words (tile, half) of row g and
 // columns 2 t, 2 t + 1. Either the inputs or the outputs are features of a pixel, in their order.
 template <class Order, bool kFeaturesIn>
-EMSR_HOST_DEVICE void pack_matrix(const void* weight, int outputs, int inputs, uint32_t* packed, int thread, int threads) {
+EMSR_HOST_DEVICE void pack_matrix(const void* weight, uint32_t outputs, uint32_t inputs, uint32_t* packed, uint32_t thread,
+                                  uint32_t threads) {
   const auto* pairs = static_cast<const uint32_t*>(weight);
-  const int blocks_in = inputs / kBlockSide;
+  const uint32_t blocks_in = inputs / kBlockSide;
 #pragma unroll 4
-  for (int word = thread; word < outputs * inputs / 2; word += threads) {
-    const int block = word / kBlockWords, lane = word % kBlockWords / 4;
-    const int tile = 2 * (block / blocks_in) + word % 4 / 2, tile_in = 2 * (block % blocks_in) + word % 2;
-    const int row = kFeaturesIn ? 8 * tile + lane / 4 : Order::channel(tile, lane / 4);
-    const int col = kFeaturesIn ? Order::channel(tile_in, lane % 4 * 2) : 8 * tile_in + lane % 4 * 2;
+  for (uint32_t word = thread; word < outputs * inputs / 2; word += threads) {
+    const uint32_t block = word / kBlockWords, lane = word % kBlockWords / 4;
+    const uint32_t tile = 2 * (block / blocks_in) + word % 4 / 2, tile_in = 2 * (block % blocks_in) + word % 2;
+    const uint32_t row = kFeaturesIn ? 8 * tile + lane / 4 : Order::channel(tile, lane / 4);
+    const uint32_t col = kFeaturesIn ? Order::channel(tile_in, lane % 4 * 2) : 8 * tile_in + lane % 4 * 2;
     packed[word] = pairs[(row * inputs + col) / 2];
   }
 }
 
 template <typename T>
-EMSR_HOST_DEVICE void widen(const void* from, int length, float* to, int thread, int threads) {
+EMSR_HOST_DEVICE void widen(const void* from, uint32_t length, float* to, uint32_t thread, uint32_t threads) {
 #pragma unroll 1
-  for (int i = thread; i < length; i += threads) to[i] = static_cast<float>(static_cast<const T*>(from)[i]);
+  for (uint32_t i = thread; i < length; i += threads) to[i] = static_cast<float>(static_cast<const T*>(from)[i]);
 }
 
 // Brings the weights into shared memory; the threads of a block meet before they use them.
 template <typename T, int kChannels>
-EMSR_HOST_DEVICE void stage_weights(const WindowAttentionWeights& from, const BlockWeights<kChannels>& to, int thread,
-                                    int threads) {
+EMSR_HOST_DEVICE void stage_weights(const WindowAttentionWeights& from, const BlockWeights<kChannels>& to, uint32_t thread,
+                                    uint32_t threads) {
   using Order = FeatureOrder<kChannels>;
   pack_matrix<Order, true>(from.qkv_weight, 3 * kChannels, kChannels, to.qkv, thread, threads);
   pack_matrix<Order, false>(from.proj_weight, kChannels, kChannels, to.proj, thread, threads);
