@@ -59,7 +59,11 @@ struct DeviceWarp {
     asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(result) : "f"(x));
     return result;
   }
-  __device__ float reciprocal_root(float x) const { return rsqrtf(x); }
+  __device__ float reciprocal_root(float x) const {
+    float result;
+    asm("rsqrt.approx.ftz.f32 %0, %1;" : "=f"(result) : "f"(x));
+    return result;
+  }
   __device__ uint32_t pack(float low, float high) const { return as_word(Pair<T>::from(low, high)); }
   __device__ void unpack(uint32_t word, float& low, float& high) const {
     const float2 both = Pair<T>::to_floats(as_two(word));

@@ -29,13 +29,16 @@ class WindowStep {
 
   // The block of two windows, from the first on: x (B, C, H, W) into out, channels side by side.
   EMSR_HOST_DEVICE void run(const ImageView& x, const ImageView& out, uint32_t first) {
-    uint32_t keys = 0;  // 16 bits of each window
+    uint32_t keys = 0;  // 16 bits of each window: the tokens that exist
 #pragma unroll
     for (int w = 0; w < kStepWindows; ++w) {
       const WindowPlace place = window_place(x, first + static_cast<uint32_t>(w));
       keys |= place.keys() << (kTokens * w);
       load(x, place, x_[w]);
     }
+    masked_ = keys != ~0u;
+    // so that the lane's columns of a tile are bits 0 and 1 for every lane
+    keys >>= 2 * quarter();
     normalise(weights_.norm1_weight, weights_.norm1_bias);
     add_bias(weights_.proj_bias);
 #pragma unroll 1
@@ -209,7 +212,7 @@ class WindowStep {
     for (int w = 0; w < kStepWindows; ++w) {
 #pragma unroll
       for (int pair = 0; pair < 2; ++pair) {
-        attend_pair(q[w] + 2 * pair, k[w] + 2 * pair, v[w][pair], v[w][2 + pair], keys >> (kTokens * w) & kAllTokens,
+        attend_pair(q[w] + 2 * pair, k[w] + 2 * pair, v[w][pair], v[w][2 + pair], keys, kTokens * w,
                     attended[w] + 2 * pair);
       }
     }
@@ -219,7 +222,7 @@ class WindowStep {
   // Two heads, 8 channels: the first is columns 0 to 3, lanes with t < 2, of a tile. Other operands' columns, of the
   // other head, are set to 0 in the queries, and to 1 in the values, where they add up the softmax's denominator.
   EMSR_HOST_DEVICE void attend_pair(const uint32_t* q, const uint32_t* k, uint32_t v_low, uint32_t v_high, uint32_t keys,
-                                    uint32_t* attended) const {
+                                    int first_key, uint32_t* attended) const {
     Tile mixed[2];
 #pragma unroll
     for (uint32_t head = 0; head < 2; ++head) {
@@ -228,7 +231,7 @@ class WindowStep {
       Tile scores[2] = {};
       warp_.mma8(scores[0], queries, k[0]);
       warp_.mma8(scores[1], queries, k[1]);
-      softmax(scores, keys);
+      softmax(scores, keys, first_key);
       Operand shares;
       pack(scores, shares);
       clear(mixed[head]);
@@ -247,12 +250,11 @@ class WindowStep {
   }
 
   // exp(score / sqrt(head channels) - its maximum), not yet divided by the sum; keys that do not exist take no part.
-  EMSR_HOST_DEVICE void softmax(Tile (&scores)[2], uint32_t keys) const {
-    if (keys != kAllTokens) {
+  EMSR_HOST_DEVICE void softmax(Tile (&scores)[2], uint32_t keys, int first_key) const {
+    if (masked_) {
 #pragma unroll
       for (int i = 0; i < 8; ++i) {
-        float& score = scores[i / 4][i % 4];
-        if (!(keys >> (i / 4 * 8 + quarter() * 2 + i % 2) & 1)) score = -Warp::kInfinity;
+        if (!(keys >> (first_key + i / 4 * 8 + i % 2) & 1)) scores[i / 4][i % 4] = -Warp::kInfinity;
       }
     }
     constexpr float kScale = 0.5f * 1.44269504f;  // 1 / sqrt(4), and exp2 in place of exp
@@ -303,6 +305,7 @@ class WindowStep {
   const Warp& warp_;
   const BlockWeights<kChannels>& weights_;
   uint32_t lane_;
+  bool masked_;  // a token does not exist
   Tile x_[kStepWindows][kTiles];              // the residual stream
   Operand tokens_[kStepWindows][kBlocks];     // normalised
 };
