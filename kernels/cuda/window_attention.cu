@@ -5,6 +5,7 @@
 #include <cuda_fp16.h>
 
 #include <algorithm>
+#include <type_traits>
 
 #include "common.cuh"
 #include "window_attention_fma.cuh"
@@ -75,26 +76,29 @@ struct DeviceWarp {
 
   // sums += a (16 x 16, row by row) * b (16 x 8, column by column)
   __device__ void mma16(float (&sums)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) const {
+    // read here and written there: a sum that starts as a constant 0 needs no register
+    const float c0 = sums[0], c1 = sums[1], c2 = sums[2], c3 = sums[3];
     if constexpr (std::is_same_v<T, __half>) {
-      asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
-          : "+f"(sums[0]), "+f"(sums[1]), "+f"(sums[2]), "+f"(sums[3])
-          : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+      asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%10,%11,%12,%13};"
+          : "=f"(sums[0]), "=f"(sums[1]), "=f"(sums[2]), "=f"(sums[3])
+          : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1), "f"(c0), "f"(c1), "f"(c2), "f"(c3));
     } else {
-      asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
-          : "+f"(sums[0]), "+f"(sums[1]), "+f"(sums[2]), "+f"(sums[3])
-          : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+      asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%10,%11,%12,%13};"
+          : "=f"(sums[0]), "=f"(sums[1]), "=f"(sums[2]), "=f"(sums[3])
+          : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1), "f"(c0), "f"(c1), "f"(c2), "f"(c3));
     }
   }
   // sums += a (16 x 8) * b (8 x 8)
   __device__ void mma8(float (&sums)[4], const uint32_t (&a)[2], uint32_t b) const {
+    const float c0 = sums[0], c1 = sums[1], c2 = sums[2], c3 = sums[3];
     if constexpr (std::is_same_v<T, __half>) {
-      asm("mma.sync.aligned.m16n8k8.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5}, {%6}, {%0,%1,%2,%3};"
-          : "+f"(sums[0]), "+f"(sums[1]), "+f"(sums[2]), "+f"(sums[3])
-          : "r"(a[0]), "r"(a[1]), "r"(b));
+      asm("mma.sync.aligned.m16n8k8.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5}, {%6}, {%7,%8,%9,%10};"
+          : "=f"(sums[0]), "=f"(sums[1]), "=f"(sums[2]), "=f"(sums[3])
+          : "r"(a[0]), "r"(a[1]), "r"(b), "f"(c0), "f"(c1), "f"(c2), "f"(c3));
     } else {
-      asm("mma.sync.aligned.m16n8k8.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5}, {%6}, {%0,%1,%2,%3};"
-          : "+f"(sums[0]), "+f"(sums[1]), "+f"(sums[2]), "+f"(sums[3])
-          : "r"(a[0]), "r"(a[1]), "r"(b));
+      asm("mma.sync.aligned.m16n8k8.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5}, {%6}, {%7,%8,%9,%10};"
+          : "=f"(sums[0]), "=f"(sums[1]), "=f"(sums[2]), "=f"(sums[3])
+          : "r"(a[0]), "r"(a[1]), "r"(b), "f"(c0), "f"(c1), "f"(c2), "f"(c3));
     }
   }
 
@@ -139,22 +143,22 @@ using Kernel = void (*)(ImageView, ImageView, WindowAttentionWeights, int);
 
 struct Choice {
   Kernel kernel;
-  int warps, shared_bytes;
+  int shared_bytes;
 };
 
 template <int kChannels>
 Choice choose(DType dtype, int hidden) {
-  const int bytes = BlockWeights<kChannels>::bytes(hidden);
+  const int bytes = static_cast<int>(BlockWeights<kChannels>::bytes(static_cast<uint32_t>(hidden)));
   switch (dtype) {
-    case DType::kFloat32: return {&window_attention_fma_kernel<kChannels>, kFmaWarps, 0};
-    case DType::kFloat16: return {&window_attention_mma_kernel<__half, kChannels>, kMmaWarps, bytes};
-    case DType::kBFloat16: return {&window_attention_mma_kernel<__nv_bfloat16, kChannels>, kMmaWarps, bytes};
+    case DType::kFloat32: return {&window_attention_fma_kernel<kChannels>, 0};
+    case DType::kFloat16: return {&window_attention_mma_kernel<__half, kChannels>, bytes};
+    case DType::kBFloat16: return {&window_attention_mma_kernel<__nv_bfloat16, kChannels>, bytes};
     default: throw std::runtime_error(kName + ": float32, float16 or bfloat16 only");
   }
 }
 
-void launch(const Choice& choice, const ImageView& x, const ImageView& out, const WindowAttentionWeights& weights, int device,
-            cudaStream_t stream) {
+void launch(const Choice& choice, const ImageView& x, const ImageView& out, const WindowAttentionWeights& weights,
+            int device, cudaStream_t stream) {
   int multiprocessors = 0;
   check_cuda(cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, device), kName);
   const int steps = static_cast<int>(step_count(x));
@@ -162,7 +166,10 @@ void launch(const Choice& choice, const ImageView& x, const ImageView& out, cons
   const int blocks = std::min(steps, multiprocessors);
   check_cuda(cudaFuncSetAttribute(choice.kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, choice.shared_bytes),
              kName + ": shared memory of " + std::to_string(choice.shared_bytes) + " bytes");
-  choice.kernel<<<blocks, choice.warps * 32, choice.shared_bytes, stream>>>(x, out, weights, steps);
+  // the launch bounds of the code that this GPU runs
+  cudaFuncAttributes attributes;
+  check_cuda(cudaFuncGetAttributes(&attributes, choice.kernel), kName);
+  choice.kernel<<<blocks, attributes.maxThreadsPerBlock, choice.shared_bytes, stream>>>(x, out, weights, steps);
   check_cuda(cudaGetLastError(), kName);
 }
 

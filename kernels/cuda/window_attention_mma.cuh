@@ -159,22 +159,22 @@ class WindowStep {
     }
   }
 
-  // The same transposed: the 16 outputs are rows, tokens 0 to 7 and 8 to 15 columns. A token's operand serves as it is.
+  // The same transposed: the 16 outputs are rows, as packed, tokens 0 to 7 and 8 to 15 columns. A token's operand serves as it is.
   EMSR_HOST_DEVICE void transposed_product(const uint32_t* matrix, uint32_t outputs, Tile (&sums)[kStepWindows][2]) const {
 #pragma unroll
     for (uint32_t s = 0; s < kBlocks; ++s) {
-      const Words<4> b = block(matrix, outputs * kBlocks + s);
-      const Operand a = {b.word[0], b.word[2], b.word[1], b.word[3]};
+      const Words<4> a = block(matrix, outputs * kBlocks + s);
 #pragma unroll
       for (int w = 0; w < kStepWindows; ++w) {
-        warp_.mma16(sums[w][0], a, tokens_[w][s][0], tokens_[w][s][2]);
-        warp_.mma16(sums[w][1], a, tokens_[w][s][1], tokens_[w][s][3]);
+        warp_.mma16(sums[w][0], a.word, tokens_[w][s][0], tokens_[w][s][2]);
+        warp_.mma16(sums[w][1], a.word, tokens_[w][s][1], tokens_[w][s][3]);
       }
     }
   }
 
   // Adds 16 inputs' share of all features to the residual stream.
-  EMSR_HOST_DEVICE void add_product(const uint32_t* matrix, uint32_t blocks_in, uint32_t inputs, const Operand (&a)[kStepWindows]) {
+  EMSR_HOST_DEVICE void add_product(const uint32_t* matrix, uint32_t blocks_in, uint32_t inputs,
+                                    const Operand (&a)[kStepWindows]) {
 #pragma unroll
     for (uint32_t outputs = 0; outputs < kBlocks; ++outputs) {
       const Words<4> b = block(matrix, outputs * blocks_in + inputs);

@@ -8,8 +8,13 @@
 namespace emsr {
 
 constexpr int kStepWindows = 2;      // windows of a warp at a time
-constexpr int kMmaWarps = 12;        // of a block, one block on an SM: 168 registers a thread
-constexpr int kFmaWarps = 8;         // 255 registers a thread
+// Warps of a block, one block on an SM: as many as the registers of a thread allow without a spill.
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 1000
+constexpr int kMmaWarps = 8;  // 255 registers
+#else
+constexpr int kMmaWarps = 12;  // 168 registers
+#endif
+constexpr int kFmaWarps = 8;
 constexpr int64_t kMaxWindows = 2147483647;
 
 EMSR_HOST_DEVICE int64_t step_count(const ImageView& x) { return (window_count(x) + kStepWindows - 1) / kStepWindows; }

@@ -64,16 +64,20 @@ struct BlockWeights {
 };
 
 // Writes a matrix (outputs, inputs) in blocks, as the lanes read them: lane 4 g + t, words (tile, half) of row g and
-// columns 2 t, 2 t + 1. Either the inputs or the outputs are features of a pixel, in their order.
+// columns 2 t, 2 t + 1; blocks from `transposed` on: words (half, tile), as the first operand of an mma has them.
+// Either the inputs or the outputs are features of a pixel, in their order.
 template <class Order, bool kFeaturesIn>
 EMSR_HOST_DEVICE void pack_matrix(const void* weight, uint32_t outputs, uint32_t inputs, uint32_t* packed, uint32_t thread,
-                                  uint32_t threads) {
+                                  uint32_t threads, uint32_t transposed = ~0u) {
   const auto* pairs = static_cast<const uint32_t*>(weight);
   const uint32_t blocks_in = inputs / kBlockSide;
 #pragma unroll 4
   for (uint32_t word = thread; word < outputs * inputs / 2; word += threads) {
     const uint32_t block = word / kBlockWords, lane = word % kBlockWords / 4;
-    const uint32_t tile = 2 * (block / blocks_in) + word % 4 / 2, tile_in = 2 * (block % blocks_in) + word % 2;
+    const uint32_t high = word % 4 / 2, low = word % 2;
+    const bool swapped = block >= transposed;
+    const uint32_t tile = 2 * (block / blocks_in) + (swapped ? low : high);
+    const uint32_t tile_in = 2 * (block % blocks_in) + (swapped ? high : low);
     const uint32_t row = kFeaturesIn ? 8 * tile + lane / 4 : Order::channel(tile, lane / 4);
     const uint32_t col = kFeaturesIn ? Order::channel(tile_in, lane % 4 * 2) : 8 * tile_in + lane % 4 * 2;
     packed[word] = pairs[(row * inputs + col) / 2];
@@ -91,7 +95,8 @@ template <typename T, int kChannels>
 EMSR_HOST_DEVICE void stage_weights(const WindowAttentionWeights& from, const BlockWeights<kChannels>& to, uint32_t thread,
                                     uint32_t threads) {
   using Order = FeatureOrder<kChannels>;
-  pack_matrix<Order, true>(from.qkv_weight, 3 * kChannels, kChannels, to.qkv, thread, threads);
+  pack_matrix<Order, true>(from.qkv_weight, 3 * kChannels, kChannels, to.qkv, thread, threads,
+                           2 * Order::kBlocks * Order::kBlocks);  // the values
   pack_matrix<Order, false>(from.proj_weight, kChannels, kChannels, to.proj, thread, threads);
   pack_matrix<Order, true>(from.fc1_weight, to.hidden, kChannels, to.fc1, thread, threads);
   pack_matrix<Order, false>(from.fc2_weight, kChannels, to.hidden, to.fc2, thread, threads);
