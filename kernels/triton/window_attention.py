@@ -14,13 +14,12 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-WARPS = 4
 LOG2_E = tl.constexpr(1.4426950408889634)
 
 
-def windows_of_program(channels: int, dtype: torch.dtype) -> int:
-    """Return how many windows a program takes: 64 tokens, fewer where their features would not fit the registers."""
-    return 1 if dtype == torch.float32 and channels > 32 else 4
+def program_size(dtype: torch.dtype) -> dict[str, int]:
+    """Return how many windows a program takes, and its warps: what fits the registers of sm_80 and sm_90."""
+    return {"WINDOWS": 1, "num_warps": 4} if dtype == torch.float32 else {"WINDOWS": 2, "num_warps": 2}
 
 
 @triton.jit
@@ -123,10 +122,10 @@ def window_attention(x: Tensor, out: Tensor, parameters: Sequence[Tensor], heads
     windows = b * triton.cdiv(h, 4) * triton.cdiv(w, 4)
     if windows == 0:
         return
-    count = windows_of_program(c, x.dtype)
+    size = program_size(x.dtype)
     # triton launches on torch's current device and stream
     with torch.cuda.device_of(x):
-        window_attention_kernel[(triton.cdiv(windows, count),)](
+        window_attention_kernel[(triton.cdiv(windows, size["WINDOWS"]),)](
             x, x.stride(0), *x.stride()[2:], out, out.stride(0), *out.stride()[2:], *parameters, h, w, windows,
-            C=c, HIDDEN=parameters[7].shape[0], HEAD=c // heads, WINDOWS=count, num_warps=WARPS,
+            C=c, HIDDEN=parameters[7].shape[0], HEAD=c // heads, **size,
         )  # fmt: skip
