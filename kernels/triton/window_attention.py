@@ -115,8 +115,8 @@ def window_attention_kernel(
 def window_attention(x: Tensor, out: Tensor, parameters: Sequence[Tensor], heads: int) -> None:
     """Write the transformer block of ``x`` (B, C, H, W) into ``out``, channels side by side in both.
 
-    float32, float16 or bfloat16; the 11 ``parameters`` in the operator's order, contiguous, of the same dtype; C and the
-    hidden units powers of two, at least 16; heads of 1, 2, 4, 8 or 16 channels. One launch, no scratch.
+    float32, float16 or bfloat16; the 11 ``parameters`` in the operator's order, contiguous, of the same dtype; C and
+    the hidden units powers of two, at least 16; heads of 1, 2, 4, 8 or 16 channels. One launch, no scratch.
     """
     b, c, h, w = x.shape
     windows = b * triton.cdiv(h, 4) * triton.cdiv(w, 4)
