@@ -114,6 +114,13 @@ PYBIND11_MODULE(_C, m, py::mod_gil_not_used()) {
     py::gil_scoped_release no_gil;
     emsr::atrous_details_backward_cuda(vgrad, vout, levels, device, stream);
   });
+  m.def("window_attention_cuda", [](const py::tuple& x, const py::tuple& out, const py::tuple& weights, int64_t heads,
+                                    int64_t hidden, int device, uintptr_t stream) {
+    const emsr::ImageView vx = to_view(x), vout = to_view(out);
+    const emsr::WindowAttentionWeights w = to_weights(weights, heads, hidden);
+    py::gil_scoped_release no_gil;
+    emsr::window_attention_cuda(vx, vout, w, device, stream);
+  });
 #else
   m.attr("built_with_cuda") = false;
 #endif
