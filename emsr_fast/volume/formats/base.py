@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import PurePath
 from types import TracebackType
 from typing import Any, Protocol
 
@@ -20,7 +21,7 @@ KEPT_DTYPES = ("uint8", "int8", "uint16", "int16", "float32")
 class VolumeInfo:
     """What was understood of a volume; the whole of what ``emsr-fast inspect`` prints."""
 
-    path: Path
+    path: PurePath
     format: str  # "TIFF", "OME-Zarr 0.5"
     shape: tuple[int, int, int]  # Z, Y, X
     dtype: np.dtype
@@ -29,11 +30,14 @@ class VolumeInfo:
     voxel_size_nm: VoxelSize = UNKNOWN
     voxel_size_from: str = "not stated in the file"
     notes: tuple[str, ...] = ()
+    key: str | None = None  # which of the file's images it is; None where a file has one
+    # what only the same format can hold, such as an extended header: passed on to a target of that format
+    carried: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
 
 def info_as_json(info: VolumeInfo) -> dict[str, Any]:
     """Return ``info`` as JSON values."""
-    values = {name: getattr(info, name) for name in info.__dataclass_fields__}
+    values = {name: getattr(info, name) for name in info.__dataclass_fields__ if name != "carried"}
     return values | {"path": str(info.path), "dtype": info.dtype.name}
 
 
@@ -42,6 +46,7 @@ def described_info(info: VolumeInfo) -> str:
     lines = [
         f"path    {info.path}",
         f"format  {info.format}",
+        *([f"key     {info.key or '/'}"] if info.key is not None else []),
         f"shape   {' x '.join(map(str, info.shape))} (Z, Y, X)",
         f"dtype   {info.dtype.name}",
         f"axes    {info.axes}",
@@ -99,6 +104,7 @@ class TargetSpec:
     block: int = 768  # side in HR pixels of the largest block written; blocks start on its multiples
     first_slice: int = 0  # index in the input of the target's slice 0
     provenance: dict[str, Any] = field(default_factory=dict)  # software, model, settings; JSON values
+    carried: Mapping[str, Any] = field(default_factory=dict, repr=False)  # the source's, see ``VolumeInfo``
 
 
 class TargetVolume(Protocol):
@@ -134,7 +140,7 @@ class TargetVolume(Protocol):
         self.abort()
 
 
-def check_pixels(shape: tuple[int, ...], dtype: np.dtype, path: Path) -> tuple[str, ...]:
+def check_pixels(shape: tuple[int, ...], dtype: np.dtype, path: PurePath) -> tuple[str, ...]:
     """Return notes on how pixels of ``dtype`` are handled.
 
     Raises:
