@@ -11,7 +11,6 @@ import numpy as np
 
 from emsr_fast.errors import UsageError
 from emsr_fast.volume.formats.base import SourceVolume
-from emsr_fast.volume.voxels import described
 
 # a model is asked to invent what its training never showed beyond this
 LARGEST_MISMATCH = 0.15
@@ -88,7 +87,7 @@ def fit_to_model(
         say(f"note    the input's pixel size is unknown; {trained}")
     elif worst > LARGEST_MISMATCH:
         figures = (
-            f"input pixels are {described((None, *stated))}, {trained}: a mismatch of {100 * worst:.0f} %, "
+            f"input pixels are {' x '.join('unknown' if side is None else f'{side:g}' for side in stated)} nm, {trained}: a mismatch of {100 * worst:.0f} %, "
             f"allowed is {100 * LARGEST_MISMATCH:.0f} %"
         )
         if choice is None:

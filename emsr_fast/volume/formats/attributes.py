@@ -34,6 +34,29 @@ def sizes_of(attributes: Mapping[str, Any], layout: Layout) -> tuple[VoxelSize, 
     return UNKNOWN, "not stated in the file"
 
 
+def scaled_sizes_of(attributes: Mapping[str, Any], group: Mapping[str, Any], layout: Layout) -> tuple[VoxelSize, str]:
+    """Return the voxel size in nm of an N5 dataset: its own or its group's, times how much it was made coarser."""
+    transform = attributes.get("transform")
+    if isinstance(transform, Mapping) and isinstance(transform.get("axes"), Sequence):
+        # OpenOrganelle's, with axes of its own order
+        axes, scales, units = ([*_list(transform.get(name))] for name in ("axes", "scale", "units"))
+        if len(axes) == len(scales) == len(units):
+            named = {
+                str(axis).upper(): _one(scale, unit) for axis, scale, unit in zip(axes, scales, units, strict=True)
+            }
+            found = (named.get("Z"), named.get("Y"), named.get("X"))
+            if found != UNKNOWN:
+                return found, "attribute transform"
+    found, origin = sizes_of(attributes, layout)
+    if found == UNKNOWN:
+        found, origin = sizes_of(group, layout)
+    factors = _list(attributes.get("downsamplingFactors"))
+    if found != UNKNOWN and len(factors) == len(layout.names):
+        z, y, x = layout.in_order([float(factor) for factor in factors], 1.0)
+        found = (_times(found[0], z), _times(found[1], y), _times(found[2], x))
+    return found, origin
+
+
 def axes_of(names: Sequence[Any] | None, dimensions: int) -> str | None:
     """Return named axes as one letter each, None unless all have one and y and x are among them."""
     letters = [str(name).upper() for name in names or ()]
@@ -57,7 +80,7 @@ def _size(values: list[Any], units: list[Any], factor: float, layout: Layout) ->
     try:
         numbers = [float(value) * factor for value in values]
     except (TypeError, ValueError):
-        return UNKNOWN
+        return UNKNOWN  # whatever it says, it is no size
     units = [str(unit) for unit in units] * (len(numbers) if len(units) == 1 else 1)
     if len(units) != len(numbers):
         return UNKNOWN
@@ -66,3 +89,14 @@ def _size(values: list[Any], units: list[Any], factor: float, layout: Layout) ->
         return layout.in_order(sizes, None)
     # for the three of space, whatever other axes there are
     return (sizes[0], sizes[1], sizes[2]) if len(sizes) == 3 else UNKNOWN
+
+
+def _one(scale: Any, unit: Any) -> float | None:
+    try:
+        return nanometres(float(scale), str(unit))
+    except (TypeError, ValueError):
+        return None
+
+
+def _times(size: float | None, factor: float) -> float | None:
+    return None if size is None else size * factor

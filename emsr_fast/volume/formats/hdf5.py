@@ -18,6 +18,7 @@ from emsr_fast.volume.formats.axes import Layout, chosen, layout_of
 from emsr_fast.volume.formats.base import SourceVolume, VolumeInfo, check_pixels
 
 _MOST_OBJECTS = 10_000
+_MATLABS_OWN = ("#refs#", "#subsystem#")
 
 
 def open_source(path: Path, key: str | None, axes: str | None) -> SourceVolume:
@@ -64,14 +65,18 @@ def opened(path: Path) -> Iterator[h5py.File]:
         raise
 
 
-def images(file: h5py.File, skip: tuple[str, ...] = ()) -> dict[str, str]:
+def images(file: h5py.File, *, matlab: bool = False) -> dict[str, str]:
     """Return the names of all datasets in the file itself that can be a grey image or stack, and what each is.
 
     Args:
-        skip: names at the root that are left out.
+        matlab: whether to leave out MATLAB's own data and to give sides in its order.
     """
-    return {name: f"{' x '.join(map(str, data.shape))} {data.dtype.name}" for name, data in _walk(file, skip) if
-            _is_image(data)}  # fmt: skip
+    found = {}
+    for name, data in _walk(file, _MATLABS_OWN if matlab else ()):
+        if _is_image(data):
+            shape = data.shape[::-1] if matlab else data.shape
+            found[name] = f"{' x '.join(map(str, shape))} {data.dtype.name}"
+    return found
 
 
 def key_of(file: h5py.File, key: str | None, path: Path) -> str | None:
@@ -94,7 +99,7 @@ def _is_image(data: h5py.Dataset) -> bool:
     # other than numbers: text, references, compounds; a null dataspace has no shape
     if data.shape is None or data.dtype.kind not in "uifbc" or data.external or data.is_virtual:
         return False
-    return sum(side > 1 for side in data.shape) >= 2 or data.ndim in (2, 3)
+    return sum(side > 1 for side in data.shape) >= 2
 
 
 def _walk(file: h5py.File, skip: tuple[str, ...]) -> Iterator[tuple[str, h5py.Dataset]]:

@@ -15,8 +15,6 @@ from emsr_fast.volume.formats.axes import Layout, chosen, layout_of
 from emsr_fast.volume.formats.base import SourceVolume, VolumeInfo, check_pixels
 from emsr_fast.volume.formats.hdf5 import dataset_source, images, key_of, opened
 
-# MATLAB's own data, not the user's
-_INTERNAL = ("#refs#", "#subsystem#")
 _USUAL = "YXZ"  # rows, columns, slices
 _DTYPES = {name: name for name in ("int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64")} | {
     "single": "float32", "double": "float64", "logical": "bool",
@@ -34,7 +32,7 @@ def open_source(path: Path, key: str | None, axes: str | None) -> SourceVolume:
 
 def _open_v73(path: Path, key: str | None, axes: str | None) -> SourceVolume:
     with opened(path) as file:
-        name = chosen(images(file, _INTERNAL), key_of(file, key, path), path)
+        name = chosen(images(file, matlab=True), key_of(file, key, path), path)
         data = file[name]
         kind = data.attrs.get("MATLAB_class", b"")
         _check_class(kind.decode("utf-8", "replace") if isinstance(kind, bytes) else str(kind), name, path)

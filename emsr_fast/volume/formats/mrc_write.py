@@ -132,8 +132,10 @@ def _extended_header(spec: TargetSpec) -> bytes:
     dtype = get_ext_header_dtype(carried["exttyp"], carried["order"])
     if dtype is None or len(whole) < dtype.itemsize * carried["sections"]:
         return whole
-    records = np.frombuffer(whole, dtype, carried["sections"])[spec.first_slice : spec.first_slice + spec.shape[0]]
-    records = records.copy()
+    records = np.frombuffer(whole, dtype, carried["sections"])
+    if (records["Metadata size"] != dtype.itemsize).any():
+        return whole  # not what its name says: better kept than guessed at
+    records = records[spec.first_slice : spec.first_slice + spec.shape[0]].copy()
     _, y, x = spec.voxel_size_nm
     for name, size in (("Pixel size X", x), ("Pixel size Y", y)):
         records[name] = records[name] / spec.scale if size is None else size * 1e-9  # in metres
