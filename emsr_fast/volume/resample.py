@@ -86,8 +86,9 @@ def fit_to_model(
     if not known:
         say(f"note    the input's pixel size is unknown; {trained}")
     elif worst > LARGEST_MISMATCH:
+        sides = " x ".join("unknown" if side is None else f"{side:g}" for side in stated)
         figures = (
-            f"input pixels are {' x '.join('unknown' if side is None else f'{side:g}' for side in stated)} nm, {trained}: a mismatch of {100 * worst:.0f} %, "
+            f"input pixels are {sides} nm, {trained}: a mismatch of {100 * worst:.0f} %, "
             f"allowed is {100 * LARGEST_MISMATCH:.0f} %"
         )
         if choice is None:

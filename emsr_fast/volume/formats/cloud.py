@@ -181,7 +181,7 @@ def _n5_arrays(store: Store, place: str = "") -> dict[str, str]:
     if not isinstance(store.path, Path):
         return found
     for visited, (folder, inner, _) in enumerate(os.walk(store.path / place)):
-        inside = os.path.relpath(folder, store.path)
+        inside = Path(folder).relative_to(store.path).as_posix().removeprefix(".")
         attributes = store.json(f"{inside}/attributes.json") or {}
         if "dimensions" in attributes:
             found[inside] = _described(attributes)

@@ -52,6 +52,9 @@ class Store:
         endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
         if spec["driver"] == "s3" and endpoint:
             spec |= {"endpoint": endpoint, "aws_region": os.environ.get("AWS_REGION", "us-east-1")}
+        if spec["driver"] == "s3" and "AWS_ACCESS_KEY_ID" in os.environ:
+            # otherwise files and services are asked too, each of which complains on stderr where it is not there
+            spec["aws_credentials"] = {"type": "environment"}
         return spec
 
     def json(self, name: str) -> Mapping[str, Any] | None:
