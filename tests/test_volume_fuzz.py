@@ -103,7 +103,7 @@ FOLDERS = {
 
 def damaged(content, rng):
     """Return ``content`` with some bytes changed, mostly near its ends, where headers are; or cut."""
-    content = bytearray(content)
+    content = bytearray(content) + bytes(max(0, 8 - len(content)))
     if rng.random() < 0.1:
         return content[: rng.integers(1, len(content))]
     for _ in range(rng.integers(1, 4)):
