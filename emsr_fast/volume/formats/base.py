@@ -16,6 +16,9 @@ from emsr_fast.volume.voxels import UNKNOWN, VoxelSize, described
 # what is kept as it is; other floats become float32, everything else is refused
 KEPT_DTYPES = ("uint8", "int8", "uint16", "int16", "float32")
 
+# a petabyte has sides of a few hundred thousand; beyond this a header is damaged
+_LONGEST_SIDE = 2**31 - 1
+
 
 @dataclass(frozen=True)
 class VolumeInfo:
@@ -148,6 +151,8 @@ def check_pixels(shape: tuple[int, ...], dtype: np.dtype, path: PurePath) -> tup
     """
     if min(shape) < 1:
         raise VolumeError(f"{path} has no pixels: its shape is {tuple(shape)}; check how it was written")
+    if max(shape) > _LONGEST_SIDE:
+        raise VolumeError(f"{path} claims the shape {tuple(shape)}, which no volume has; check how it was written")
     if dtype.name in KEPT_DTYPES:
         return ()
     if dtype.name in ("float16", "float64"):

@@ -1,26 +1,22 @@
-"""MATLAB files in: v5 to v7 through scipy, v7.3, which is HDF5 with its axes reversed, through h5py."""
+"""MATLAB files in: v5 to v7, and v7.3, which is HDF5 with its axes reversed."""
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from emsr_fast.errors import BackendError, VolumeError
+from emsr_fast.errors import VolumeError
 from emsr_fast.volume.formats import MATLAB_MAGIC, begins_with
 from emsr_fast.volume.formats.array import ArraySource
-from emsr_fast.volume.formats.axes import Layout, chosen, layout_of
+from emsr_fast.volume.formats.axes import chosen, layout_of
 from emsr_fast.volume.formats.base import SourceVolume, VolumeInfo, check_pixels
 from emsr_fast.volume.formats.hdf5 import dataset_source, images, key_of, opened
+from emsr_fast.volume.formats.matlab_v5 import Variable, numbers, variables
 
 _USUAL = "YXZ"  # rows, columns, slices
-_DTYPES = {name: name for name in ("int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64")} | {
-    "single": "float32", "double": "float64", "logical": "bool",
-}  # fmt: skip
-# what deflate can at most make of a byte; more is a damaged header
-_MOST_EXPANDED = 1032
+_NO_NUMBERS = ("char", "cell", "struct", "object", "sparse", "function_handle", "empty")
 
 
 def open_source(path: Path, key: str | None, axes: str | None) -> SourceVolume:
@@ -44,60 +40,44 @@ def _open_v73(path: Path, key: str | None, axes: str | None) -> SourceVolume:
 
 
 def _open_v5(path: Path, key: str | None, axes: str | None) -> SourceVolume:
-    try:
-        from scipy.io import whosmat
-    except ImportError as error:
-        raise BackendError(
-            f"{path} is a MATLAB v5 file, which needs scipy: pip install 'emsr-fast[matlab]', or save it with -v7.3"
-        ) from error
-    try:
-        variables = {name: (shape, kind) for name, shape, kind in whosmat(path)}
-    except MemoryError:
-        raise
-    except Exception as error:  # scipy raises many kinds on damaged headers
-        raise VolumeError(f"{path} cannot be read as MATLAB: {_reason(error)}; save it again") from error
-    name = chosen({name: f"{' x '.join(map(str, shape))} {kind}" for name, (shape, kind) in variables.items()
-                   if kind in _DTYPES and sum(side > 1 for side in shape) >= 2}, key, path)  # fmt: skip
-    shape, kind = variables[name]
-    _check_class(kind, name, path)
-    dtype = np.dtype(_DTYPES[kind])
-    layout, words = layout_of(shape, path, asked=axes, usual=_USUAL)
-    # doubles may be stored as bytes, and bytes compressed
-    if math.prod(shape) > _MOST_EXPANDED * path.stat().st_size:
-        raise VolumeError(
-            f"{path} is corrupt: {name} claims {shape} pixels, which its bytes cannot hold; save it again"
-        )
+    found = {variable.name: variable for variable in variables(path)}
+    listed = {
+        name: f"{' x '.join(map(str, variable.shape))} {variable.kind}"
+        for name, variable in found.items()
+        if sum(side > 1 for side in variable.shape) >= 2 and variable.kind not in _NO_NUMBERS
+    }
+    if key in found:
+        _check_class(found[key].kind, key, path)
+    variable = found[chosen(listed, key, path)]
+    _check_class(variable.kind, variable.name, path)
+    dtype = np.dtype(variable.kind)
+    layout, words = layout_of(variable.shape, path, asked=axes, usual=_USUAL)
+    notes = check_pixels(layout.stack, dtype, path)
+    if variable.stream:
+        notes = (*notes, "compressed: read whole when it is first needed")
     info = VolumeInfo(
         path=path,
-        format="MATLAB v5",
-        key=name,
+        format="MATLAB v5" if variable.stream is None else "MATLAB v7",
+        key=variable.name,
         shape=layout.stack,
         dtype=dtype,
         axes=words,
-        chunks=layout.stack,
-        notes=(*check_pixels(layout.stack, dtype, path), "this format is read whole: it cannot be read in parts"),
+        chunks=(1, *layout.stack[1:]) if variable.stream is None else layout.stack,
+        notes=notes,
     )
-    return ArraySource(_Variable(path, name, layout, dtype), layout, info, chunked=False)
+    return ArraySource(_Numbers(path, variable), layout, info, chunked=False)
 
 
-class _Variable:
-    """A variable of a v5 file, decoded when it is first needed."""
+class _Numbers:
+    """The numbers of a variable, which come with the first part that is asked for."""
 
-    def __init__(self, path: Path, name: str, layout: Layout, dtype: np.dtype) -> None:
-        self._path, self._name, self._layout, self._dtype = path, name, layout, dtype
+    def __init__(self, path: Path, variable: Variable) -> None:
+        self._path, self._variable = path, variable
         self._pixels: np.ndarray | None = None
 
     def __getitem__(self, where: Any) -> np.ndarray:
         if self._pixels is None:
-            from scipy.io import loadmat
-
-            pixels = loadmat(self._path, variable_names=[self._name])[self._name]
-            if pixels.shape != self._layout.shape or pixels.dtype.newbyteorder("=") != self._dtype:
-                raise VolumeError(
-                    f"{self._path}: {self._name} is {pixels.shape} {pixels.dtype}, but its header says "
-                    f"{self._layout.shape} {self._dtype}; save its real part as {self._dtype}"
-                )
-            self._pixels = pixels
+            self._pixels = numbers(self._path, self._variable)
         part: np.ndarray = self._pixels[where]
         return part
 
@@ -107,9 +87,7 @@ def _check_class(kind: str, name: str, path: Path) -> None:
         raise VolumeError(
             f"{path}: variable {name!r} is logical, a mask and not a grey image; choose another with --key"
         )
-    if kind in ("char", "cell", "struct", "sparse", "function_handle"):
+    if kind == "complex":
+        raise VolumeError(f"{path}: variable {name!r} holds complex numbers; save its magnitude as single")
+    if kind in _NO_NUMBERS:
         raise VolumeError(f"{path}: variable {name!r} is of class {kind}, not numbers; choose another with --key")
-
-
-def _reason(error: Exception) -> str:
-    return f"{error}" or type(error).__name__
