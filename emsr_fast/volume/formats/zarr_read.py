@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import zarr
-from zarr.abc.store import ByteRequest
+from zarr.abc.store import ByteRequest, RangeByteRequest
 from zarr.core.buffer import Buffer, BufferPrototype
 from zarr.storage import LocalStore
 
@@ -166,4 +166,11 @@ class _ContainedStore(LocalStore):
                 f"{self.root / key} is a link that leads out of the volume, to {place}; "
                 "copy the volume without links (cp -rL)"
             )
+        # memory for a range is taken before it is read, whatever a damaged shard's index claims
+        if (
+            isinstance(byte_range, RangeByteRequest)
+            and os.path.exists(place)
+            and byte_range.end > os.stat(place).st_size
+        ):
+            raise VolumeError(f"{place} is cut or damaged: it lacks bytes that its index names; write it again")
         return await super().get(key, prototype, byte_range)
