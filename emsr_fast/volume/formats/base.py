@@ -34,8 +34,8 @@ class VolumeInfo:
     voxel_size_from: str = "not stated in the file"
     notes: tuple[str, ...] = ()
     key: str | None = None  # which of the file's images it is; None where a file has one
-    # what only the same format can hold, such as an extended header: passed on to a target of that format
-    carried: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    # where a target of the same format finds what only that format holds, such as an extended header
+    carried: Mapping[str, str] = field(default_factory=dict)
 
 
 def info_as_json(info: VolumeInfo) -> dict[str, Any]:
@@ -107,7 +107,7 @@ class TargetSpec:
     block: int = 768  # side in HR pixels of the largest block written; blocks start on its multiples
     first_slice: int = 0  # index in the input of the target's slice 0
     provenance: dict[str, Any] = field(default_factory=dict)  # software, model, settings; JSON values
-    carried: Mapping[str, Any] = field(default_factory=dict, repr=False)  # the source's, see ``VolumeInfo``
+    carried: Mapping[str, str] = field(default_factory=dict)  # the source's, see ``VolumeInfo``
 
 
 class TargetVolume(Protocol):

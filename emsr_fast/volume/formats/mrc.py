@@ -25,7 +25,7 @@ def open_source(path: Path, key: str | None, axes: str | None) -> SourceVolume:
     """Return the MRC volume at ``path``, opened for reading."""
     if key is not None:
         raise VolumeError(f"{path} is an MRC file, which holds one volume: leave key {key!r} out")
-    raw, order = _header(path)
+    raw, order = read_header(path)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of bytes behind the last voxel, which some writers leave
@@ -41,8 +41,8 @@ def open_source(path: Path, key: str | None, axes: str | None) -> SourceVolume:
         raise
 
 
-def _header(path: Path) -> tuple[bytes, str]:
-    """Return the main header and its byte order; refuse one that claims more than its file holds."""
+def read_header(path: Path) -> tuple[bytes, str]:
+    """Return the main header and its byte order, "<" or ">"; refuse one that claims more than its file holds."""
     size = path.stat().st_size
     with path.open("rb") as file:
         raw = file.read(HEADER_DTYPE.itemsize)
@@ -78,10 +78,7 @@ def _source(path: Path, file: Any, raw: bytes, order: str, axes: str | None) -> 
     if file.extended_header.nbytes:
         named = kind.decode("ascii", "replace") or "of no stated kind"
         notes.append(f"extended header {named}, {file.extended_header.nbytes} bytes; kept in MRC output")
-        carried["mrc"] = {
-            "exttyp": bytes(header.exttyp), "extended": bytes(file.extended_header), "order": order,
-            "counts": raw[128:132], "sections": data.shape[-3] if data.ndim > 2 else 1,
-        }  # fmt: skip
+        carried["mrc_header_of"] = str(path.absolute())
     info = VolumeInfo(
         path=path,
         format="MRC image stack" if file.is_image_stack() else "MRC",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import threading
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import numpy as np
 from mrcfile.dtypes import HEADER_DTYPE, get_ext_header_dtype
 
 from emsr_fast.volume.formats.base import TargetSpec, TargetVolume
+from emsr_fast.volume.formats.mrc import read_header
 from emsr_fast.volume.formats.raw_write import RawTarget, write_all
 from emsr_fast.volume.formats.tiff_write import flattened
 
@@ -30,7 +32,8 @@ class MrcTarget(RawTarget):
 
     def __init__(self, path: Path, spec: TargetSpec, *, overwrite: bool) -> None:
         self._statistics = _Statistics(math.prod(spec.shape))
-        self._extended = _extended_header(spec)
+        self._kept = _kept_of(spec)
+        self._extended = _extended_header(spec, self._kept) if self._kept else b""
         super().__init__(path, spec, _stored(spec.dtype), overwrite=overwrite)
 
     def write(self, z: int, rows: slice, cols: slice, block: np.ndarray) -> None:
@@ -42,7 +45,7 @@ class MrcTarget(RawTarget):
         return HEADER_DTYPE.itemsize + len(self._extended) + math.prod(self.spec.shape) * self._stored.itemsize
 
     def _lay_out(self, path: Path) -> int:
-        self._header: Any = _header(self.spec, self._extended)
+        self._header: Any = _header(self.spec, self._kept, self._extended)
         with path.open("wb") as file:
             file.write(self._header.tobytes() + self._extended)
             file.truncate(self._file_bytes())
@@ -81,7 +84,30 @@ def _stored(dtype: np.dtype) -> np.dtype:
     return np.dtype("<u2") if dtype == np.uint8 else dtype.newbyteorder("<")
 
 
-def _header(spec: TargetSpec, extended: bytes) -> Any:
+@dataclass(frozen=True)
+class _Kept:
+    """The extended header of the input, and what tells how to read it."""
+
+    kind: bytes
+    order: str
+    counts: bytes
+    sections: int
+    content: bytes
+
+
+def _kept_of(spec: TargetSpec) -> _Kept | None:
+    place = spec.carried.get("mrc_header_of")
+    if place is None:
+        return None
+    raw, order = read_header(Path(place))
+    header = np.frombuffer(raw, HEADER_DTYPE.newbyteorder(order))[0]
+    with open(place, "rb") as file:
+        file.seek(HEADER_DTYPE.itemsize)
+        content = file.read(int(header["nsymbt"]))
+    return _Kept(bytes(header["exttyp"]), order, raw[_COUNTS_AT : _COUNTS_AT + 4], int(header["nz"]), content)
+
+
+def _header(spec: TargetSpec, kept: _Kept | None, extended: bytes) -> Any:
     header = np.zeros((), HEADER_DTYPE.newbyteorder("<"))
     depth, height, width = spec.shape
     header["nx"], header["ny"], header["nz"] = header["mx"], header["my"], header["mz"] = width, height, depth
@@ -96,11 +122,10 @@ def _header(spec: TargetSpec, extended: bytes) -> Any:
     header["machst"] = (0x44, 0x44, 0, 0)
     # the standard's words for statistics that nobody computed
     header["dmin"], header["dmax"], header["dmean"], header["rms"] = 0, -1, -2, -1
-    carried = spec.carried.get("mrc")
-    if extended and carried:
-        header["nsymbt"], header["exttyp"] = len(extended), carried["exttyp"]
-        if carried["exttyp"] in _COUNTED:
-            counts = np.frombuffer(carried["counts"], f"{carried['order']}i2").astype("<i2").tobytes()
+    if kept:
+        header["nsymbt"], header["exttyp"] = len(extended), kept.kind
+        if kept.kind in _COUNTED:
+            counts = np.frombuffer(kept.counts, f"{kept.order}i2").astype("<i2").tobytes()
             free = bytearray(header["extra2"].tobytes())
             free[_COUNTS_AT - 112 : _COUNTS_AT - 112 + len(counts)] = counts
             header["extra2"] = np.void(bytes(free))
@@ -123,16 +148,12 @@ def _labels(spec: TargetSpec) -> list[bytes]:
     return [line.encode("ascii", "replace")[:_LABEL_BYTES] for line in lines[:_LABELS]]
 
 
-def _extended_header(spec: TargetSpec) -> bytes:
+def _extended_header(spec: TargetSpec, kept: _Kept) -> bytes:
     """Return the input's extended header; where its records are known, those of the slices written."""
-    carried = spec.carried.get("mrc")
-    if carried is None:
-        return b""
-    whole: bytes = carried["extended"]
-    dtype = get_ext_header_dtype(carried["exttyp"], carried["order"])
-    if dtype is None or len(whole) < dtype.itemsize * carried["sections"]:
+    whole, dtype = kept.content, get_ext_header_dtype(kept.kind, kept.order)
+    if dtype is None or len(whole) < dtype.itemsize * kept.sections:
         return whole
-    records = np.frombuffer(whole, dtype, carried["sections"])
+    records = np.frombuffer(whole, dtype, kept.sections)
     if (records["Metadata size"] != dtype.itemsize).any():
         return whole  # not what its name says: better kept than guessed at
     records = records[spec.first_slice : spec.first_slice + spec.shape[0]].copy()

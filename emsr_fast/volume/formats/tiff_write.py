@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,7 @@ class TiffTarget(RawTarget):
 
     def _lay_out(self, path: Path) -> int:
         """Write headers, page entries and metadata around a hole for the pixels; return the first pixel's offset."""
-        spec = self.spec
+        spec, title = self.spec, printable(self._staging.final.name)
         with tifffile.TiffWriter(path, bigtiff=self._file_bytes() > _CLASSIC_LIMIT, ome=True) as file:
             written = file.write(
                 shape=spec.shape,
@@ -45,7 +46,9 @@ class TiffTarget(RawTarget):
                 software=str(spec.provenance.get("software", "emsr_fast")),
                 metadata={
                     "axes": "ZYX",
-                    "Name": printable(self._staging.final.name),
+                    "Name": title,
+                    # by default it holds the time: the same run shall give the same bytes
+                    "UUID": str(uuid.uuid5(uuid.NAMESPACE_OID, f"{title} {sorted(spec.provenance.items())}")),
                     **_physical_sizes(spec.voxel_size_nm),
                     "MapAnnotation": {"Namespace": "emsr_fast", **flattened(spec.provenance)},
                 },
