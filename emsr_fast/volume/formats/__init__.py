@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from emsr_fast.errors import UsageError, VolumeError
 from emsr_fast.volume.formats.places import RemotePath, checked_key, is_remote, within
 
-__all__ = ["FORMATS", "Format", "create_target", "open_source", "output_format", "within"]
+__all__ = ["FORMATS", "Format", "create_target", "is_volume_folder", "open_source", "output_format", "within"]
 
 if TYPE_CHECKING:
     from emsr_fast.volume.formats.base import SourceVolume, TargetSpec, TargetVolume
@@ -50,6 +50,11 @@ def _first_bytes(path: Path, count: int, offset: int = 0) -> bytes:
     with path.open("rb") as file:
         file.seek(offset)
         return file.read(count)
+
+
+def is_volume_folder(path: Path) -> bool:
+    """Return whether the folder ``path`` is one volume: Zarr, N5 or precomputed, not a folder of images."""
+    return _is_zarr(path) or _is_n5(path) or _is_precomputed(path)
 
 
 def begins_with(path: Path, magics: tuple[bytes, ...]) -> bool:
