@@ -166,7 +166,7 @@ def test_errors_in_json_mode_are_json_too(out):
     assert json.loads(result.stdout)["exit_code"] == result.returncode == 2
 
 
-@pytest.mark.parametrize("name", ["a.tif", "a.ome.zarr"])
+@pytest.mark.parametrize("name", ["a.tif", "a.ome.zarr", "a.h5", "a.mrc"])
 def test_a_file_size_limit_is_one_line_and_leaves_no_file(tmp_path, out, name):
     noise = stack(tmp_path / "noise.tif", np.random.default_rng(0).integers(0, 255, (1, 64, 64)).astype(np.uint8))
     result = run(
@@ -179,8 +179,9 @@ def test_a_file_size_limit_is_one_line_and_leaves_no_file(tmp_path, out, name):
     assert not list(out.iterdir())
 
 
-def test_a_full_disk_is_one_line_and_leaves_no_file(small, out):
-    arguments = f'infer "{small}" -o "{out}/a.ome.zarr"'
+@pytest.mark.parametrize("name", ["a.ome.zarr", "a.h5"])
+def test_a_full_disk_is_one_line_and_leaves_no_file(small, out, name):
+    arguments = f'infer "{small}" -o "{out}/{name}"'
     script = (
         f'mount -t tmpfs -o size=12k none "{out}" && "$0" -m emsr_fast {arguments}; code=$?; ls -A "{out}"; exit $code'
     )
