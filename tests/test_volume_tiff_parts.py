@@ -6,7 +6,8 @@ import tifffile
 
 from emsr_fast.cli import main
 from emsr_fast.errors import UsageError, VolumeError
-from emsr_fast.volume.formats import open_source, tiff_pages
+from emsr_fast.volume.formats import create_target, open_source, tiff_pages
+from emsr_fast.volume.formats.base import TargetSpec
 
 PIXELS = np.random.default_rng(0).integers(0, 120, (4, 70, 90)).astype(np.uint16)
 
@@ -43,6 +44,18 @@ def test_a_large_page_is_not_decoded_whole(tmp_path, monkeypatch):
         assert source.info.chunks == (1, 16, 16)
         source.read(2, slice(20, 30), slice(20, 30))
         assert len(source._reader._kept) == 1
+
+
+def test_a_slice_larger_than_a_gigabyte_is_read_in_place(tmp_path):
+    # a sparse file: only the block written takes space
+    block = np.full((8, 9), 7, np.uint8)
+    with create_target(tmp_path / "a.tif", TargetSpec((2, 40_000, 40_000), block.dtype, scale=3)) as target:
+        target.write(1, slice(39_992, 40_000), slice(39_991, 40_000), block)
+        target.commit()
+    with open_source(tmp_path / "a.tif") as source:
+        found = source.read(1, slice(39_990, 40_000), slice(39_990, 40_000))
+    np.testing.assert_array_equal(found[2:, 1:], block)
+    assert not found[:2].any()
 
 
 def test_a_damaged_tile_of_a_large_page_is_named(tmp_path, monkeypatch):

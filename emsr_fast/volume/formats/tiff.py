@@ -62,7 +62,9 @@ class TiffSource(SourceVolume):
         shape = (len(self._pages) * self._slices_in_page, height, width)
         notes.extend(check_pixels(shape, pixels, path))
         self._check_extent(path)
-        check_chunk(tuple(int(side) for side in first.chunks), pixels, path)
+        # pixels as they are in one piece, as we write them, are read by their place, however many
+        if not (first.is_final and len(first.dataoffsets) == 1):
+            check_chunk(tuple(int(side) for side in first.chunks), pixels, path)
         self._reader = PageReader(first, (height, width), pixels)
         self._inverted = int(first.photometric) == _WHITE_IS_ZERO
         if self._inverted:

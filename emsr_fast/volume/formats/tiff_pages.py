@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import threading
 from collections import OrderedDict
+from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import tifffile
@@ -39,7 +41,7 @@ class PageReader:
     def read(self, z: int, page: Page, rows: slice, cols: slice) -> np.ndarray:
         """Return (rows, cols) of ``page``, which is slice ``z``; both slices have ends within it."""
         if self._whole:
-            return self._keep((z, -1), lambda: self._page(page))[rows, cols]
+            return self._keep((z, -1), partial(self._page, page))[rows, cols]
         if self._keyframe.is_final and page.is_contiguous and _follow_each_other(page):
             return self.read_raw(page, page.dataoffsets[0], rows, cols)
         high, wide = self._keyframe.chunks[:2]
@@ -48,7 +50,7 @@ class PageReader:
         for down in range(rows.start // high, -(-rows.stop // high)):
             for right in range(cols.start // wide, -(-cols.stop // wide)):
                 number = down * across + right
-                segment = self._keep((z, number), lambda number=number: self._segment(page, number))
+                segment = self._keep((z, number), partial(self._segment, page, number))
                 top, left = down * high, right * wide
                 y, x = max(rows.start - top, 0), max(cols.start - left, 0)
                 part = segment[y : rows.stop - top, x : cols.stop - left]
@@ -82,12 +84,12 @@ class PageReader:
         pixels: np.ndarray = decoded[0, :, :, 0]
         return pixels.astype(self._dtype, copy=False)
 
-    def _keep(self, key: tuple[int, int], decode) -> np.ndarray:  # type: ignore[no-untyped-def]
+    def _keep(self, key: tuple[int, int], decode: Callable[[], np.ndarray]) -> np.ndarray:
         with self._lock:
             if key in self._kept:
                 self._kept.move_to_end(key)
                 return self._kept[key]
-            pixels: np.ndarray = decode()
+            pixels = decode()
             self._kept[key] = pixels
             # a whole page serves the tiles of one slice, parts serve tiles side by side
             most = pixels.nbytes if self._whole else _KEPT_BYTES
