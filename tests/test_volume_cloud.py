@@ -11,7 +11,7 @@ import pytest
 import zarr
 
 from emsr_fast.errors import BackendError, VolumeError
-from emsr_fast.volume.formats import open_source
+from emsr_fast.volume.formats import kvstore, open_source
 
 tensorstore = pytest.importorskip("tensorstore")
 
@@ -203,7 +203,8 @@ def test_every_format_is_read_from_a_server(tmp_path, server, monkeypatch, kind,
             assert source.info.voxel_size_nm == (30, 4, 4)
 
 
-def test_an_address_without_a_volume_is_one_line(tmp_path, server):
+def test_an_address_without_a_volume_is_one_line(tmp_path, server, monkeypatch):
+    monkeypatch.setattr(kvstore, "_RETRIES", {"max_retries": 1, "initial_delay": "1ms", "max_delay": "10ms"})
     with pytest.raises(VolumeError, match="holds no Zarr, N5 or"):
         open_source(f"{server}/nothing")
     with pytest.raises(VolumeError, match="cannot be read") as raised:

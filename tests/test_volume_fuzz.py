@@ -17,7 +17,7 @@ import tifffile
 import zarr
 
 CHILD = Path(__file__).with_name("fuzz_child.py")
-MUTANTS = int(os.environ.get("EMSR_FUZZ_MUTANTS", "30"))  # of each kind of file
+MUTANTS = int(os.environ.get("EMSR_FUZZ_MUTANTS", "20"))  # of each kind of file
 PIXELS = np.random.default_rng(0).integers(0, 255, (5, 20, 24)).astype(np.uint8)
 NUMBERS = [0, 1, 2, 3, 7, 255, 256, 1023, 2**15, 2**16 - 1, 2**24, 2**31 - 1, 2**31, 2**32 - 1]
 JSON_VALUES = [0, -1, 1, 3, 2**31, 2**63, 10**30, 1e308, "", "x", "nan", None, True, [], {}, [0], ["../../a"], "../a"]
