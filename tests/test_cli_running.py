@@ -19,7 +19,7 @@ def test_a_terminal_gets_a_bar_with_rate(examples, tmp_path):
     source, output = examples / "flyem_fibsem_10nm_48x192x192.tif", tmp_path / "a.tif"
     controller, terminal = pty.openpty()
     process = subprocess.Popen(
-        [*COMMAND, "infer", str(source), "-o", str(output), "--slices", ":1"],
+        [*COMMAND, "infer", str(source), "-o", str(output), "--slices", ":1", "--input-voxel", "ignore"],
         stdout=subprocess.DEVNULL,
         stderr=terminal,
     )
@@ -54,7 +54,9 @@ def test_elsewhere_progress_is_plain_lines_also_while_a_tile_takes_long():
 def test_a_signal_leaves_nothing_behind(examples, tmp_path, number, code, name):
     source = examples / "flyem_fibsem_10nm_48x192x192.tif"
     process = subprocess.Popen(
-        [*COMMAND, "infer", str(source), "-o", str(tmp_path / name), "--tile", "32"], stderr=subprocess.PIPE, text=True
+        [*COMMAND, "infer", str(source), "-o", str(tmp_path / name), "--tile", "32", "--input-voxel", "ignore"],
+        stderr=subprocess.PIPE,
+        text=True,
     )
     deadline = time.monotonic() + 60
     while not list(tmp_path.glob(".*.partial-*")) and time.monotonic() < deadline:

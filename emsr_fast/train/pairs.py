@@ -16,7 +16,7 @@ from emsr_fast.train.config import Degradation, Source
 from emsr_fast.train.degrade import reduce
 from emsr_fast.train.denoise import denoise_slice, kept_under, write_stack
 from emsr_fast.train.volumes import TrainingVolume
-from emsr_fast.volume.formats import within
+from emsr_fast.volume.formats import is_volume_folder, within
 from emsr_fast.volume.formats.images import IMAGE_SUFFIXES, natural_key
 from emsr_fast.volume.intensity import Normalisation
 from emsr_fast.volume.job import parse_slices
@@ -152,7 +152,7 @@ def files_of(path: Path) -> list[Path]:
     """Return the images of a folder, each one a volume by itself, or the one volume at ``path``."""
     if not within(path)[0].exists():
         raise VolumeError(f"{path} does not exist; check the path")
-    if not path.is_dir() or (path / "zarr.json").exists():
+    if not path.is_dir() or is_volume_folder(path):
         return [path]
     files = [p for p in path.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES and not p.name.startswith(".")]
     if not files:

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 from emsr_fast import __version__
 from emsr_fast.errors import UsageError
-from emsr_fast.volume.formats import create_target, open_source
+from emsr_fast.volume.formats import create_target, open_source, within
 from emsr_fast.volume.formats.base import SourceVolume, TargetSpec, output_dtype
 from emsr_fast.volume.formats.destination import check_destination, printable
 from emsr_fast.volume.intensity import measure, parse_range
 from emsr_fast.volume.predict import DEFAULT_HALO, DEFAULT_TILE, super_resolve
+from emsr_fast.volume.resample import ResampledSource, fit_to_model, parse_input_voxel
 from emsr_fast.volume.tiles import ALIGNMENT, check_tiling, tiles_of
 from emsr_fast.volume.voxels import described, divided
 
@@ -28,6 +29,9 @@ def infer(
     input_path: str | Path,
     output_path: str | Path,
     *,
+    key: str | None = None,
+    axes: str | None = None,
+    input_voxel: str | None = None,
     model: str | Path | None = None,
     window_fit: str | None = None,
     device: str = "auto",
@@ -43,7 +47,10 @@ def infer(
 
     Args:
         input_path: anything ``open_source`` reads.
-        output_path: .ome.zarr, .zarr, .ome.tif or .tif; appears only when complete.
+        output_path: .ome.zarr, .zarr, .ome.tif, .tif, .h5 or .mrc; appears only when complete.
+        key: which image of a file with several, see ``open_source``.
+        axes: what the stored axes are, see ``open_source``.
+        input_voxel: what to do about pixels of another size than the model's, see ``fit_to_model``.
         model: name of a shipped model or path of a model file; the default model if None.
         window_fit: "pad" or "resize" instead of the model's own, see ``EmsrConfig``.
         device: "auto", "cpu", "cuda" or "cuda:N".
@@ -66,8 +73,9 @@ def infer(
     start, stop = parse_slices(slices)
     if window_fit not in (None, "pad", "resize"):
         raise UsageError(f"window-fit is {window_fit!r}; give pad or resize, or leave it out for the model's own")
-    final = check_destination(output_path, overwrite=overwrite, source=input_path)
-    with open_source(input_path) as source:
+    voxel_choice = parse_input_voxel(input_voxel)
+    final = check_destination(output_path, overwrite=overwrite, source=within(Path(input_path))[0])
+    with open_source(input_path, key, axes) as source:
         chosen = choose_slices(start, stop, source.shape[0])
         given = parse_range(grey_range, source.dtype) if grey_range else None
         _say_input(source, say)
@@ -77,6 +85,7 @@ def infer(
         from emsr_fast.model.zoo import DEFAULT_MODEL
 
         network = load_model(DEFAULT_MODEL if model is None else model, device=device, window_fit=window_fit)
+        source = fit_to_model(source, network.card.lr_pixel_nm, network.card.name, voxel_choice, say)
         engine = TorchEngine(network)
         if network.config.window_fit == "resize":
             _check_resize(source.shape, tile, halo)
@@ -84,12 +93,12 @@ def infer(
         grey = given or measure(source, chosen, by_percentile=by_percentile)
         say(f"grey    {grey.describe()}")
         spec = _target_spec(source, network, chosen, tile, provenance=_provenance(source, network, engine.name))
+        if isinstance(source, ResampledSource):
+            spec.provenance["resampled"] = source.as_metadata()
         spec.provenance.update(
             tile=tile, halo=halo, slices=[chosen.start, chosen.stop], normalisation=grey.as_metadata()
         )
         say(f"model   {network.card.name}, x{spec.scale}, window_fit {network.config.window_fit}")
-        if network.card.lr_pixel_nm:
-            say(f"note    trained on input pixels of {', '.join(f'{size:g}' for size in network.card.lr_pixel_nm)} nm")
         say(f"engine  {engine.name}")
         say(f"tiles   {tile} px, halo {halo} px")
         say(
@@ -179,6 +188,7 @@ def _target_spec(
         block=scale * tile,
         first_slice=chosen.start,
         provenance=provenance,
+        carried=source.info.carried,
     )
 
 
