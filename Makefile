@@ -7,13 +7,14 @@ export OMP_WAIT_POLICY ?= PASSIVE
 SOURCES := $(shell find emsr_fast csrc kernels -type f -not -name '*.pyc' -not -name '*.so') \
            setup.py pyproject.toml CMakeLists.txt constraints.txt
 
-.PHONY: help demo test packaging lint format bench weights clean FORCE
+.PHONY: help demo test packaging lint format sanitize bench weights clean FORCE
 
 help:
 	@echo "make demo       install, super-resolve a real EM stack, leave an OME-Zarr and a side-by-side picture in demo/"
 	@echo "make test       install, run the test suite"
 	@echo "make packaging  build and install the package in every supported way (a few minutes)"
 	@echo "make lint       ruff and mypy"
+	@echo "make sanitize   the CPU kernels' tests with memory and undefined-behaviour checks"
 	@echo "make bench      time the operators on this machine"
 	@echo "make weights    train the shipped models (EMSR_DATA=folder of training images)"
 	@echo "make clean      remove what these made"
@@ -58,6 +59,21 @@ weights: $(VENV)/.installed-dev
 	test -d "$(EMSR_DATA)" || (echo "set EMSR_DATA to the folder with the training images"; exit 2)
 	for name in emsr-x3-small emsr-x3; do \
 	  $(BIN)/emsr-fast train examples/weights/$$name.yaml && $(BIN)/python bench/ship_weights.py run/$$name || exit; done
+
+# the CPU kernels' own tests, on every instruction set, with accesses outside memory and undefined operations fatal
+SANITIZED := build/sanitize
+sanitize: $(VENV)/.installed-dev
+	rm -rf $(SANITIZED) && mkdir -p $(SANITIZED) && cp -r emsr_fast $(SANITIZED)/
+	$(BIN)/cmake -S . -B $(SANITIZED)/cmake -G Ninja -DCMAKE_MAKE_PROGRAM=$(CURDIR)/$(BIN)/ninja -DCMAKE_BUILD_TYPE=RelWithDebInfo \
+	  -DEMSR_CUDA=OFF -DEMSR_SANITIZE=ON -DEMSR_OUTPUT_DIR=$(CURDIR)/$(SANITIZED)/emsr_fast \
+	  -DPython_EXECUTABLE=$(CURDIR)/$(BIN)/python -Dpybind11_DIR=$$($(BIN)/python -m pybind11 --cmakedir)
+	$(BIN)/cmake --build $(SANITIZED)/cmake
+	for isa in baseline avx2 avx512; do \
+	  EMSR_FAST_CPU_ISA=$$isa PYTHONPATH=$(SANITIZED) LD_PRELOAD=$$($(CXX) -print-file-name=libasan.so) \
+	  ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 $(BIN)/pytest -p no:cacheprovider -q \
+	    tests/test_atrous.py tests/test_conv3x3.py tests/test_edge_gate.py tests/test_upsample_to_image.py tests/test_window_attention.py \
+	    -k 'matches_reference or strides or batch or not_a_number' || exit; \
+	done
 
 bench: $(VENV)/.installed-dev
 	$(BIN)/pytest bench --benchmark-enable --benchmark-only
