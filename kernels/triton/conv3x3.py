@@ -172,23 +172,20 @@ def conv3x3_one_kernel(
     _write(out_ptr + line * W, other_ptr + line * W, cols, cols < W, sums, SECOND)
 
 
-def strip_of(width: int, capability: tuple[int, int], asks: bool = False) -> tuple[int, int]:
+def strip_of(width: int, capability: tuple[int, int]) -> tuple[int, int]:
     """Return columns and warps of a strip: three rows of sums in registers, nine taps in shared memory.
 
-    The taps of 64 to 64 channels are 72 KB, of 227 (9.0, 10.0), 163 (8.0) and 99 KB (others). A strip that asks k2
-    needs more registers where products take their operands from them.
+    The taps of 64 to 64 channels are 72 KB of the 227 KB (9.0, 10.0) or 99 KB (163 on 8.0) that a block has. Before
+    9.0, products also take their operands from registers: 64 columns spill, on 8.0, too.
     """
-    columns = 128 if capability in ((9, 0), (10, 0)) else 64 if capability == (8, 0) and not asks else 32
-    if width <= columns // 2 and columns > 32:
-        columns //= 2
-    return columns, 4 if columns == 32 or capability[0] >= 9 and columns == 64 else 8
+    if capability not in ((9, 0), (10, 0)):
+        return 32, 8
+    return (128, 8) if width > 64 else (64, 4)
 
 
-def strip_settings(
-    width: int, inputs: int, outputs: int, capability: tuple[int, int], asks: bool = False
-) -> dict[str, Any]:
+def strip_settings(width: int, inputs: int, outputs: int, capability: tuple[int, int]) -> dict[str, Any]:
     """Return the strip kernel's compile-time choices."""
-    columns, warps = strip_of(width, capability, asks)
+    columns, warps = strip_of(width, capability)
     block_n = next(n for n in (64, 32, 16) if outputs % n == 0)
     sizes = {"C_IN": inputs, "C_OUT": outputs, "BLOCK_W": columns, "BLOCK_N": block_n}
     return {**sizes, "num_warps": warps, "num_stages": 2}
@@ -222,7 +219,7 @@ def launch_strip(
     """Run the strip kernel; ``asked`` are k2 (C, C) and its bias where ``activation`` is "ask"."""
     b, inputs, h, w = x.shape
     capability, multiprocessors = facts(x)
-    settings = strip_settings(w, inputs, out.shape[1], capability, activation == "ask")
+    settings = strip_settings(w, inputs, out.shape[1], capability)
     strips = triton.cdiv(w, settings["BLOCK_W"])
     blocks = out.shape[1] // settings["BLOCK_N"]
     rows = rows_of_a_program(h, b * strips * blocks, multiprocessors)
