@@ -1,4 +1,4 @@
-"""Triton convolutions without a GPU: interpreted against float64, compiled ahead of time, launches that cover images."""
+"""Triton convolutions without a GPU: interpreted against float64, compiled ahead of time, launch geometry."""
 
 import importlib.util
 import json

@@ -31,6 +31,7 @@ def infer(
     model: str | Path | None = None,
     window_fit: str | None = None,
     device: str = "auto",
+    precision: str = "fp32",
     tile: int = DEFAULT_TILE,
     halo: int = DEFAULT_HALO,
     slices: str = ":",
@@ -47,6 +48,7 @@ def infer(
         model: name of a shipped model or path of a model file; the default model if None.
         window_fit: "pad" or "resize" instead of the model's own, see ``EmsrConfig``.
         device: "auto", "cpu", "cuda" or "cuda:N".
+        precision: "fp32", or on a CUDA device "fp16" or "bf16"; see ``TorchEngine``.
         tile: side of what a tile owns, in LR pixels; a multiple of 4.
         halo: LR pixels read around it; a multiple of 4.
         slices: "a:b", the slices from a to before b; either may be left out.
@@ -77,7 +79,7 @@ def infer(
         from emsr_fast.model.zoo import DEFAULT_MODEL
 
         network = load_model(DEFAULT_MODEL if model is None else model, device=device, window_fit=window_fit)
-        engine = TorchEngine(network)
+        engine = TorchEngine(network, precision)
         if network.config.window_fit == "resize":
             _check_resize(source.shape, tile, halo)
         by_percentile = network.card.normalisation == "percentile"
