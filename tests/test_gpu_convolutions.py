@@ -1,7 +1,6 @@
 """The convolutions on a GPU: against float64 in both halves, NaN, gradients, registration, compile, capture."""
 
 import copy
-import importlib
 
 import numpy as np
 import pytest
@@ -152,7 +151,6 @@ def test_capture_and_compile(gpu, make):
 @cuda
 @pytest.mark.parametrize("module", ["conv3x3", "edge_gate", "upsample_to_image"])
 def test_gradients_on_the_gpu(gpu, module):
-    test = importlib.import_module(f"emsr_fast.reference.{module}")
     c = 2
     leaves = [(1, c, 4, 5), *{
         "conv3x3": [(c, c, 3, 3)],
@@ -163,7 +161,6 @@ def test_gradients_on_the_gpu(gpu, module):
     scale = (2,) if module == "upsample_to_image" else ()
     operator = {"conv3x3": conv3x3, "edge_gate": edge_gate, "upsample_to_image": upsample_to_image}[module]
     assert torch.autograd.gradcheck(lambda *t: operator(*t, *scale), tensors)
-    assert hasattr(test, module)
 
 
 @cuda
