@@ -22,7 +22,10 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 PLACE = ROOT / "build" / "gpu-check"
 NO_GPU = 5
-NEEDED = ("torch", "triton", "numpy", "pydantic", "safetensors", "pytest", "pybind11", "cmake", "ninja", "setuptools")
+NEEDED = (
+    *("torch", "triton", "numpy", "pydantic", "safetensors", "tifffile", "PIL"),
+    *("pytest", "hypothesis", "setuptools", "pybind11", "cmake", "ninja"),
+)
 
 
 @dataclass(frozen=True)

@@ -79,15 +79,40 @@ for capability in ((8, 0), (9, 0)):
         for inputs in (1, 6, 14):
             settings = conv3x3.few_settings(inputs, 64) | {"ACTIVATION": "leaky_relu", "SECOND": "gate"}
             compiled(f"few {inputs}", conv3x3.conv3x3_few_kernel, settings, "fp16", capability)
-        settings = {"C_IN": 64, "ACTIVATION": "leaky_relu", "SECOND": "gate", "BLOCK_W": 64}
+        settings = {"C_IN": 64, "ACTIVATION": "leaky_relu", "SECOND": "gate", "BLOCK_W": conv3x3.ONE_COLUMNS}
         compiled("one", conv3x3.conv3x3_one_kernel, settings, "fp16", capability)
         settings = {**sizes, "BLOCK_W": columns, "num_warps": warps, "num_stages": 2}
         compiled("upsample strip", upsample_to_image.upsample_to_image_strip_kernel, settings, "fp16", capability)
         settings = {**sizes, "BLOCK": upsample_to_image.BORDER, "num_warps": 2}
         compiled("upsample border", upsample_to_image.upsample_to_image_border_kernel, settings, "fp16", capability)
 """
+# triton's own way from a launch to machine code, with an H100 that is not there and without the launch at the end
+LAUNCH = """
+import importlib, sys
+import torch
+from triton.backends.compiler import GPUTarget
+from triton.runtime import driver
+from triton.runtime.jit import JITFunction
+
+
+class Absent:
+    get_current_device = get_current_stream = lambda *_: 0
+    get_current_target = lambda _: GPUTarget("cuda", 90, 32)
+
+
+def compile_only(kernel, *arguments, grid, warmup, **settings):
+    print(kernel.fn.__name__)
+    return launch(kernel, *arguments, grid=grid, warmup=True, **settings)
+
+
+driver.set_active(Absent())
+launch, JITFunction.run = JITFunction.run, compile_only
+for operator, out, arguments in torch.load(sys.argv[1]):
+    launcher = getattr(importlib.import_module(f"emsr_fast.kernels.triton.{operator}"), operator)
+    launcher(arguments[0], out, *arguments[1:])
+"""
 # of a kernel's name above, the most of sm_80 and sm_90
-MOST_REGISTERS = {"strip 64": 248, "strip 32": 168, "strip 16": 168, "few": 128, "one": 192, "upsample": 232}
+MOST_REGISTERS = {"strip 64": 248, "strip 32": 168, "strip 16": 168, "few": 128, "one": 128, "upsample": 232}
 MOST_SHARED = {"sm_80": 163 * 1024, "sm_90": 227 * 1024}
 
 
@@ -160,7 +185,7 @@ CASES = {
     **{f"{c} {size}": (convolution, c, size) for c in ((1, 64), (64, 1)) for size in SIZES},
     "(14, 32)": (convolution, (14, 32), (5, 70)),
     "strided": (strided,),
-    **{f"edge gate {c} {size}": (gating, c, size) for c in (16, 32, 64) for size in ((1, 1), (9, 70))},
+    **{f"edge gate {c} {size}": (gating, c, size) for c in (16, 64) for size in ((1, 1), (9, 70))},
     **{f"upsample {s} {size}": (upsampling_by, s, 16, size) for s in (2, 3, 4) for size in ((1, 1), (2, 3), (7, 5))},
     **{f"upsample 64 {size}": (upsampling_by, 3, 64, size) for size in ((1, 7), (6, 1), (2, 2), (7, 131))},
     # the interpreter multiplies bfloat16 as if it were integers: only what does without products of matrices
@@ -196,6 +221,15 @@ def test_matches_the_definition(interpreted, name):
 
 def test_an_empty_batch_is_left_alone(interpreted):
     assert interpreted["empty"][1].shape == (0, 16, 4, 4)
+
+
+def test_launches_find_their_way_to_machine_code(tmp_path):
+    cases = [convolution((64, 64), (9, 130), e) for e in ("relu", "none+gate")]
+    cases += [convolution(c, (1, 7)) for c in ((1, 64), (64, 1), (6, 16))] + [strided(), gating(64, (9, 130))]
+    cases += [upsampling_by(3, 64, (9, 40))]
+    torch.save([(operator, out, launched) for operator, out, launched, _ in cases], tmp_path / "calls.pt")
+    launched = in_python(LAUNCH, tmp_path, str(tmp_path / "calls.pt"), interpret=False).split()
+    assert len(launched) == 2 + 4 + 2 + 2
 
 
 def usage_of(folder, widths, **options):
@@ -242,34 +276,6 @@ def test_the_next_rows_are_on_their_way_while_products_run(usage):
 def test_a_spill_is_seen(tmp_path):
     found = usage_of(tmp_path, [1000], maxnreg=64)
     assert max(spilled for _, spilled, _, _ in found.values()) > 0
-
-
-@pytest.mark.parametrize("processors", [1, 108, 132])
-@pytest.mark.parametrize("height", [1, 3, 4, 5, 41, 256, 341, 1024, 19000])
-def test_programs_walk_down_every_row_and_fill_the_gpu(height, processors):
-    from emsr_fast.kernels.triton.conv3x3 import LEAST_ROWS, PROGRAMS, rows_of_a_program
-
-    for strips in (1, 2, 8, 128):
-        rows = rows_of_a_program(height, strips, processors)
-        segments = -(-height // rows)
-        assert segments * rows >= height > (segments - 1) * rows
-        # all at once, or strips that cannot be cut any less
-        assert segments * strips <= max(PROGRAMS * processors, strips)
-        # short runs read two rows more than they own
-        assert rows >= min(LEAST_ROWS, height)
-
-
-@pytest.mark.parametrize("capability", [(8, 0), (8, 6), (8, 9), (9, 0), (10, 0), (12, 0)])
-@pytest.mark.parametrize("width", [1, 16, 40, 64, 65, 341, 1024])
-def test_a_strip_fits_its_gpu(width, capability):
-    from emsr_fast.kernels.triton.conv3x3 import strip_of
-
-    columns, warps = strip_of(width, capability)
-    # three shifts of a row at the least, nine taps, and k2
-    shared = 3 * columns * 128 + 9 * 8192 + 8192
-    assert shared <= {(8, 0): 163, (9, 0): 227, (10, 0): 227}.get(capability, 99) * 1024
-    # three sums of 64 channels, in registers: 32 bits each, of 255 a thread
-    assert 3 * columns * 64 / (32 * warps) <= 96
 
 
 def test_everybody_has_the_same_room_for_hr_pixels():

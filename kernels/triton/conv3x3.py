@@ -16,9 +16,11 @@ import triton.language as tl
 from torch import Tensor
 
 LEAST_ROWS = 4  # that a strip's program walks down: it reads two more
+ONE_COLUMNS = 32  # of a program with one channel coming out
 PROGRAMS = 2  # for each multiprocessor, that the strips are cut into
 
-_SIZES = ["H", "W", "rows", "x_sb", "x_sc", "x_sh", "x_sw"]
+# one compilation serves every size and stride, except that columns side by side (stride 1) get their own
+_SIZES = ["H", "W", "rows", "x_sb", "x_sc", "x_sh"]
 
 
 @triton.jit
@@ -34,11 +36,12 @@ def _row_of_taps(w_ptr, ky: tl.constexpr, n, C_IN: tl.constexpr):
 
 
 @triton.jit
-def pixels(row_ptr, cols, width, C: tl.constexpr):
-    """Return the channels of the pixels ``cols`` of a row, (columns, C); zeros outside 0 <= cols < width."""
+def pixels(row_ptr, cols, shift: tl.constexpr, width, C: tl.constexpr):
+    """Return the channels of the pixels ``cols + shift`` of a row, (columns, C); zeros outside 0 to ``width``."""
     c = tl.arange(0, C)
-    inside = (cols >= 0) & (cols < width)
-    return tl.load(row_ptr + cols[:, None] * C + c[None, :], mask=inside[:, None], other=0.0)
+    inside = (cols + shift >= 0) & (cols + shift < width)
+    # the shift in the scalar: all shifts share the offsets, which take registers
+    return tl.load((row_ptr + shift * C) + (cols[:, None] * C + c[None, :]), mask=inside[:, None], other=0.0)
 
 
 @triton.jit
@@ -100,9 +103,9 @@ def conv3x3_strip_kernel(
         # a row outside the image has no columns: cheaper than a second mask over all of them
         width = tl.where((row >= 0) & (row < H), W, 0)
         row_ptr = x_ptr + (image + row) * W * C_IN
-        left = pixels(row_ptr, cols - 1, width, C_IN)
-        centre = pixels(row_ptr, cols, width, C_IN)
-        right = pixels(row_ptr, cols + 1, width, C_IN)
+        left = pixels(row_ptr, cols, -1, width, C_IN)
+        centre = pixels(row_ptr, cols, 0, width, C_IN)
+        right = pixels(row_ptr, cols, 1, width, C_IN)
         # this row is the last tap of the output row above, the middle one of its own, the first of the next
         above = tl.dot(right, bottom[2], tl.dot(centre, bottom[1], tl.dot(left, bottom[0], above)))
         here = tl.dot(right, middle[2], tl.dot(centre, middle[1], tl.dot(left, middle[0], here)))
@@ -166,7 +169,7 @@ def conv3x3_one_kernel(
         row = line % H + ky - 1
         width = tl.where((row >= 0) & (row < H), W, 0)
         for kx in tl.static_range(3):
-            near = pixels(x_ptr + (line + ky - 1) * W * C_IN, cols + kx - 1, width, C_IN)
+            near = pixels(x_ptr + (line + ky - 1) * W * C_IN, cols, kx - 1, width, C_IN)
             products += near.to(tl.float32) * tl.load(w_ptr + (3 * ky + kx) * C_IN + c).to(tl.float32)[None, :]
     sums = _activate(tl.sum(products, axis=1), ACTIVATION)
     _write(out_ptr + line * W, other_ptr + line * W, cols, cols < W, sums, SECOND)
@@ -248,8 +251,8 @@ def conv3x3(x: Tensor, out: Tensor, other: Tensor | None, weight: Tensor, activa
                 x, *x.stride(), weight, beside, out, h, w, ACTIVATION=activation, SECOND=second, **few
             )
         elif outputs == 1:
-            conv3x3_one_kernel[(b * h * triton.cdiv(w, 64),)](
-                x, weight, beside, out, h, w, C_IN=inputs, ACTIVATION=activation, SECOND=second, BLOCK_W=64
+            conv3x3_one_kernel[(b * h * triton.cdiv(w, ONE_COLUMNS),)](
+                x, weight, beside, out, h, w, C_IN=inputs, ACTIVATION=activation, SECOND=second, BLOCK_W=ONE_COLUMNS
             )
         else:
             launch_strip(x, weight, out, other, activation, second)

@@ -73,7 +73,7 @@ def upsample_to_image_strip_kernel(
         row_ptr = x_ptr + (image * H + row) * W * C
         e = zeros
         for kx in tl.static_range(5):
-            near = pixels(row_ptr, cols + kx - 2, width, C)
+            near = pixels(row_ptr, cols, kx - 2, width, C)
             # this row is the last tap of the output row two above, the first of the one two below
             a = tl.dot(near, w4[kx], a)
             b = tl.dot(near, w3[kx], b)
