@@ -34,20 +34,21 @@ class TorchEngine:
     def __init__(self, model: Emsr, precision: str = "fp32") -> None:
         if precision not in PRECISIONS:
             raise UsageError(f"precision is {precision!r}; give one of {', '.join(PRECISIONS)}")
-        self.device = next(model.parameters()).device
-        if precision != "fp32" and self.device.type != "cuda":
-            raise BackendError(f"precision {precision} needs a CUDA device, the model is on {self.device}: use fp32")
+        device = next(model.parameters()).device
+        if precision != "fp32" and device.type != "cuda":
+            raise BackendError(f"precision {precision} needs a CUDA device, the model is on {device}: use fp32")
         self.model = model.eval()
         self.scale = model.config.scale
-        kernels = kernels_on(self.device)
-        self.name = f"torch ({self.device}, kernels: {kernels})"
+        self.precision, self.device = precision, str(device)
+        kernels = kernels_on(device)
+        self.name = f"torch ({device}, kernels: {kernels})"
         self._pipeline: CudaPipeline | None = None
-        if self.device.type == "cuda":
-            self.name = f"torch ({self.device}, {precision}, kernels: {kernels})"
+        if device.type == "cuda":
+            self.name = f"torch ({device}, {precision}, kernels: {kernels})"
             own = copy.deepcopy(model).to(PRECISIONS[precision])
             self.model = own.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
             if kernels != "reference":
-                self._pipeline = CudaPipeline(self.model, self.device)
+                self._pipeline = CudaPipeline(self.model, device)
 
     def run(self, batch: np.ndarray) -> np.ndarray:
         return next(iter(self.stream([batch])))
