@@ -10,8 +10,8 @@ import torch
 
 from emsr_fast import BackendError, Emsr, EmsrConfig, UsageError, _dispatch, _native, load_model
 from emsr_fast.engine import TorchEngine
-from emsr_fast.engine.cuda_graph import DEPTH, in_flight
-from emsr_fast.engine.torch_engine import PRECISIONS, ieee_float32
+from emsr_fast.engine.cuda_graph import DEPTH, ieee_float32, in_flight
+from emsr_fast.engine.torch_engine import PRECISIONS
 from emsr_fast.model import runner
 
 SMALL = EmsrConfig(features=16, blocks=1, heads=4)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import TypeVar
 
 import numpy as np
@@ -69,6 +70,8 @@ class CudaPipeline:
         self._model, self._device = model, device
         with torch.cuda.device(device):
             self._in, self._compute, self._out = (torch.cuda.Stream() for _ in range(3))
+            # one after the other on one stream, the graphs share the memory of their features
+            self._pool = torch.cuda.graph_pool_handle()
         self._dtype = next(model.parameters()).dtype
         self._shapes: OrderedDict[tuple[int, ...], _Shape] = OrderedDict()
 
@@ -83,7 +86,9 @@ class CudaPipeline:
                 self._shapes.popitem(last=False)
             y = torch.zeros(batch.shape, dtype=self._dtype, device=self._device)
             torch.cuda.synchronize(self._device)
-            self._shapes[batch.shape] = _Shape(Graph(self._model.compute, y))
+            # baked into the graph: not needed at a replay
+            with ieee_float32():
+                self._shapes[batch.shape] = _Shape(Graph(self._model.compute, y, self._pool))
             torch.cuda.synchronize(self._device)
         self._shapes.move_to_end(batch.shape)
         return self._shapes[batch.shape]
@@ -109,6 +114,17 @@ class CudaPipeline:
     def _collect(self, slot: _Slot) -> np.ndarray:
         slot.left.synchronize()
         return slot.host_out.numpy().copy()
+
+
+@contextmanager
+def ieee_float32() -> Iterator[None]:
+    """Switch TF32 off inside a ``with`` block: PyTorch convolves in it on CUDA devices unless told otherwise."""
+    before = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = before
 
 
 def _copy(target: Tensor, source: Tensor, done: torch.cuda.Event) -> None:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 
 import numpy as np
 import torch
 
 from emsr_fast._dispatch import kernels_on
-from emsr_fast.engine.cuda_graph import CudaPipeline
+from emsr_fast.engine.cuda_graph import CudaPipeline, ieee_float32
 from emsr_fast.errors import BackendError, UsageError
 from emsr_fast.model.network import Emsr
 
@@ -51,7 +50,8 @@ class TorchEngine:
                 self._pipeline = CudaPipeline(self.model, device)
 
     def run(self, batch: np.ndarray) -> np.ndarray:
-        return next(iter(self.stream([batch])))
+        (result,) = self.stream([batch])
+        return result
 
     def stream(self, batches: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
         """Yield the HR tiles of each of ``batches``, in order; on a CUDA device, copies run beside the computation."""
@@ -59,8 +59,7 @@ class TorchEngine:
             for batch in batches:
                 yield self._run_alone(batch)
             return
-        with ieee_float32():
-            yield from self._pipeline.stream(batches)
+        yield from self._pipeline.stream(batches)
 
     @torch.inference_mode()
     def _run_alone(self, batch: np.ndarray) -> np.ndarray:
@@ -68,14 +67,3 @@ class TorchEngine:
         with ieee_float32():
             weight = next(self.model.parameters())
             return self.model(tiles.to(weight.device, weight.dtype)).float().cpu().numpy()
-
-
-@contextmanager
-def ieee_float32() -> Iterator[None]:
-    """Switch TF32 off inside a ``with`` block: PyTorch convolves in it on CUDA devices unless told otherwise."""
-    before = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
-    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
-    try:
-        yield
-    finally:
-        torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = before

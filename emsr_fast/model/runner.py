@@ -27,9 +27,10 @@ class Graph:
     """A function of one tensor, captured for the shape, dtype and device of ``y``; not for two streams at a time.
 
     Everything that ``run`` reads besides its argument is read again at each replay, where it was at the capture.
+    Graphs may share a ``pool`` of memory if each is used up before the next one runs.
     """
 
-    def __init__(self, run: Callable[[Tensor], Tensor], y: Tensor) -> None:
+    def __init__(self, run: Callable[[Tensor], Tensor], y: Tensor, pool: Any = None) -> None:
         with torch.cuda.device(y.device):
             self.y = y.clone()
             self._graph = torch.cuda.CUDAGraph()
@@ -40,7 +41,7 @@ class Graph:
                     run(self.y)
             torch.cuda.current_stream().wait_stream(side)
             # other threads may use the device meanwhile
-            with torch.cuda.graph(self._graph, stream=side, capture_error_mode="thread_local"):
+            with torch.cuda.graph(self._graph, pool, side, capture_error_mode="thread_local"):
                 self.out = run(self.y)
 
     def replay(self, y: Tensor) -> Tensor:
