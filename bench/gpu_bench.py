@@ -81,7 +81,7 @@ def captured(call: Callable[[], Tensor], device: torch.device) -> Run:
 def operators(device: torch.device, dtype: torch.dtype, size: tuple[int, int], rounds: int) -> list[dict[str, Any]]:
     """Return a comparison of every operator: our backends, eager and compiled PyTorch of the same dtype."""
     rows: list[dict[str, Any]] = []
-    for operator, call in calls(size, str(device), dtype, batch=1):
+    for operator, of, call in calls(size, str(device), dtype, batch=1):
         runs: dict[str, Run] = {}
         for backend in OURS:
             fits = backend in _dispatch.OPERATORS[operator] and (backend == "cpp") == (device.type == "cpu")
@@ -99,14 +99,9 @@ def operators(device: torch.device, dtype: torch.dtype, size: tuple[int, int], r
                 print(f"{operator} {name}: timed call by call ({str(error).splitlines()[0]})")
                 torch.cuda.synchronize()
                 runs[name] = reference
-        rows.append({"what": operator, "of": rows_of(call), "size": list(size), "ms": compare(runs, device, rounds)})
+        rows.append({"what": operator, "of": of, "size": list(size), "ms": compare(runs, device, rounds)})
         torch.cuda.empty_cache()
     return rows
-
-
-def rows_of(call: Callable[[str], Tensor]) -> str:
-    """Return the shape of what an operator makes: it tells the convolutions apart."""
-    return " x ".join(map(str, call("reference").shape))
 
 
 def network(

@@ -21,8 +21,8 @@ def parameters(*shapes: tuple[int, ...], device: str, dtype: torch.dtype) -> lis
     return [(torch.randn(shape, device=device) / 24).to(dtype) for shape in shapes]
 
 
-def calls(size: tuple[int, int], device: str, dtype: torch.dtype, batch: int = 2) -> Iterator[tuple[str, Call]]:
-    """Yield the name of each operator and a call of it on a backend."""
+def calls(size: tuple[int, int], device: str, dtype: torch.dtype, batch: int = 2) -> Iterator[tuple[str, str, Call]]:
+    """Yield the name of each operator, its channels, and a call of it on a backend."""
     c = 64
     (x,) = parameters((batch, c, *size), device=device, dtype=dtype)
     x = x.contiguous(memory_format=torch.channels_last)
@@ -35,13 +35,13 @@ def calls(size: tuple[int, int], device: str, dtype: torch.dtype, batch: int = 2
         device=device,
         dtype=dtype,
     )
-    yield "atrous_details", lambda backend: atrous_details(image, 3, backend=backend)
-    yield "conv3x3", lambda backend: conv3x3(x, weight, activation="relu", residual=x, backend=backend)
-    yield "conv3x3", lambda backend: conv3x3(few, first, backend=backend)
-    yield "conv3x3", lambda backend: conv3x3(x, last, backend=backend)
-    yield "edge_gate", lambda backend: edge_gate(x, weight, k2, bias, weight, backend=backend)
-    yield "upsample_to_image", lambda backend: upsample_to_image(x, up, last, 3, backend=backend)
-    yield "window_attention", lambda backend: window_attention(x, *block, heads=16, backend=backend)
+    yield "atrous_details", "3 levels", lambda backend: atrous_details(image, 3, backend=backend)
+    yield "conv3x3", "64 to 64", lambda backend: conv3x3(x, weight, activation="relu", residual=x, backend=backend)
+    yield "conv3x3", "6 to 64", lambda backend: conv3x3(few, first, backend=backend)
+    yield "conv3x3", "64 to 1", lambda backend: conv3x3(x, last, backend=backend)
+    yield "edge_gate", "64", lambda backend: edge_gate(x, weight, k2, bias, weight, backend=backend)
+    yield "upsample_to_image", "64, x3", lambda backend: upsample_to_image(x, up, last, 3, backend=backend)
+    yield "window_attention", "64", lambda backend: window_attention(x, *block, heads=16, backend=backend)
 
 
 def exercise(device: str, backends: tuple[str, ...], dtype: torch.dtype) -> list[str]:
@@ -49,7 +49,7 @@ def exercise(device: str, backends: tuple[str, ...], dtype: torch.dtype) -> list
     torch.manual_seed(0)
     done = []
     for size in SIZES:
-        for operator, call in calls(size, device, dtype):
+        for operator, _, call in calls(size, device, dtype):
             for backend in backends:
                 if backend not in _dispatch.OPERATORS[operator] or _dispatch.why_not_here(backend):
                     continue

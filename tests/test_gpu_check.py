@@ -40,16 +40,17 @@ def test_a_failing_step_does_not_hide_the_later_ones(bench, tmp_path, capsys):
     todo = (
         check.Step("fails", python("print('first'); raise SystemExit(3)"), 30),
         check.Step("missing", ("/nonexistent/tool",), 30),
-        check.Step("without", python("1 / 0"), 30, lambda: "no such tool"),
+        check.Step("without", python("1 / 0"), 30, why_not=lambda: "no such tool"),
+        check.Step("skips", python("print('9 skipped')"), 30, r"\d+ passed"),
         check.Step("passes", python("print('one'); print('two')"), 30),
     )
     outcomes = check.run_all(todo, tmp_path, dict(os.environ))
     results = [done.result for done in outcomes]
     assert results[0] == "failed (3)"
     assert results[1].startswith("failed ([Errno 2]")
-    assert results[2:] == ["not run: no such tool", "passed"]
-    assert [done.good for done in outcomes] == [False, False, False, True]
-    assert outcomes[3].last_line == "two"
+    assert results[2:] == ["not run: no such tool", "failed (ran nothing)", "passed"]
+    assert [done.good for done in outcomes] == [False, False, False, False, True]
+    assert outcomes[4].last_line == "two"
     assert (tmp_path / "passes.log").read_text() == "one\ntwo\n"
     assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == [step.name for step in todo]
 
