@@ -11,8 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from emsr_fast import _native
-from emsr_fast.ops.upsample_to_image import MAX_PHASES, _pack
+from emsr_fast.ops.upsample_to_image import fold_weights
 from emsr_fast.reference import conv3x3 as conv3x3_reference
 from emsr_fast.reference import edge_gate as edge_gate_reference
 from emsr_fast.reference import upsample_to_image as upsample_reference
@@ -165,7 +164,7 @@ def upsampling_by(scale, c, size, dtype=torch.float16):
     x = last(torch.randn(2, c, *size).to(dtype))
     up, out = weight(scale * scale * c, c, dtype).contiguous(), weight(1, c, dtype).contiguous()
     image = torch.full((2, 1, scale * size[0], scale * size[1]), float("nan"), dtype=dtype)
-    return "upsample_to_image", image, (x, _pack(up, out), scale), (x, up, out, scale)
+    return "upsample_to_image", image, (x, fold_weights(up, out), scale), (x, up, out, scale)
 
 
 def strided(dtype=torch.float16):
@@ -276,10 +275,3 @@ def test_the_next_rows_are_on_their_way_while_products_run(usage):
 def test_a_spill_is_seen(tmp_path):
     found = usage_of(tmp_path, [1000], maxnreg=64)
     assert max(spilled for _, spilled, _, _ in found.values()) > 0
-
-
-def test_everybody_has_the_same_room_for_hr_pixels():
-    from emsr_fast.kernels.triton.upsample_to_image import PHASES
-
-    assert PHASES == MAX_PHASES
-    assert _native.MAX_PHASES in (0, PHASES)
