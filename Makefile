@@ -7,7 +7,7 @@ export OMP_WAIT_POLICY ?= PASSIVE
 SOURCES := $(shell find emsr_fast csrc kernels -type f -not -name '*.pyc' -not -name '*.so') \
            setup.py pyproject.toml CMakeLists.txt constraints.txt
 
-.PHONY: help demo test packaging lint format sanitize bench weights clean FORCE
+.PHONY: help demo test packaging lint format sanitize bench gpu-check weights clean FORCE
 
 help:
 	@echo "make demo       install, super-resolve a real EM stack, leave an OME-Zarr and a side-by-side picture in demo/"
@@ -16,6 +16,7 @@ help:
 	@echo "make lint       ruff and mypy"
 	@echo "make sanitize   the CPU kernels' tests with memory and undefined-behaviour checks"
 	@echo "make bench      time the operators on this machine"
+	@echo "make gpu-check  build, test and time the GPU kernels with what is installed (under 8 minutes, no network)"
 	@echo "make weights    train the shipped models (EMSR_DATA=folder of training images)"
 	@echo "make clean      remove what these made"
 
@@ -77,6 +78,10 @@ sanitize: $(VENV)/.installed-dev
 
 bench: $(VENV)/.installed-dev
 	$(BIN)/pytest bench --benchmark-enable --benchmark-only
+
+# with the packages of $(PYTHON): a machine with a GPU may have no network
+gpu-check:
+	$(PYTHON) bench/gpu_check.py
 
 clean:
 	rm -rf $(VENV) build dist demo *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks

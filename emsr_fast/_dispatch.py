@@ -19,9 +19,9 @@ BACKENDS = ("cuda", "triton", "cpp", "reference")  # fastest first; reference al
 # the backends each operator has
 OPERATORS = {
     "atrous_details": BACKENDS,
-    "conv3x3": ("cpp", "reference"),
-    "edge_gate": ("cpp", "reference"),
-    "upsample_to_image": ("cpp", "reference"),
+    "conv3x3": ("triton", "cpp", "reference"),
+    "edge_gate": ("triton", "cpp", "reference"),
+    "upsample_to_image": ("triton", "cpp", "reference"),
     "window_attention": BACKENDS,
 }
 _DTYPES = {
@@ -116,7 +116,7 @@ def choose(
     Args:
         operator: a key of ``OPERATORS``.
         backend: "auto" or one of ``BACKENDS``.
-        limits: what keeps every backend but the reference from running this call, or None; or that by backend.
+        limits: what keeps every backend but the reference from running this call, or each by its name; None: nothing.
 
     Raises:
         BackendError: the backend asked for, here or by EMSR_FAST_BACKEND, is unknown or cannot run; says why.
@@ -127,8 +127,8 @@ def choose(
         raise BackendError(wrong)
     reasons = []
     for name in wanted or OPERATORS[operator]:
-        limit = limits.get(name) if isinstance(limits, Mapping) else limits
-        reason = why_not(name, operator, x) or (limit if name != "reference" else None)
+        own = limits.get(name) if isinstance(limits, Mapping) else limits if name != "reference" else None
+        reason = why_not(name, operator, x) or own
         if reason is None:
             return name
         reasons.append(f"backend {name!r} cannot run: {reason}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor
@@ -102,6 +102,11 @@ def aligned(t: Tensor, size: int) -> bool:
     """Return whether ``t`` starts on a multiple of ``size`` bytes, and if (B, C, H, W), each of its pixels."""
     steps = (t.stride(0), t.stride(2), t.stride(3)) if t.dim() == 4 else ()
     return all(start % size == 0 for start in (t.data_ptr(), *(s * t.element_size() for s in steps)))
+
+
+def fingerprint(tensors: Iterable[Tensor]) -> tuple[object, ...]:
+    """Return where each tensor lies and how it is read: what code that kept their addresses depends on."""
+    return tuple((t.data_ptr(), t.dtype, t.stride()) for t in tensors)
 
 
 def same_bytes(a: Tensor, b: Tensor) -> bool:

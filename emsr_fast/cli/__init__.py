@@ -102,6 +102,10 @@ def infer(
         str | None, typer.Option(help="pad or resize, for sides that are no multiple of 4. Default: the model's own.")
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    precision: Annotated[
+        str,
+        typer.Option(help="fp32 (IEEE, no TF32); on a CUDA device also fp16, bf16: faster, 11 or 8 bits."),
+    ] = "fp32",
     tile: Annotated[int, typer.Option(help="Side of a tile in input pixels, a multiple of 4.")] = 256,
     halo: Annotated[int, typer.Option(help="Input pixels read around a tile, a multiple of 4.")] = 32,
     slices: Annotated[str, typer.Option(help="a:b, slices from a to before b, counted from 0.")] = ":",
@@ -135,6 +139,7 @@ def infer(
         model=model,
         window_fit=window_fit,
         device=device,
+        precision=precision,
         tile=tile,
         halo=halo,
         slices=slices,

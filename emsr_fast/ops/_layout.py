@@ -10,6 +10,11 @@ def channels_last(x: Tensor) -> Tensor:
     return x.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
 
 
+def dense_channels_last(x: Tensor) -> Tensor:
+    """Return ``x`` (B, C, H, W) with its channels side by side and its pixels dense; as it is where they are."""
+    return x if x.permute(0, 2, 3, 1).is_contiguous() else channels_last(x)
+
+
 def side_by_side(x: Tensor) -> Tensor:
     """Return ``x`` (B, C, H, W) with its channels side by side; as it is where they are."""
     return x if x.stride(1) == 1 else channels_last(x)

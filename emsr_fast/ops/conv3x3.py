@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from emsr_fast import _dispatch, _native
-from emsr_fast.ops._layout import channels_last, features_like, side_by_side
+from emsr_fast.ops._layout import channels_last, dense_channels_last, features_like, side_by_side
 from emsr_fast.ops._library import register
 from emsr_fast.ops._packed import PackedWeights
 from emsr_fast.reference import conv3x3 as reference
@@ -30,15 +30,16 @@ def conv3x3(
 
     Args:
         x: features, (B, C_in, H, W), any float dtype and strides.
-        weight: (C_out, C_in, 3, 3). The kernels take float32 and multiples of 16 channels, or C_in < 16, or C_out = 1.
-            They keep its packed form (4 times its size where both are 16 or more) as long as the tensor lives.
+        weight: (C_out, C_in, 3, 3). The kernels take multiples of 16 channels, or C_in < 16, or C_out = 1; on a CPU
+            float32, with a packed form (4 times its size where both are 16 or more) that lives as long as the tensor;
+            on a GPU float16 and bfloat16, C_in up to 14, 16, 32 or 64, fastest with weights that are channels last.
         activation: "none", "relu" or "leaky_relu" (slope 0.2).
         residual: added at the end, (B, C_out, H, W).
         gate: (B, C_out, H, W), in place of ``residual`` and ``activation``.
-        backend: "auto", or one of "cpp", "reference".
+        backend: "auto", or one of "triton", "cpp", "reference".
 
     Returns:
-        Features, channels last from the kernels. A pixel that is not finite spoils the 4x4 outputs around it, too.
+        Features, channels last from the kernels. On a CPU, a pixel that is not finite spoils the 4x4 outputs around it.
 
     Raises:
         ValueError: a shape or a combination of arguments does not fit.
@@ -78,16 +79,30 @@ def _check(x: Tensor, weight: Tensor, activation: str, residual: Tensor | None, 
 
 def _choose(x: Tensor, weight: Tensor, residual: Tensor | None, gate: Tensor | None, backend: str) -> str:
     outputs, inputs = weight.shape[:2]
+    tensors = [t for t in (x, weight, residual, gate) if t is not None]
     limits = None
-    if any(t is not None and t.dtype != torch.float32 for t in (x, weight, residual, gate)):
-        limits = "the kernel computes in float32, not every tensor is"
-    elif not ((inputs < 16 or inputs % 16 == 0) and (outputs % 16 == 0 or (outputs == 1 and inputs >= 16))):
+    if not ((inputs < 16 or inputs % 16 == 0) and (outputs % 16 == 0 or (outputs == 1 and inputs >= 16))):
         limits = (
             f"channels must be multiples of 16, or below 16 going in, or 16 and more to 1, got {inputs} to {outputs}"
         )
-    elif torch.is_autocast_enabled(x.device.type):
-        limits = "autocast chooses the precision of convolutions"
-    return _dispatch.choose("conv3x3", x, backend, limits)
+    elif inputs > 14 and inputs not in (16, 32, 64) and x.is_cuda:
+        limits = f"the kernel has up to 14, 16, 32 or 64 channels going in, got {inputs}"
+    return _dispatch.choose("conv3x3", x, backend, limits_of_precision(tensors, limits))
+
+
+def limits_of_precision(tensors: list[Tensor], other: str | None) -> dict[str, str | None]:
+    """Return by backend why its kernels cannot convolve ``tensors``, the first of them the image; else ``other``."""
+    x = tensors[0]
+    if torch.is_autocast_enabled(x.device.type):
+        return dict.fromkeys(("triton", "cpp"), "autocast chooses the precision of convolutions")
+    cpp = triton = other
+    if any(t.dtype != torch.float32 for t in tensors):
+        cpp = "the kernel computes in float32, not every tensor is"
+    if x.dtype == torch.float32:
+        triton = "the kernel multiplies in float16 or bfloat16: in TF32, float32 would lose 13 of its 24 bits"
+    elif any(t.dtype != x.dtype for t in tensors):
+        triton = f"x is {x.dtype}, not every tensor is"
+    return {"triton": triton, "cpp": cpp}
 
 
 def _run(
@@ -95,10 +110,23 @@ def _run(
 ) -> Tensor:
     # again: the operator can be called without the function above, and C++ trusts every shape
     _check(x, weight, activation, residual, gate)
-    if _choose(x, weight, residual, gate, backend) == "reference":
+    chosen = _choose(x, weight, residual, gate, backend)
+    if chosen == "reference":
         return channels_last(reference.conv3x3(x, weight, activation, residual, gate))
     out = _out_like(x, weight)
     other = gate if residual is None else residual
+    if chosen == "triton":
+        from emsr_fast.kernels.triton import conv3x3 as triton_conv3x3
+
+        triton_conv3x3.conv3x3(
+            x if x.shape[1] < 16 else dense_channels_last(x),
+            out,
+            None if other is None else dense_channels_last(other),
+            dense_channels_last(weight),
+            activation,
+            gate is not None,
+        )
+        return out
     _native.conv3x3(
         x if x.shape[1] < 16 else side_by_side(x),
         out,

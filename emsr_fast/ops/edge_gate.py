@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 
 from emsr_fast import _dispatch, _native
-from emsr_fast.ops._layout import channels_last, features_like, side_by_side
+from emsr_fast.ops._layout import channels_last, dense_channels_last, features_like, side_by_side
 from emsr_fast.ops._library import register
-from emsr_fast.ops.conv3x3 import PACKED, wants_gradient
+from emsr_fast.ops.conv3x3 import PACKED, limits_of_precision, wants_gradient
 from emsr_fast.reference import edge_gate as reference
 
 
@@ -22,7 +22,8 @@ def edge_gate(x: Tensor, k1: Tensor, k2: Tensor, bias: Tensor, k3: Tensor, *, ba
         k1, k3: 3x3 convolutions, (C, C, 3, 3), zero padding 1.
         k2: 1x1 convolution, (C, C, 1, 1). The leaky ReLU in front of it has slope 0.2.
         bias: of k2, (C).
-        backend: "auto", or one of "cpp", "reference". The kernel takes float32 and multiples of 16 channels.
+        backend: "auto", or one of "triton", "cpp", "reference". The kernels take multiples of 16 channels and float32
+            on a CPU, 16, 32 or 64 channels and float16 or bfloat16 on a GPU.
 
     Raises:
         ValueError: a shape does not fit.
@@ -51,21 +52,26 @@ def _check(x: Tensor, k1: Tensor, k2: Tensor, bias: Tensor, k3: Tensor) -> None:
 
 def _choose(x: Tensor, k1: Tensor, k2: Tensor, bias: Tensor, k3: Tensor, backend: str) -> str:
     limits = None
-    if any(t.dtype != torch.float32 for t in (x, k1, k2, bias, k3)):
-        limits = "the kernel computes in float32, not every tensor is"
-    elif x.shape[1] % 16:
+    if x.shape[1] % 16:
         limits = f"channels must be a multiple of 16, got {x.shape[1]}"
-    elif torch.is_autocast_enabled(x.device.type):
-        limits = "autocast chooses the precision of convolutions"
-    return _dispatch.choose("edge_gate", x, backend, limits)
+    elif x.shape[1] not in (16, 32, 64) and x.is_cuda:
+        limits = f"the kernel has 16, 32 or 64 channels, got {x.shape[1]}"
+    return _dispatch.choose("edge_gate", x, backend, limits_of_precision([x, k1, k2, bias, k3], limits))
 
 
 def _run(x: Tensor, k1: Tensor, k2: Tensor, bias: Tensor, k3: Tensor, backend: str) -> Tensor:
     # again: the operator can be called without the function above, and C++ trusts every shape
     _check(x, k1, k2, bias, k3)
-    if _choose(x, k1, k2, bias, k3, backend) == "reference":
+    chosen = _choose(x, k1, k2, bias, k3, backend)
+    if chosen == "reference":
         return channels_last(reference.edge_gate(x, k1, k2, bias, k3))
     out = _out_like(x)
+    if chosen == "triton":
+        from emsr_fast.kernels.triton import edge_gate as triton_edge_gate
+
+        weights = dense_channels_last(k1), k2.contiguous(), bias.contiguous(), dense_channels_last(k3)
+        triton_edge_gate.edge_gate(dense_channels_last(x), out, _out_like(x), *weights)
+        return out
     _native.edge_gate(side_by_side(x), out, PACKED.get(k1), k2.contiguous(), bias.contiguous(), PACKED.get(k3))
     return out
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import functools
+import itertools
+import math
+
 import torch
 from torch import Tensor
 
 from emsr_fast import _dispatch, _native
-from emsr_fast.ops._layout import side_by_side
+from emsr_fast.ops._layout import dense_channels_last, side_by_side
 from emsr_fast.ops._library import register
 from emsr_fast.ops._packed import PackedWeights
-from emsr_fast.ops.conv3x3 import wants_gradient
+from emsr_fast.ops.conv3x3 import limits_of_precision, wants_gradient
 from emsr_fast.reference import upsample_to_image as reference
 
 
@@ -25,8 +29,9 @@ def upsample_to_image(x: Tensor, up_weight: Tensor, out_weight: Tensor, scale: i
         x: features, (B, C, H, W), any float dtype and strides.
         up_weight: (scale * scale * C, C, 3, 3).
         out_weight: (1, C, 3, 3).
-        scale: HR pixels per LR pixel and axis. The kernel has 2, 3 and 4, multiples of 16 channels and float32.
-        backend: "auto", or one of "cpp", "reference".
+        scale: HR pixels per LR pixel and axis. The kernels have 2, 3 and 4, multiples of 16 channels and float32 on a
+            CPU, 16, 32 or 64 channels and float16 or bfloat16 on a GPU.
+        backend: "auto", or one of "triton", "cpp", "reference".
 
     Raises:
         ValueError: a shape does not fit.
@@ -41,6 +46,23 @@ def upsample_to_image(x: Tensor, up_weight: Tensor, out_weight: Tensor, scale: i
     return torch.ops.emsr_fast.upsample_to_image(*tensors, scale, backend)
 
 
+@functools.lru_cache(maxsize=64)
+def _axis(scale: int, device: torch.device) -> Tensor:
+    """Return which taps of an axis meet where, (4, 5, scale, 3, scale, 3) of 0 and 1, float64.
+
+    Border, tap of the folded convolution, HR pixel, tap of the last convolution, HR pixel that it reads, tap of the
+    up-convolution. The last tap reads an HR pixel of the neighbour behind, of the pixel itself, or of the one ahead.
+    """
+    met = torch.zeros(4, 5, scale, 3, scale, 3, dtype=torch.float64)
+    for border, phase, tap in itertools.product(range(4), range(scale), range(3)):
+        step, hr = divmod(phase + tap - 1, scale)
+        # nothing behind the first pixel (1, 3), nothing ahead of the last (2, 3)
+        if (border & 1) - 1 <= step <= 1 - (border >> 1):
+            for inner in range(3):
+                met[border, step + 1 + inner, phase, tap, hr, inner] = 1
+    return met.to(device)
+
+
 def fold_weights(up_weight: Tensor, out_weight: Tensor) -> Tensor:
     """Return the 5x5 convolutions that both weights make, (4, 4, scale**2, C, 5, 5), float64.
 
@@ -48,26 +70,13 @@ def fold_weights(up_weight: Tensor, out_weight: Tensor) -> Tensor:
     last, 3 both. There the last convolution sees zeros where the folded one would see HR pixels outside the image.
     """
     c = up_weight.shape[1]
-    phases = up_weight.shape[0] // c
-    scale = round(phases**0.5)
-    up = up_weight.detach().double().reshape(c, phases, c * 9)
-    last = out_weight.detach().double()[0]
-    # what the HR pixels of the neighbour one row and column behind (-1, 0, 1) add to each HR pixel of a pixel
-    parts = up.new_zeros(3, 3, phases, c, 3, 3)
-    for phase in range(phases):
-        for tap in range(9):
-            row, hr_row = divmod(phase // scale + tap // 3 - 1, scale)
-            col, hr_col = divmod(phase % scale + tap % 3 - 1, scale)
-            parts[row + 1, col + 1, phase] += (last[:, tap // 3, tap % 3] @ up[:, hr_row * scale + hr_col]).view(
-                c, 3, 3
-            )
-    folded = up.new_zeros(4, 4, phases, c, 5, 5)
-    for rows in range(4):
-        for cols in range(4):
-            for row in range(rows & 1, 3 - (rows >> 1)):
-                for col in range(cols & 1, 3 - (cols >> 1)):
-                    folded[rows, cols, ..., row : row + 3, col : col + 3] += parts[row, col]
-    return folded
+    scale = math.isqrt(up_weight.shape[0] // c)
+    up = up_weight.detach().double().reshape(c, scale, scale, c, 3, 3)
+    axis = _axis(scale, up_weight.device)
+    both = torch.einsum("otu,ohgckl->thkcugl", out_weight.detach().double()[0], up)
+    rows = torch.einsum("aipthk,thkcugl->aipcugl", axis, both)
+    folded = torch.einsum("bjqugl,aipcugl->abpqcij", axis, rows)
+    return folded.reshape(4, 4, scale * scale, c, 5, 5)
 
 
 def _pack(up_weight: Tensor, out_weight: Tensor) -> Tensor:
@@ -90,23 +99,29 @@ def _check(x: Tensor, up_weight: Tensor, out_weight: Tensor, scale: int) -> None
 
 def _choose(x: Tensor, up_weight: Tensor, out_weight: Tensor, scale: int, backend: str) -> str:
     limits = None
-    if any(t.dtype != torch.float32 for t in (x, up_weight, out_weight)):
-        limits = "the kernel computes in float32, not every tensor is"
-    elif x.shape[1] % 16:
+    if x.shape[1] % 16:
         limits = f"channels must be a multiple of 16, got {x.shape[1]}"
     elif scale not in (2, 3, 4):
         limits = f"the kernel has scales 2, 3 and 4, got {scale}"
-    elif torch.is_autocast_enabled(x.device.type):
-        limits = "autocast chooses the precision of convolutions"
-    return _dispatch.choose("upsample_to_image", x, backend, limits)
+    elif x.shape[1] not in (16, 32, 64) and x.is_cuda:
+        limits = f"the kernel has 16, 32 or 64 channels, got {x.shape[1]}"
+    return _dispatch.choose("upsample_to_image", x, backend, limits_of_precision([x, up_weight, out_weight], limits))
 
 
 def _run(x: Tensor, up_weight: Tensor, out_weight: Tensor, scale: int, backend: str) -> Tensor:
     # again: the operator can be called without the function above, and C++ trusts every shape
     _check(x, up_weight, out_weight, scale)
-    if _choose(x, up_weight, out_weight, scale, backend) == "reference":
+    chosen = _choose(x, up_weight, out_weight, scale, backend)
+    if chosen == "reference":
         return reference.upsample_to_image(x, up_weight, out_weight, scale).contiguous()
     out = _out_like(x, up_weight, out_weight, scale, backend)
+    if chosen == "triton":
+        from emsr_fast.kernels.triton import upsample_to_image as triton_upsample_to_image
+
+        # folded on the device at each call, a few small products: nothing to keep up to date, nothing to wait for
+        folded = fold_weights(up_weight, out_weight)
+        triton_upsample_to_image.upsample_to_image(dense_channels_last(x), out, folded, scale)
+        return out
     _native.upsample_to_image(side_by_side(x), out, FOLDED.get(up_weight, out_weight), scale)
     return out
 

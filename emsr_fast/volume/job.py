@@ -35,6 +35,7 @@ def infer(
     model: str | Path | None = None,
     window_fit: str | None = None,
     device: str = "auto",
+    precision: str = "fp32",
     tile: int = DEFAULT_TILE,
     halo: int = DEFAULT_HALO,
     slices: str = ":",
@@ -54,6 +55,7 @@ def infer(
         model: name of a shipped model or path of a model file; the default model if None.
         window_fit: "pad" or "resize" instead of the model's own, see ``EmsrConfig``.
         device: "auto", "cpu", "cuda" or "cuda:N".
+        precision: "fp32", or on a CUDA device "fp16" or "bf16"; see ``TorchEngine``.
         tile: side of what a tile owns, in LR pixels; a multiple of 4.
         halo: LR pixels read around it; a multiple of 4.
         slices: "a:b", the slices from a to before b; either may be left out.
@@ -86,7 +88,7 @@ def infer(
 
         network = load_model(DEFAULT_MODEL if model is None else model, device=device, window_fit=window_fit)
         source = fit_to_model(source, network.card.lr_pixel_nm, network.card.name, voxel_choice, say)
-        engine = TorchEngine(network)
+        engine = TorchEngine(network, precision)
         if network.config.window_fit == "resize":
             _check_resize(source.shape, tile, halo)
         by_percentile = network.card.normalisation == "percentile"

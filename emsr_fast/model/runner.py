@@ -1,0 +1,118 @@
+"""The network as CUDA graphs: one launch for a whole forward pass, static buffers, nothing allocated in a replay.
+
+``Emsr.forward`` comes here by itself under ``torch.inference_mode()`` on a CUDA device; the first call of a shape
+captures, which takes a few forward passes. EMSR_FAST_CUDA_GRAPHS=0 keeps it to single launches.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import warnings
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor, nn
+
+from emsr_fast import _dispatch, _native
+
+WARM_UPS = 3  # passes before a capture: Triton compiles, cuDNN chooses, constants go to the device
+MOST_GRAPHS = 12  # of a network; each holds the features of its shape
+
+
+class Graph:
+    """A function of one tensor, captured for the shape, dtype and device of ``y``; not for two streams at a time.
+
+    Everything that ``run`` reads besides its argument is read again at each replay, where it was at the capture.
+    Graphs may share a ``pool`` of memory if each is used up before the next one runs.
+    """
+
+    def __init__(self, run: Callable[[Tensor], Tensor], y: Tensor, pool: Any = None) -> None:
+        with torch.cuda.device(y.device):
+            self.y = y.clone()
+            self._graph = torch.cuda.CUDAGraph()
+            side = torch.cuda.Stream()
+            side.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(side):
+                for _ in range(WARM_UPS):
+                    run(self.y)
+            torch.cuda.current_stream().wait_stream(side)
+            # other threads may use the device meanwhile
+            with torch.cuda.graph(self._graph, pool, side, capture_error_mode="thread_local"):
+                self.out = run(self.y)
+
+    def replay(self, y: Tensor) -> Tensor:
+        """Return ``run(y)``, in a buffer that the next replay overwrites; enqueued on the current stream."""
+        self.y.copy_(y)
+        self._graph.replay()
+        return self.out
+
+
+class Graphs:
+    """The graphs of one network, the least used dropped first."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._graphs: OrderedDict[Any, Graph | None] = OrderedDict()
+
+    def run(self, key: Any, forward: Callable[[Tensor], Tensor], y: Tensor) -> Tensor:
+        """Return ``forward(y)`` from the graph of ``key``, captured if there is none."""
+        with self._lock:
+            if key not in self._graphs:
+                self._add(key, forward, y)
+            self._graphs.move_to_end(key)
+            graph = self._graphs[key]
+            # a copy of one's own, before the next replay
+            return forward(y) if graph is None else graph.replay(y).clone()
+
+    def _add(self, key: Any, forward: Callable[[Tensor], Tensor], y: Tensor) -> None:
+        while len(self._graphs) >= MOST_GRAPHS:
+            # its buffers go: whatever still runs in them must have ended
+            torch.cuda.synchronize(y.device)
+            self._graphs.popitem(last=False)
+        try:
+            self._graphs[key] = Graph(forward, y)
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError as error:
+            self._graphs[key] = None
+            warnings.warn(f"no CUDA graph for {tuple(y.shape)}, running launch by launch: {error}", stacklevel=4)
+
+
+_graphs: WeakKeyDictionary[nn.Module, Graphs] = WeakKeyDictionary()
+_graphs_lock = threading.Lock()
+
+
+def why_not(network: nn.Module, y: Tensor) -> str | None:
+    """Return why a call of ``network`` on ``y`` does not run as a CUDA graph, or None if it does."""
+    if not y.is_cuda:
+        return f"y is on {y.device}, graphs need a CUDA device"
+    if not torch.is_inference_mode_enabled():
+        return "gradients are possible: call under torch.inference_mode()"
+    if os.environ.get("EMSR_FAST_CUDA_GRAPHS", "1") == "0":
+        return "EMSR_FAST_CUDA_GRAPHS is 0"
+    if y.numel() == 0:
+        return "y is empty"
+    if torch.is_autocast_enabled("cuda"):
+        return "autocast keeps casts of weights between calls: convert the network instead, .half() or .bfloat16()"
+    if torch.cuda.is_current_stream_capturing():
+        return "another graph is being captured"
+    if _dispatch.choose("atrous_details", y) == "reference":
+        return f"the reference copies constants to the device, and {_dispatch.why_not('triton', 'atrous_details', y)}"
+    if any(module._forward_hooks or module._forward_pre_hooks for module in network.modules()):
+        return "a module has hooks, which a replay would pass over"
+    return None
+
+
+def run(network: nn.Module, forward: Callable[[Tensor], Tensor], y: Tensor) -> Tensor:
+    """Return ``forward(y)``, which ``network`` owns, from a graph of this shape, stream and set of weights."""
+    with _graphs_lock:
+        graphs = _graphs.setdefault(network, Graphs())
+    stream = torch.cuda.current_stream(y.device)
+    # weights are read where they are: changed ones are seen, moved ones need a graph of their own
+    weights = _native.fingerprint(network.parameters())
+    key = (tuple(y.shape), y.dtype, y.device, stream.cuda_stream, _dispatch.preferred(), weights)
+    return graphs.run(key, forward, y)

@@ -1,0 +1,121 @@
+"""The GPU check without a GPU: it says so, its steps do not hide each other, its benches run at small sizes."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+BENCH = Path(__file__).parents[1] / "bench"
+
+
+@pytest.fixture
+def bench(monkeypatch):
+    """Import a script of bench/ as its neighbours do."""
+    monkeypatch.syspath_prepend(str(BENCH))
+    return __import__
+
+
+def test_without_a_gpu_one_line_says_so():
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    done = subprocess.run([sys.executable, str(BENCH / "gpu_check.py")], capture_output=True, text=True)
+    assert done.returncode == 5
+    assert done.stderr == ""
+    assert done.stdout.splitlines() == [
+        f"gpu-check: nothing was checked: torch {torch.__version__} sees no CUDA device"
+    ]
+
+
+def python(code):
+    return (sys.executable, "-c", code)
+
+
+def test_a_failing_step_does_not_hide_the_later_ones(bench, tmp_path, capsys):
+    check = bench("gpu_check")
+    todo = (
+        check.Step("fails", python("print('first'); raise SystemExit(3)"), 30),
+        check.Step("missing", ("/nonexistent/tool",), 30),
+        check.Step("without", python("1 / 0"), 30, why_not=lambda: "no such tool"),
+        check.Step("skips", python("print('9 skipped')"), 30, r"\d+ passed"),
+        check.Step("passes", python("print('one'); print('two')"), 30),
+    )
+    outcomes = check.run_all(todo, tmp_path, dict(os.environ))
+    results = [done.result for done in outcomes]
+    assert results[0] == "failed (3)"
+    assert results[1].startswith("failed ([Errno 2]")
+    assert results[2:] == ["not run: no such tool", "failed (ran nothing)", "passed"]
+    assert [done.good for done in outcomes] == [False, False, False, False, True]
+    assert outcomes[4].last_line == "two"
+    assert (tmp_path / "passes.log").read_text() == "one\ntwo\n"
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == [step.name for step in todo]
+
+
+def test_a_step_over_its_time_is_ended_with_all_it_started(bench, tmp_path):
+    check = bench("gpu_check")
+    sleeper = "import subprocess, sys; p = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)'])"
+    step = check.Step("slow", python(f"{sleeper}; print(p.pid, flush=True); p.wait()"), 3)
+    started = time.monotonic()
+    done = check.run(step, tmp_path, dict(os.environ))
+    assert done.result == "over its time (3 s)"
+    assert time.monotonic() - started < 20
+    child = Path("/proc") / done.last_line
+    deadline = time.monotonic() + 10
+    while child.exists() and "Z" not in (child / "stat").read_text().split()[2]:
+        assert time.monotonic() < deadline, "the child of a step outlived it"
+        time.sleep(0.05)
+
+
+def test_the_steps_end_within_eight_minutes(bench):
+    check = bench("gpu_check")
+    assert sum(step.limit_s for step in check.steps()) <= 480
+    assert [step.name for step in check.steps()][:2] == ["build", "tests"]
+    assert "--no-index" in check.steps()[0].command
+
+
+def test_every_test_for_a_gpu_is_among_the_checks(bench):
+    chosen = {Path(path).name for path in bench("gpu_check").gpu_tests()}
+    assert {"test_atrous.py", "test_runner.py", "test_gpu_convolutions.py"} <= chosen
+    for path in Path(__file__).parent.glob("test_*.py"):
+        assert path.name in chosen or "pytest.mark.cuda" not in path.read_text()
+
+
+def test_every_operator_is_exercised(bench):
+    from emsr_fast import _dispatch
+
+    exercise = bench("gpu_exercise")
+    done = exercise.exercise("cpu", ("cpp", "reference"), torch.float32)
+    assert set(done) == {
+        f"{operator} {backend}" for operator in _dispatch.OPERATORS for backend in ("cpp", "reference")
+    }
+
+
+def test_benches_write_results_and_a_table(bench, tmp_path):
+    from emsr_fast import EmsrConfig
+
+    gpu_bench, cpu = bench("gpu_bench"), torch.device("cpu")
+    path, machine = tmp_path / "results" / "CPU.json", {"device": "CPU"}
+    with torch.inference_mode():
+        rows = gpu_bench.operators(cpu, torch.float32, (12, 16), rounds=2)
+        gpu_bench.save_section(path, "operators", rows, machine)
+        config = EmsrConfig(features=16, blocks=1, heads=4)
+
+        def save(rows):
+            gpu_bench.save_section(path, "network", rows, machine)
+
+        gpu_bench.network(cpu, torch.float32, config, (8, 12), 2, save)
+    found = json.loads(path.read_text())
+    assert {row["what"] for row in found["operators"]} == set(gpu_bench._dispatch.OPERATORS)
+    assert all({"cpp", "eager"} <= set(row["ms"]) for row in found["operators"])
+    last = found["network"][-1]
+    assert set(last["ms"]) == {"ours", "published", "eager"}
+    assert last["error of the largest output"] < 1e-4
+    for name, ms in last["ms"].items():
+        assert ms > 0
+        assert last["LR Mpx/s"][name] == pytest.approx(12 * 12 / 1e3 / ms)
+    table = path.with_suffix(".md").read_text().splitlines()
+    assert len(table) == 4 + sum(len(row["ms"]) for row in (*found["operators"], *found["network"]))

@@ -1,0 +1,228 @@
+"""Running the network on a GPU: graphs, precision, streams; and of that, what a CPU can show."""
+
+import copy
+import threading
+import warnings
+
+import numpy as np
+import pytest
+import torch
+
+from emsr_fast import BackendError, Emsr, EmsrConfig, UsageError, _dispatch, _native, load_model
+from emsr_fast.engine import TorchEngine
+from emsr_fast.engine.cuda_graph import DEPTH, ieee_float32, in_flight
+from emsr_fast.engine.torch_engine import PRECISIONS
+from emsr_fast.model import runner
+
+SMALL = EmsrConfig(features=16, blocks=1, heads=4)
+cuda = pytest.mark.cuda
+
+
+@pytest.fixture
+def gpu():
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+    return torch.device("cuda")
+
+
+def half_network(config=SMALL):
+    torch.manual_seed(0)
+    return Emsr(config).eval().cuda().half().to(memory_format=torch.channels_last)
+
+
+def test_batches_come_back_in_order_with_the_next_on_their_way():
+    log = []
+
+    def submit(n):
+        log.append(("in", n))
+        return n
+
+    def collect(n):
+        log.append(("out", n))
+        return 10 * n
+
+    assert list(in_flight(range(4), submit, collect, 2)) == [0, 10, 20, 30]
+    assert log == [("in", 0), ("in", 1), ("out", 0), ("in", 2), ("out", 1), ("in", 3), ("out", 2), ("out", 3)]
+    assert list(in_flight([], submit, collect, 2)) == []
+    assert list(in_flight([7], submit, collect, 1)) == [70]
+
+
+@pytest.mark.parametrize("depth", [1, 2, 3])
+def test_no_buffer_is_used_twice_at_a_time(depth):
+    busy = set()
+
+    def submit(n):
+        slot = n % depth
+        assert slot not in busy
+        busy.add(slot)
+        return slot
+
+    def collect(slot):
+        busy.remove(slot)
+        return slot
+
+    assert list(in_flight(range(7), submit, collect, depth)) == [n % depth for n in range(7)]
+
+
+@pytest.mark.parametrize("how", ["left", "failed"])
+def test_what_was_submitted_is_collected_when_nobody_wants_it(how):
+    open_ = []
+
+    def items():
+        yield from range(3)
+        raise OSError("no more slices")
+
+    def collect(n):
+        open_.remove(n)
+        return n
+
+    results = in_flight(items(), lambda n: open_.append(n) or n, collect, 3)
+    if how == "left":
+        next(results)
+        results.close()
+    else:
+        with pytest.raises(OSError, match="no more slices"):
+            list(results)
+    assert open_ == []
+
+
+def test_reduced_precision_is_refused_where_it_cannot_run():
+    model = load_model(device="cpu")
+    with pytest.raises(BackendError, match="precision fp16 needs a CUDA device, the model is on cpu: use fp32"):
+        TorchEngine(model, "fp16")
+    with pytest.raises(UsageError, match="precision is 'half'; give one of fp32, fp16, bf16"):
+        TorchEngine(model, "half")
+
+
+def test_an_engine_streams_what_it_runs():
+    engine = TorchEngine(Emsr(SMALL))
+    batches = [np.random.default_rng(n).random((1, 1, 8, 8 + 4 * n), np.float32) for n in range(3)]
+    for result, batch in zip(engine.stream(batches), batches, strict=True):
+        assert np.array_equal(result, engine.run(batch))
+
+
+def test_float32_means_float32():
+    before = torch.backends.cudnn.allow_tf32
+    with ieee_float32():
+        assert not torch.backends.cudnn.allow_tf32
+        assert not torch.backends.cuda.matmul.allow_tf32
+    assert torch.backends.cudnn.allow_tf32 == before
+
+
+def test_a_cpu_needs_no_graph():
+    assert runner.why_not(Emsr(SMALL), torch.rand(1, 1, 8, 8)) == "y is on cpu, graphs need a CUDA device"
+
+
+def test_a_graph_is_known_by_the_place_of_its_weights():
+    model = Emsr(SMALL)
+    before = _native.fingerprint(model.parameters())
+    with torch.no_grad():
+        model.conv_in.weight.add_(1)
+    # read where they are at each replay
+    assert _native.fingerprint(model.parameters()) == before
+    model.conv_in.weight = torch.nn.Parameter(model.conv_in.weight.detach().clone())
+    assert _native.fingerprint(model.parameters()) != before
+    assert _native.fingerprint(copy.deepcopy(model).parameters()) != _native.fingerprint(model.parameters())
+    assert _native.fingerprint(copy.deepcopy(model).half().parameters()) != before
+
+
+@cuda
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32], ids=str)
+def test_a_replay_gives_what_single_launches_give(gpu, dtype):
+    model = half_network().to(dtype)
+    with warnings.catch_warnings(), torch.inference_mode():
+        warnings.simplefilter("error")
+        for size in ((2, 40, 36), (1, 13, 130), (2, 40, 36)):
+            y = torch.rand(size[0], 1, *size[1:], device=gpu, dtype=dtype)
+            assert runner.why_not(model, y) is None
+            assert torch.equal(model(y), model.compute(y))
+
+
+@cuda
+def test_a_changed_weight_is_seen_by_a_replay(gpu):
+    model, y = half_network(), torch.rand(1, 1, 16, 16, device=gpu, dtype=torch.float16)
+    with torch.inference_mode():
+        before = model(y)
+        model.conv_out.weight.mul_(2)
+        assert torch.equal(model(y), model.compute(y))
+        assert not torch.equal(model(y), before)
+        model.conv_in.weight.data = torch.randn_like(model.conv_in.weight)
+        assert torch.equal(model(y), model.compute(y))
+
+
+@cuda
+def test_a_replay_neither_allocates_nor_waits(gpu):
+    model, y = half_network(), torch.rand(1, 1, 64, 64, device=gpu, dtype=torch.float16)
+    with torch.inference_mode():
+        graph = runner.Graph(model.compute, y)
+        before = torch.cuda.memory_stats(gpu)["allocation.all.allocated"]
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            for _ in range(5):
+                graph.replay(y)
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+        assert torch.cuda.memory_stats(gpu)["allocation.all.allocated"] == before
+
+
+@cuda
+def test_two_streams_and_threads_do_not_mix(gpu):
+    model = half_network()
+    images = [torch.rand(1, 1, 48, 48, device=gpu, dtype=torch.float16) for _ in range(4)]
+    with torch.inference_mode():
+        expected = [model.compute(y) for y in images]
+    torch.cuda.synchronize()
+    wrong = []
+
+    def work(n):
+        with torch.inference_mode(), torch.cuda.stream(torch.cuda.Stream()):
+            for _ in range(20):
+                if not torch.equal(model(images[n]), expected[n]):
+                    wrong.append(n)
+
+    threads = [threading.Thread(target=work, args=(n,)) for n in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
+
+
+@cuda
+def test_two_devices_do_not_mix(gpu):
+    if torch.cuda.device_count() < 2:
+        pytest.skip("one CUDA device only")
+    y = torch.rand(1, 1, 24, 24, dtype=torch.float16)
+    results = []
+    with torch.inference_mode():
+        for n in (0, 1, 0, 1):
+            model = half_network().to(f"cuda:{n}")
+            results.append(model(y.to(f"cuda:{n}")).cpu())
+    assert all(torch.equal(result, results[0]) for result in results)
+
+
+@cuda
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16"])
+def test_an_engine_overlaps_batches_of_several_shapes(gpu, precision):
+    engine = TorchEngine(load_model(device="cuda"), precision)
+    sizes = [(1, 40, 40), (1, 40, 24), (2, 40, 40), (1, 40, 40), (1, 40, 24)]
+    batches = [np.random.default_rng(n).random((b, 1, h, w), np.float32) for n, (b, h, w) in enumerate(sizes)]
+    assert len(batches) > DEPTH
+    exact, plain = load_model(device="cpu").double(), load_model(device="cpu").to(PRECISIONS[precision])
+    for result, batch in zip(engine.stream(batches), batches, strict=True):
+        y = torch.from_numpy(batch)
+        with torch.no_grad(), _dispatch.use_backend("reference"):
+            true, rounded = exact(y.double()).numpy(), plain(y.to(PRECISIONS[precision])).double().numpy()
+        # no worse than twice the rounding error of plain PyTorch in this precision
+        assert np.abs(result - true).max() <= 2 * np.abs(rounded - true).max() + 1e-7
+
+
+@cuda
+def test_the_network_compiles_with_our_operators(gpu):
+    model, y = half_network(), torch.rand(1, 1, 32, 36, device=gpu, dtype=torch.float16)
+    with torch.inference_mode():
+        for mode in ("default", "reduce-overhead"):
+            compiled = torch.compile(model, fullgraph=True, mode=mode)
+            for _ in range(3):
+                result = compiled(y).clone()
+            torch.testing.assert_close(result, model.compute(y), rtol=1e-2, atol=1e-2)
