@@ -31,7 +31,7 @@ def conv3x3(
     Args:
         x: features, (B, C_in, H, W), any float dtype and strides.
         weight: (C_out, C_in, 3, 3). The kernels take multiples of 16 channels, or C_in < 16, or C_out = 1; on a CPU
-            float32, with a packed form (4 times its size where both are 16 or more) that lives as long as the tensor;
+            float32, with a packed form (7 times its size where both are 16 or more) that lives as long as the tensor;
             on a GPU float16 and bfloat16, C_in up to 14, 16, 32 or 64, fastest with weights that are channels last.
         activation: "none", "relu" or "leaky_relu" (slope 0.2).
         residual: added at the end, (B, C_out, H, W).
@@ -45,7 +45,7 @@ def conv3x3(
         ValueError: a shape or a combination of arguments does not fit.
         BackendError: ``backend`` was named and cannot run on ``x``.
 
-    Source: Winograd's minimal filtering F(4x4, 3x3), Lavin and Gray, arXiv 1509.09308, with points of our own.
+    Source: Winograd's minimal filtering, Lavin and Gray, arXiv 1509.09308; F(6x6, 3x3) at 0, +-1/2, +-1, +-2, infinity.
     """
     _check(x, weight, activation, residual, gate)
     if wants_gradient(x, weight, residual, gate) or _choose(x, weight, residual, gate, backend) == "reference":
