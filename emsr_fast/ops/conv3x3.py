@@ -39,7 +39,7 @@ def conv3x3(
         backend: "auto", or one of "triton", "cpp", "reference".
 
     Returns:
-        Features, channels last from the kernels. On a CPU, a pixel that is not finite spoils the 4x4 outputs around it.
+        Features, channels last from the kernels. On a CPU, a pixel that is not finite spoils the 8x8 outputs around it.
 
     Raises:
         ValueError: a shape or a combination of arguments does not fit.
