@@ -63,10 +63,8 @@ def check_engine(name: str, precision: str | None = None, device: str = "auto", 
         raise UsageError(f"engine is {name!r}; give {', '.join(ENGINES)}")
     if precision is not None:
         onnx_model.check_precision(precision)
-        if (name == "torch" and precision != "fp32") or (name == "onnx" and precision == "bf16"):
-            raise UsageError(
-                f"engine {name} does not compute in {precision}; leave --precision out, or give --engine trt"
-            )
+        if name == "onnx" and precision == "bf16":
+            raise UsageError("engine onnx does not compute in bf16; leave --precision out, or give --engine trt")
     if reason := why_not_engine(name, device):
         raise BackendError(f"engine {name} cannot run here: {reason}" + (f"; this works: {instead}" if instead else ""))
 
@@ -119,7 +117,7 @@ def open_engine(
     assert precision is not None  # for the type checker: check_engine knows the names
     engine: Inspected
     if name == "torch":
-        return TorchEngine(model), None
+        return TorchEngine(model, precision), None
     if name == "onnx":
         entry, onnx = _onnx(model, precision, None, say)
         engine = OnnxRuntimeEngine(onnx, scale=model.config.scale, precision=precision, device=device)
