@@ -55,6 +55,11 @@ def view(t: Tensor) -> tuple[int, ...]:
     return (t.data_ptr(), *t.shape, *t.stride(), _DTYPES[t.dtype])
 
 
+def address(t: Tensor) -> int:
+    """Return where the first element of ``t`` lies, for a runtime that is bound to it and keeps no reference."""
+    return t.data_ptr()
+
+
 def _place(t: Tensor) -> tuple[int, int]:
     """Return where a CUDA call on ``t`` runs: device index and current stream."""
     return t.device.index, torch.cuda.current_stream(t.device).cuda_stream

@@ -10,7 +10,10 @@ import torch
 
 import emsr_fast
 from emsr_fast import _dispatch, _native
+from emsr_fast.engine.cache import cache_folder
+from emsr_fast.engine.opening import ENGINES, why_not_engine
 from emsr_fast.errors import BackendError
+from emsr_fast.export.tensorrt import PROVIDERS, why_not_installed
 from emsr_fast.model.zoo import available_models
 
 
@@ -28,7 +31,7 @@ def report() -> str:
 
 def _versions() -> dict[str, str]:
     rows = {"emsr_fast": emsr_fast.__version__, "python": platform.python_version()}
-    for name in ("torch", "triton", "numpy", "tifffile", "zarr"):
+    for name in ("torch", "triton", "onnx", "onnxruntime", "numpy", "tifffile", "zarr"):
         try:
             rows[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
@@ -65,8 +68,8 @@ def _backends() -> dict[str, str]:
 
 
 def _engines() -> dict[str, str]:
-    later = "no: this version has no such engine"
-    return {"torch": "yes", "onnxruntime": later, "tensorrt": later}
+    rows = {name: _yes_or(why_not_engine(name)) for name in ENGINES}
+    return {**rows, **{name: _yes_or(why_not_installed(name)) for name in PROVIDERS}, "cache": str(cache_folder())}
 
 
 def _yes_or(reason: str | None) -> str:

@@ -72,3 +72,11 @@ def small_run(tmp_path, stack) -> dict:
         "checkpoint_every": 2,
         "optimiser": {"rate": 1e-3, "ema": 0.9, "clip": 1.0},
     }
+
+
+@pytest.fixture(autouse=True)
+def cache_of_its_own(monkeypatch, tmp_path_factory):
+    """Give every test an empty cache: the user's is neither read nor filled."""
+    folder = tmp_path_factory.mktemp("cache")
+    monkeypatch.setenv("EMSR_FAST_CACHE", str(folder))
+    return folder

@@ -16,7 +16,7 @@ from typing import Annotated, Any
 import typer
 
 from emsr_fast import __version__
-from emsr_fast.cli import evaluation, pairing, training
+from emsr_fast.cli import deployment, evaluation, pairing, training
 from emsr_fast.cli.exits import run
 
 app = typer.Typer(
@@ -102,10 +102,16 @@ def infer(
         str | None, typer.Option(help="pad or resize, for sides that are no multiple of 4. Default: the model's own.")
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    engine: Annotated[str, typer.Option(help="torch, onnx or trt: who runs the network.")] = "torch",
+    trt: Annotated[bool, typer.Option("--trt", help="Short for --engine trt.")] = False,
     precision: Annotated[
-        str,
-        typer.Option(help="fp32 (IEEE, no TF32); on a CUDA device also fp16, bf16: faster, 11 or 8 bits."),
-    ] = "fp32",
+        str | None,
+        typer.Option(help="fp32 (IEEE, no TF32); on a CUDA device also fp16, bf16. Default: fp32; fp16 for trt."),
+    ] = None,
+    provider: Annotated[str, typer.Option(help="Of TensorRT: auto, tensorrt or tensorrt-rtx.")] = "auto",
+    no_truth_test: Annotated[
+        bool, typer.Option("--no-truth-test", help="Do not ask an engine to agree with PyTorch first.")
+    ] = False,
     tile: Annotated[int, typer.Option(help="Side of a tile in input pixels, a multiple of 4.")] = 256,
     halo: Annotated[int, typer.Option(help="Input pixels read around a tile, a multiple of 4.")] = 32,
     slices: Annotated[str, typer.Option(help="a:b, slices from a to before b, counted from 0.")] = ":",
@@ -139,7 +145,10 @@ def infer(
         model=model,
         window_fit=window_fit,
         device=device,
+        engine="trt" if trt else engine,
         precision=precision,
+        provider=provider,
+        truth_test=not no_truth_test,
         tile=tile,
         halo=halo,
         slices=slices,
@@ -217,3 +226,5 @@ app.command(context_settings=_EXTRA)(training.train)
 app.command()(training.noise)
 app.command()(pairing.pair)
 app.command()(evaluation.evaluate)
+app.command()(deployment.export)
+app.add_typer(deployment.cache_app, name="cache")

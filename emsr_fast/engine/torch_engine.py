@@ -11,6 +11,7 @@ import torch
 from emsr_fast._dispatch import kernels_on
 from emsr_fast.engine.cuda_graph import CudaPipeline, ieee_float32
 from emsr_fast.errors import BackendError, UsageError
+from emsr_fast.export.shapes import Shapes
 from emsr_fast.model.network import Emsr
 
 PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
@@ -29,6 +30,8 @@ class TorchEngine:
         UsageError: the precision is unknown.
         BackendError: the model's device does not run it.
     """
+
+    shapes: Shapes | None = None  # any
 
     def __init__(self, model: Emsr, precision: str = "fp32") -> None:
         if precision not in PRECISIONS:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -9,13 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 from emsr_fast import __version__
 from emsr_fast.errors import UsageError
+from emsr_fast.export.shapes import Shapes
 from emsr_fast.volume.formats import create_target, open_source, within
 from emsr_fast.volume.formats.base import SourceVolume, TargetSpec, output_dtype
 from emsr_fast.volume.formats.destination import check_destination, printable
 from emsr_fast.volume.intensity import measure, parse_range
 from emsr_fast.volume.predict import DEFAULT_HALO, DEFAULT_TILE, super_resolve
 from emsr_fast.volume.resample import ResampledSource, fit_to_model, parse_input_voxel
-from emsr_fast.volume.tiles import ALIGNMENT, check_tiling, tiles_of
+from emsr_fast.volume.tiles import ALIGNMENT, check_tiling, grown_sides, tiles_of
 from emsr_fast.volume.voxels import described, divided
 
 if TYPE_CHECKING:
@@ -35,7 +37,10 @@ def infer(
     model: str | Path | None = None,
     window_fit: str | None = None,
     device: str = "auto",
-    precision: str = "fp32",
+    engine: str = "torch",
+    precision: str | None = None,
+    provider: str = "auto",
+    truth_test: bool = True,
     tile: int = DEFAULT_TILE,
     halo: int = DEFAULT_HALO,
     slices: str = ":",
@@ -55,7 +60,10 @@ def infer(
         model: name of a shipped model or path of a model file; the default model if None.
         window_fit: "pad" or "resize" instead of the model's own, see ``EmsrConfig``.
         device: "auto", "cpu", "cuda" or "cuda:N".
-        precision: "fp32", or on a CUDA device "fp16" or "bf16"; see ``TorchEngine``.
+        engine: "torch", "onnx" or "trt"; see docs/deployment.md.
+        precision: "fp32", "fp16" or "bf16"; the engine's own if None.
+        provider: of TensorRT, "auto", "tensorrt" or "tensorrt-rtx".
+        truth_test: whether an engine other than torch must agree with it on real tiles first.
         tile: side of what a tile owns, in LR pixels; a multiple of 4.
         halo: LR pixels read around it; a multiple of 4.
         slices: "a:b", the slices from a to before b; either may be left out.
@@ -68,7 +76,7 @@ def infer(
         UsageError: the arguments contradict each other or the input.
         VolumeError: the input cannot be read or the output not written.
         CheckpointError: the model file is not one.
-        BackendError: the device is not there, or the network failed on it.
+        BackendError: the device or engine is not there, it failed its truth test, or the network failed on it.
     """
     # cheap checks first: torch takes seconds to load, a model longer
     check_tiling(tile, halo)
@@ -77,31 +85,49 @@ def infer(
         raise UsageError(f"window-fit is {window_fit!r}; give pad or resize, or leave it out for the model's own")
     voxel_choice = parse_input_voxel(input_voxel)
     final = check_destination(output_path, overwrite=overwrite, source=within(Path(input_path))[0])
+    if engine != "torch" or precision is not None:
+        from emsr_fast.engine import check_engine
+
+        instead = f"emsr-fast infer {shlex.quote(str(input_path))} -o {shlex.quote(str(output_path))} --engine torch"
+        check_engine(engine, precision, device, instead=instead)
     with open_source(input_path, key, axes) as source:
         chosen = choose_slices(start, stop, source.shape[0])
         given = parse_range(grey_range, source.dtype) if grey_range else None
         _say_input(source, say)
 
-        from emsr_fast.engine import TorchEngine
+        from emsr_fast.engine import open_engine
         from emsr_fast.model import load_model
         from emsr_fast.model.zoo import DEFAULT_MODEL
 
-        network = load_model(DEFAULT_MODEL if model is None else model, device=device, window_fit=window_fit)
+        # the other engines need the network for its weights only, and to be judged by
+        place = device if engine == "torch" else "cpu"
+        network = load_model(DEFAULT_MODEL if model is None else model, device=place, window_fit=window_fit)
         source = fit_to_model(source, network.card.lr_pixel_nm, network.card.name, voxel_choice, say)
-        engine = TorchEngine(network, precision)
         if network.config.window_fit == "resize":
             _check_resize(source.shape, tile, halo)
+        runs, truth = open_engine(
+            engine,
+            network,
+            shapes=_shapes(source.shape, tile, halo),
+            precision=precision,
+            device=device,
+            provider=provider,
+            truth=truth_test,
+            say=say,
+        )
         by_percentile = network.card.normalisation == "percentile"
         grey = given or measure(source, chosen, by_percentile=by_percentile)
         say(f"grey    {grey.describe()}")
-        spec = _target_spec(source, network, chosen, tile, provenance=_provenance(source, network, engine.name))
+        spec = _target_spec(source, network, chosen, tile, provenance=_provenance(source, network, runs.name))
         if isinstance(source, ResampledSource):
             spec.provenance["resampled"] = source.as_metadata()
         spec.provenance.update(
             tile=tile, halo=halo, slices=[chosen.start, chosen.stop], normalisation=grey.as_metadata()
         )
+        if truth is not None:
+            spec.provenance.update(precision=runs.precision, truth_test=truth)
         say(f"model   {network.card.name}, x{spec.scale}, window_fit {network.config.window_fit}")
-        say(f"engine  {engine.name}")
+        say(f"engine  {runs.name}")
         say(f"tiles   {tile} px, halo {halo} px")
         say(
             f"output  {final}: {' x '.join(map(str, spec.shape))} (Z, Y, X), {spec.dtype.name}, "
@@ -111,7 +137,15 @@ def infer(
         with create_target(final, spec, overwrite=overwrite) as target:
             with progress(len(chosen) * height * width) as done:
                 result = super_resolve(
-                    source, target, engine, tile=tile, halo=halo, slices=chosen, normalisation=grey, progress=done
+                    source,
+                    target,
+                    runs,
+                    tile=tile,
+                    halo=halo,
+                    slices=chosen,
+                    normalisation=grey,
+                    equal_reads=runs.shapes is not None,
+                    progress=done,
                 )
             target.commit()
     return {
@@ -167,6 +201,12 @@ def _check_resize(shape: tuple[int, int, int], tile: int, halo: int) -> None:
                 f"a tile would read {sides[0]}x{sides[1]} px of {height}x{width}; this model resizes to windows of "
                 f"{ALIGNMENT} px and needs as many: give --window-fit pad, or another --tile or --halo"
             )
+
+
+def _shapes(shape: tuple[int, int, int], tile: int, halo: int) -> Shapes:
+    """Return the batches that tiles of equal reads make: one shape, or a few that differ by less than a window."""
+    rows, cols = (grown_sides(length, tile, halo) for length in shape[1:])
+    return Shapes((1, rows[0], cols[0]), (1, rows[1], cols[1]), (1, rows[1], cols[1]))
 
 
 def _say_input(source: SourceVolume, say: Callable[[str], None]) -> None:

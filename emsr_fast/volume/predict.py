@@ -12,7 +12,7 @@ import numpy as np
 from emsr_fast.errors import BackendError, UsageError
 from emsr_fast.volume.formats.base import SourceVolume, TargetVolume
 from emsr_fast.volume.intensity import Normalisation, check_finite, measure
-from emsr_fast.volume.tiles import Tile, check_tiling, tiles_of
+from emsr_fast.volume.tiles import Tile, check_tiling, grown, tiles_of
 
 # engines bring torch, which takes seconds; what only prepares a prediction does without
 if TYPE_CHECKING:
@@ -41,6 +41,7 @@ def super_resolve(
     halo: int = DEFAULT_HALO,
     slices: range | None = None,
     normalisation: Normalisation | None = None,
+    equal_reads: bool = False,
     progress: Callable[[int], None] | None = None,
 ) -> Prediction:
     """Super-resolve ``source`` slice by slice into ``target``, which the caller commits.
@@ -53,6 +54,8 @@ def super_resolve(
         halo: LR pixels read around it and thrown away; a multiple of 4.
         slices: which slices of ``source``, step 1; all by default.
         normalisation: the map of grey values to the model's range; measured on ``source`` by default.
+        equal_reads: whether every tile reads tile + 2 * halo where the slice has as many, also at its ends: for engines
+            that are built for one shape.
         progress: called after each tile with the number of LR pixels it owns.
 
     Raises:
@@ -70,6 +73,8 @@ def super_resolve(
     start, clipped = time.perf_counter(), 0
     for index, z in enumerate(slices):
         for part in tiles_of(height, width, tile, halo):
+            if equal_reads:
+                part = grown(part, (tile + 2 * halo, tile + 2 * halo), (height, width))
             image = source.read(z, *part.read)
             check_finite(image, z, source)
             result = _run(engine, normalisation.to_model(image), part, z)

@@ -66,3 +66,32 @@ def _spans(length: int, tile: int, halo: int) -> Iterator[tuple[slice, slice]]:
     for start in range(0, length, tile):
         stop = min(start + tile, length)
         yield slice(max(start - halo, 0), min(stop + halo, length)), slice(start, stop)
+
+
+def grown(part: Tile, read: tuple[int, int], sides: tuple[int, int]) -> Tile:
+    """Return ``part`` reading ``read`` (rows, columns) where the slice has as many: an engine of one shape wants that.
+
+    It grows into the slice, never beyond: zeros around an image are not what the network sees outside it, since every
+    convolution pads anew. At an end that is no multiple of 4 up to 3 px less are read, so that tiles stay aligned.
+
+    Args:
+        read: multiples of 4, at least what ``part`` reads.
+        sides: (height, width) of the slice.
+    """
+    rows, cols = (
+        _grown(span, most, length) if length > most else slice(0, length)
+        for span, most, length in zip(part.read, read, sides, strict=True)
+    )
+    return Tile(read=(rows, cols), own=part.own)
+
+
+def _grown(span: slice, most: int, length: int) -> slice:
+    last = -(-(length - most) // ALIGNMENT) * ALIGNMENT
+    start = min(span.start, last)
+    return slice(start, min(start + most, length))
+
+
+def grown_sides(length: int, tile: int, halo: int) -> tuple[int, int]:
+    """Return the least and most pixels along an axis of ``length`` that ``grown`` tiles of (tile + 2 * halo) read."""
+    most = min(tile + 2 * halo, length)
+    return (most if (length - most) % ALIGNMENT == 0 else most - ALIGNMENT + 1), most

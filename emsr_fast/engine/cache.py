@@ -1,0 +1,274 @@
+"""Files that took long to make, kept between runs: found by all that went into them, checked before use, never half.
+
+An entry is a payload and, written after it, a description in JSON with the payload's SHA-256: where the description
+is, the payload is whole. Entries are made under a file lock, so that of several processes one builds and all use it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import re
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from emsr_fast.errors import BackendError
+
+VARIABLE = "EMSR_FAST_CACHE"
+_PARTIAL, _TIMING = ".emsr-fast-partial-", "timing-"
+# the folder may be one that others use too: nothing else in it is ever touched
+_OURS = re.compile(r"[0-9a-f]{32}\.(onnx|engine|runtime|json|lock)")
+
+Say = Callable[[str], None]
+
+
+def cache_folder() -> Path:
+    """Return the folder of the cache: EMSR_FAST_CACHE, or emsr_fast in the user's cache folder (XDG)."""
+    if named := os.environ.get(VARIABLE):
+        return Path(named).expanduser()
+    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(base).expanduser() / "emsr_fast"
+
+
+@dataclass
+class Entry:
+    """One entry: what was made, and what is known about it."""
+
+    payload_path: Path
+    key: dict[str, Any]  # all that went into the payload
+    facts: dict[str, Any]  # what was found out about it, such as the truth test
+    size: int  # bytes of the payload
+    sha256: str
+    created: float  # seconds since 1970
+    build_s: float
+
+    @property
+    def kind(self) -> str:
+        """What the payload is, by its suffix: "onnx" or "engine"."""
+        return self.payload_path.suffix[1:]
+
+    @property
+    def path(self) -> Path:
+        """The description's file."""
+        return self.payload_path.with_suffix(".json")
+
+    @property
+    def last_used(self) -> float:
+        """When it was last read, seconds since 1970."""
+        return self.path.stat().st_mtime
+
+    def beside(self, suffix: str) -> Path:
+        """Return the name of a file that goes with the entry, such as a runtime cache."""
+        return self.payload_path.with_suffix(suffix)
+
+    def write(self) -> None:
+        """Write the description, atomically."""
+        values = {name: getattr(self, name) for name in ("key", "facts", "size", "sha256", "created", "build_s")}
+        write_atomically(self.path, json.dumps({**values, "payload": self.payload_path.name}, indent=1).encode())
+
+
+def fetch(
+    kind: str,
+    key: dict[str, Any],
+    make: Callable[[], tuple[bytes, dict[str, Any]]],
+    *,
+    say: Say = lambda line: None,
+    refused: str | None = None,
+) -> tuple[Entry, bytes]:
+    """Return the entry of ``key`` with its payload; made now if it is not there, or not what it should be.
+
+    Args:
+        kind: suffix of the payload's file, "onnx" or "engine".
+        key: JSON values, all that the payload depends on.
+        make: returns the payload and the facts about it; called with the lock held.
+        say: told of waiting for another process, and of files that were not used.
+        refused: why the payload that is there must not be used, such as what a runtime said to it.
+
+    Raises:
+        BackendError: the cache cannot be written.
+    """
+    folder = cache_folder()
+    payload_path = folder / f"{identity(key)}.{kind}"
+    found, reason = (None, refused) if refused else _read(payload_path, key)
+    if found:
+        return found
+    with _writable(folder), locked(payload_path, say):
+        # another process may have made it meanwhile
+        found, reason = (None, refused) if refused else _read(payload_path, key)
+        if found:
+            return found
+        if reason:
+            say(f"cache   {payload_path.name} was not used ({reason}); it is made again")
+        start = time.time()
+        payload, facts = make()
+        sha256 = hashlib.sha256(payload).hexdigest()
+        entry = Entry(payload_path, key, facts, len(payload), sha256, time.time(), round(time.time() - start, 3))
+        # the old description must not stand beside the new payload
+        entry.path.unlink(missing_ok=True)
+        write_atomically(payload_path, payload)
+        entry.write()
+    return entry, payload
+
+
+def identity(key: dict[str, Any]) -> str:
+    """Return the name that a key is found by, 32 hexadecimal digits."""
+    return hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def _read(payload_path: Path, key: dict[str, Any]) -> tuple[tuple[Entry, bytes] | None, str | None]:
+    """Return the entry and its payload, or None and why what is there was not used (None: nothing is there)."""
+    try:
+        entry = read_entry(payload_path.with_suffix(".json"))
+        payload = payload_path.read_bytes()
+    except FileNotFoundError as error:
+        missing_payload = error.filename == str(payload_path)
+        return None, "its description is there without it" if missing_payload else None
+    except (ValueError, OSError) as error:
+        return None, f"its description cannot be read: {error}"
+    if entry.key != key:
+        return None, "it was made for something else"
+    if len(payload) != entry.size or hashlib.sha256(payload).hexdigest() != entry.sha256:
+        return None, f"it is damaged: {len(payload)} bytes, not the {entry.size} that were written"
+    with contextlib.suppress(OSError):  # a cache that is shared and read-only keeps no times
+        os.utime(entry.path)
+    return (entry, payload), None
+
+
+def read_entry(path: Path) -> Entry:
+    """Return the entry that the description at ``path`` is about; its payload is not read.
+
+    Raises:
+        ValueError: it is no description.
+        OSError: it cannot be read.
+    """
+    try:
+        values = json.loads(path.read_bytes())
+        payload_path = path.with_name(values.pop("payload"))
+        if payload_path.stem != path.stem or payload_path.parent != path.parent:
+            raise ValueError(f"it names {payload_path.name}")
+        return Entry(payload_path, **values)
+    except (TypeError, KeyError, AttributeError, UnicodeDecodeError) as error:
+        raise ValueError(f"it is no description of an entry ({error})") from error
+
+
+@contextmanager
+def locked(payload_path: Path, say: Say = lambda line: None) -> Iterator[None]:
+    """Hold the entry's lock, which the system takes back from a process that dies; say so if it is waited for."""
+    lock = FileLock(payload_path.with_suffix(".lock"))
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        say(f"cache   another process is making {payload_path.name}; waiting for it")
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@contextmanager
+def _writable(folder: Path) -> Iterator[None]:
+    """Make ``folder``; raise BackendError where it cannot be written."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        yield
+    except OSError as error:
+        raise BackendError(
+            f"the cache {folder} cannot be written ({error.strerror or error}); "
+            f"set {VARIABLE} to a folder that can, with some 100 MB free"
+        ) from error
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write ``content`` to ``path`` so that readers see all of it or what was there before."""
+    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=_PARTIAL, delete=False) as partial:
+        try:
+            partial.write(content)
+            partial.flush()
+            os.fsync(partial.fileno())
+            os.replace(partial.name, path)
+        except BaseException:
+            Path(partial.name).unlink(missing_ok=True)
+            raise
+
+
+def entries() -> list[Entry]:
+    """Return what is in the cache, last used first; files that are no entries are left out."""
+    found = []
+    for path in cache_folder().glob("*.json"):
+        if not _OURS.fullmatch(path.name):
+            continue
+        with contextlib.suppress(ValueError, OSError):
+            found.append(read_entry(path))
+    return sorted(found, key=lambda entry: -entry.last_used)
+
+
+def prune(*, unused_days: float | None = None, everything: bool = False, version: str | None = None) -> list[Path]:
+    """Remove entries, and always what belongs to none; return the files removed.
+
+    Args:
+        unused_days: entries that were not used for so many days.
+        everything: all entries.
+        version: entries that another version of the package made.
+
+    Entries that a process is making just now stay.
+    """
+    removed = []
+    for entry in entries():
+        old = unused_days is not None and time.time() - entry.last_used > 86400 * unused_days
+        foreign = version is not None and entry.key.get("emsr_fast") != version
+        if everything or old or foreign:
+            removed += _remove(entry.path.stem)
+    for path in cache_folder().glob("*"):
+        if _OURS.fullmatch(path.name):
+            broken = path.suffix == ".json" and not _is_entry(path)
+            if broken or not path.with_suffix(".json").exists():
+                removed += _remove(path.stem)
+        elif path.name.startswith(_PARTIAL) and time.time() - path.stat().st_mtime > 3600:
+            # of a process that died
+            removed += _unlink(path)
+        elif everything and path.name.startswith(_TIMING):
+            removed += _unlink(path)
+    return removed
+
+
+def timing_cache(key: dict[str, Any]) -> Path:
+    """Return the file of what a builder measured on one GPU, which serves every engine built there."""
+    return cache_folder() / f"{_TIMING}{identity(key)}"
+
+
+def _is_entry(path: Path) -> bool:
+    try:
+        return read_entry(path).payload_path.exists()
+    except (ValueError, OSError):
+        return False
+
+
+def _remove(stem: str) -> list[Path]:
+    """Remove all files of an entry, unless a process is making it."""
+    folder, removed = cache_folder(), []
+    try:
+        with FileLock(folder / f"{stem}.lock").acquire(timeout=0):
+            # the description first: without it the rest is nothing
+            for path in (folder / f"{stem}.json", *folder.glob(f"{stem}.*")):
+                removed += _unlink(path)
+    except Timeout:
+        pass
+    return removed
+
+
+def _unlink(path: Path) -> list[Path]:
+    try:
+        path.unlink()
+    except FileNotFoundError:
+        return []
+    return [path]
