@@ -65,7 +65,7 @@ class TrainingVolume:
         source = _shelf.file(path)
         self.shape, self.dtype = source.shape, source.dtype
         # slices with NaN may be among those that the settings leave out: they are refused where they are used
-        self.normalisation = normalisation or measure(source, range(0))
+        self.normalisation = normalisation or measure(source)
 
     def whole(self, z: int) -> np.ndarray:
         """Return slice ``z``, (Y, X) in the file's dtype.
