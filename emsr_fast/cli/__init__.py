@@ -135,8 +135,8 @@ def infer(
 ) -> int:
     """Super-resolve a stack in y and x, slice by slice.
 
-    The output is larger by the model's scale; dtype and grey values are kept, the voxel size is carried over. A run that
-    was stopped leaves OUTPUT.partial, and goes on when the same command is given again.
+    The output is larger by the model's scale; dtype and grey values are kept, the voxel size is carried over.
+    A run that was stopped leaves OUTPUT.partial, and goes on when the same command is given again.
     """
     from emsr_fast.cli.progress import progress
     from emsr_fast.volume import job

@@ -155,9 +155,7 @@ def _work(
             say(f"note    {work.path} holds what is done; go on with: {request.retry}")
         raise
     failed = work.failed()
-    if sum(map(len, failed.values())) == sum(
-        plan.block_at(n).own[0].stop - plan.block_at(n).own[0].start for n in ours
-    ):
+    if len(failed) == len(plan) and all(len(failed[index]) == plan.depth_at(index) for index in failed):
         # not one slice could be done: that is no partial result, but bad input
         work.remove()
         raise VolumeError(next(reason for slices in failed.values() for reason in slices.values()))

@@ -86,6 +86,11 @@ class Plan:
         _, rows, cols = self.grid
         return (index[0] * rows + index[1]) * cols + index[2]
 
+    def depth_at(self, index: Triple) -> int:
+        """Return how many slices the block at ``index`` has."""
+        own = self.block_at(self.number_of(index)).own[0]
+        return int(own.stop - own.start)
+
     def tiles(self, block: Block) -> Iterator[Tile]:
         """Yield the tiles of each slice of ``block``, in LR pixels of the slice."""
         _, rows, cols = block.own
