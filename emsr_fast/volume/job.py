@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -139,6 +140,7 @@ def _work(
     to_do = [number for number in ours if not station.is_done(number)]
     if len(to_do) < len(ours):
         say(f"resume  {len(ours) - len(to_do)} of {len(ours)} blocks are done")
+    start = time.perf_counter()
     try:
         with progress(sum(plan.block_at(number).lr_pixels for number in to_do)) as done:
             if request.dask is not None:
@@ -159,7 +161,8 @@ def _work(
         # not one slice could be done: that is no partial result, but bad input
         work.remove()
         raise VolumeError(next(reason for slices in failed.values() for reason in slices.values()))
-    summary = _summary(work.final, journal, outcome, resumed=len(ours) - len(to_do))
+    wall_s = time.perf_counter() - start
+    summary = _summary(work.final, journal, outcome, resumed=len(ours) - len(to_do), wall_s=wall_s)
     return summary | complete(work, journal, station.volume, ours, retry=request.retry, say=say)
 
 
@@ -174,7 +177,7 @@ def _finish_only(request: Request, work: WorkFolder, say: Say) -> dict[str, Any]
         return summary | complete(work, journal, volume, blocks, retry=request.retry, say=say, finish=True)
 
 
-def _summary(final: Path, journal: dict[str, Any], outcome: Outcome, *, resumed: int) -> dict[str, Any]:
+def _summary(final: Path, journal: dict[str, Any], outcome: Outcome, *, resumed: int, wall_s: float = 0.0) -> dict[str, Any]:
     spec = spec_from_json(journal["spec"])
     hr_pixels = outcome.lr_pixels * spec.scale**2
     return {
@@ -186,9 +189,10 @@ def _summary(final: Path, journal: dict[str, Any], outcome: Outcome, *, resumed:
         "blocks": outcome.blocks,
         "blocks_done_before": resumed,
         "lr_pixels": outcome.lr_pixels,
-        "seconds": round(outcome.seconds, 3),
+        "seconds": round(wall_s, 3),
+        # of the time of all workers, where there are several
         "network_fraction": round(outcome.network_s / max(outcome.seconds, 1e-9), 4),
-        "lr_mpx_per_s": round(outcome.lr_pixels / 1e6 / max(outcome.seconds, 1e-9), 4),
+        "lr_mpx_per_s": round(outcome.lr_pixels / 1e6 / max(wall_s, 1e-9), 4),
         "clipped_fraction": outcome.clipped / max(1, hr_pixels),
         "settings": spec.provenance,
     }

@@ -151,17 +151,19 @@ class Pyramid:
             self.reduce(number, index)
 
     def reduce(self, number: int, index: Triple) -> None:
-        """Write shard ``index`` of level ``number`` as means of the level before, one of its shards after another."""
-        level, place = self.levels[number], self.levels[number].place(index)
-        pixels = np.zeros([part.stop - part.start for part in place], self.arrays[number].dtype)
-        for below in self._below(number, index):
-            means = block_means(self.read(number - 1, below), level.factor)
-            first = [
-                part.start // f - own.start
-                for part, f, own in zip(self.levels[number - 1].place(below), level.factor, place, strict=True)
+        """Write shard ``index`` of level ``number`` as means of the level before, one of its chunks after another."""
+        level, before = self.levels[number], self.arrays[number - 1]
+        place = level.place(index)
+        pixels = np.zeros([part.stop - part.start for part in place], before.dtype)
+        starts = (range(part.start, part.stop, side) for part, side in zip(place, level.chunk, strict=True))
+        for corner in itertools.product(*starts):
+            chunk = [
+                slice(at, min(at + side, part.stop)) for at, side, part in zip(corner, level.chunk, place, strict=True)
             ]
-            z, y, x = (slice(at, at + size) for at, size in zip(first, means.shape, strict=True))
-            pixels[z, y, x] = means
+            # reaches beyond the last voxel at odd ends; what is read ends there
+            below = tuple(slice(c.start * f, c.stop * f) for c, f in zip(chunk, level.factor, strict=True))
+            inside = tuple(slice(c.start - p.start, c.stop - p.start) for c, p in zip(chunk, place, strict=True))
+            pixels[inside] = block_means(np.asarray(before[below]), level.factor)
         self.write(number, index, pixels)
 
     def _below(self, number: int, index: Triple) -> Iterator[Triple]:
