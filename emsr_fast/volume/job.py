@@ -177,7 +177,9 @@ def _finish_only(request: Request, work: WorkFolder, say: Say) -> dict[str, Any]
         return summary | complete(work, journal, volume, blocks, retry=request.retry, say=say, finish=True)
 
 
-def _summary(final: Path, journal: dict[str, Any], outcome: Outcome, *, resumed: int, wall_s: float = 0.0) -> dict[str, Any]:
+def _summary(
+    final: Path, journal: dict[str, Any], outcome: Outcome, *, resumed: int, wall_s: float = 0.0
+) -> dict[str, Any]:
     spec = spec_from_json(journal["spec"])
     hr_pixels = outcome.lr_pixels * spec.scale**2
     return {

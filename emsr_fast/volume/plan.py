@@ -166,7 +166,7 @@ def make_plan(
         needed = plan.largest_read_px * bytes_per_px / _NETWORK_SHARE
         advice = "a smaller --tile or a larger --max-memory" if tile is not None else "a larger --max-memory"
         raise UsageError(
-            f"tiles of {sides[0]}x{sides[1]} px with halo {halo} need about {needed / 1e9:.2f} GB, "
-            f"and max-memory is {max_memory / 1e9:.2f} GB; give {advice}"
+            f"tiles of {sides[0]}x{sides[1]} px with halo {halo} need about {needed / 1e6:.0f} MB, "
+            f"and max-memory is {max_memory / 1e6:.0f} MB; give {advice}"
         )
     return plan

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -88,6 +89,8 @@ def _lay_out(path: Path, spec: TargetSpec, *, title: str) -> int:
             metadata={
                 "axes": "ZYX",
                 "Name": title,
+                # by default it holds the time: the same run shall give the same bytes
+                "UUID": str(uuid.uuid5(uuid.NAMESPACE_OID, f"{title} {sorted(spec.provenance.items())}")),
                 **_physical_sizes(spec.voxel_size_nm),
                 "MapAnnotation": {"Namespace": "emsr_fast", **_flat(spec.provenance)},
             },
