@@ -33,7 +33,7 @@ def test_blocks_and_tiles_cover_the_region_exactly_once(shape, block, tile, data
         assert plan.number_of(part.index) == number
         written[part.output] += 1
         for piece in plan.tiles(part):
-            owned[part.own[0], *piece.own] += 1
+            owned[(part.own[0], *piece.own)] += 1
             assert all(span.start % 4 == 0 for span in piece.read)
             assert all(r.start <= o.start < o.stop <= r.stop for r, o in zip(piece.read, piece.own, strict=True))
     assert (written == 1).all()

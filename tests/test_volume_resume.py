@@ -318,8 +318,13 @@ def test_verify_finds_what_is_missing_damaged_or_not_finite(stack, tmp_path, use
 
 
 def test_options_that_exclude_each_other_are_refused(stack, tmp_path):
-    for options, words in (({"shard": "1/2", "dask": "local:2"}, "one of them"), ({"ome_zarr": "0.3"}, "0.5, 0.4"),
-                           ({"roi": "0,0,0:1,1,1", "slices": ":1"}, "both given"), ({"finish": True}, "nothing to")):  # fmt: skip
+    refused = (
+        ({"shard": "1/2", "dask": "local:2"}, "one of them"),
+        ({"ome_zarr": "0.3"}, "0.5, 0.4"),
+        ({"roi": "0,0,0:1,1,1", "slices": ":1"}, "both given"),
+        ({"finish": True}, "nothing to finish"),
+    )
+    for options, words in refused:
         with pytest.raises(UsageError, match=words):
             infer(stack, tmp_path / "a.zarr", **options)
     assert not list(tmp_path.iterdir())

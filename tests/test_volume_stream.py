@@ -1,4 +1,4 @@
-"""The stream: every voxel once and in its place, stages that overlap and wait for each other, engines without memory."""
+"""The stream: every voxel once and in its place, stages that overlap and wait, engines without memory."""
 
 import threading
 import time
@@ -60,9 +60,9 @@ def test_each_voxel_is_written_once_and_a_coordinate_ramp_is_displaced_by_nothin
     depth, height, width = plan.shape
     # a pixel holds its place in its slice, and slices differ by far more
     ramp = np.arange(height * width, dtype=np.float32).reshape(1, height, width) + np.zeros((depth, 1, 1), np.float32)
-    group = zarr.create_group(folder / "in.zarr", attributes={"ome": {"version": "0.5", "multiscales": [
-        {"axes": [{"name": n, "type": "space"} for n in "zyx"],
-         "datasets": [{"path": "0", "coordinateTransformations": [{"type": "scale", "scale": [1, 1, 1]}]}]}]}})  # fmt: skip
+    datasets = [{"path": "0", "coordinateTransformations": [{"type": "scale", "scale": [1, 1, 1]}]}]
+    multiscales = [{"axes": [{"name": n, "type": "space"} for n in "zyx"], "datasets": datasets}]
+    group = zarr.create_group(folder / "in.zarr", attributes={"ome": {"version": "0.5", "multiscales": multiscales}})
     group.create_array("0", data=ramp, chunks=tuple(min(c, s) for c, s in zip(chunks, plan.shape, strict=True)))
     (folder / "unfinished").mkdir()
     spec = TargetSpec(plan.output_shape, np.dtype("f4"), 3)
@@ -170,11 +170,11 @@ def test_an_error_of_any_stage_ends_all_of_them(where, nearest_engine):
 def test_threads_end_where_the_main_one_leaves_early():
     taken, before = [], threading.active_count()
     behind = Behind(taken.append, 2)
-    with pytest.raises(KeyboardInterrupt), ahead(iter(range(10**9)), 2) as numbers:
+    with ahead(iter(range(10**9)), 2) as numbers:
         for number in numbers:
             behind.give(number)
             if number == 9:
-                raise KeyboardInterrupt
+                break
     behind.stop()
     assert threading.active_count() == before
     assert taken == list(range(len(taken)))
