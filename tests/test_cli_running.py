@@ -65,6 +65,7 @@ def test_a_signal_leaves_what_is_done_and_says_how_to_go_on(examples, tmp_path, 
         if partial.exists() and len(shards) >= blocks:
             break
         time.sleep(0.005)
+    time.sleep(0.1)
     assert process.poll() is None
     process.send_signal(number)
     process.send_signal(number)

@@ -84,13 +84,9 @@ def test_an_error_of_the_input_is_the_same_line_as_alone(stack, tmp_path, cluste
         return run(where, station, *rest)
 
     monkeypatch.setattr(distributed, "run_on_dask", spoil)
+    options = OPTIONS | {"roi": "0,0,0:8,64,64", "dask": cluster.scheduler_address}
     with pytest.raises(VolumeError, match=r"in\.tif"):
-        infer(
-            tmp_path / "in.tif",
-            tmp_path / "a.zarr",
-            **OPTIONS | {"roi": "0,0,0:8,64,64"},
-            dask=cluster.scheduler_address,
-        )
+        infer(tmp_path / "in.tif", tmp_path / "a.zarr", **options)
 
 
 def _die(numbers):

@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
-from emsr_fast.errors import UsageError, VolumeError
+from emsr_fast.errors import PartialError, UsageError, VolumeError
 from emsr_fast.volume.arguments import parse_memory, parse_share, parse_slices
 from emsr_fast.volume.completion import complete
 from emsr_fast.volume.formats import open_source
@@ -74,7 +74,13 @@ def infer(
             return estimate(journal, source, engine, bytes_per_px(network), say)
         _begin(request, work, journal, say)
         with work.locked(alone=request.shard is None):
-            return _work(request, share, Station(work, journal, source, engine), journal, say, progress)
+            try:
+                return _work(request, share, Station(work, journal, source, engine), journal, say, progress)
+            except PartialError:
+                raise  # it says how to go on
+            except BaseException:
+                _leave(request, work, journal, say)
+                raise
 
 
 def _check(request: Request) -> tuple[int, int]:
@@ -141,21 +147,13 @@ def _work(
     if len(to_do) < len(ours):
         say(f"resume  {len(ours) - len(to_do)} of {len(ours)} blocks are done")
     start = time.perf_counter()
-    try:
-        with progress(sum(plan.block_at(number).lr_pixels for number in to_do)) as done:
-            if request.dask is not None:
-                from emsr_fast.volume.distributed import run_on_dask
+    with progress(sum(plan.block_at(number).lr_pixels for number in to_do)) as done:
+        if request.dask is not None:
+            from emsr_fast.volume.distributed import run_on_dask
 
-                outcome = run_on_dask(request.dask, station, to_do, journal["device"], say, done)
-            else:
-                outcome = station.run(to_do, done)
-    except BaseException:
-        # nothing to go on with, and nobody beside us: as if it had not begun
-        if request.shard is None and not any(station.is_done(number) for number in range(len(plan))):
-            work.remove()
+            outcome = run_on_dask(request.dask, station, to_do, journal["device"], say, done)
         else:
-            say(f"note    {work.path} holds what is done; go on with: {request.retry}")
-        raise
+            outcome = station.run(to_do, done)
     failed = work.failed()
     if len(failed) == len(plan) and all(len(failed[index]) == plan.depth_at(index) for index in failed):
         # not one slice could be done: that is no partial result, but bad input
@@ -164,6 +162,17 @@ def _work(
     wall_s = time.perf_counter() - start
     summary = _summary(work.final, journal, outcome, resumed=len(ours) - len(to_do), wall_s=wall_s)
     return summary | complete(work, journal, station.volume, ours, retry=request.retry, say=say)
+
+
+def _leave(request: Request, work: WorkFolder, journal: dict[str, Any], say: Say) -> None:
+    """Say how to go on after an error, or remove the folder if there is nothing to go on with."""
+    if not work.exists():
+        return
+    volume = open_volume(work, journal)
+    if request.shard is None and not any(volume.has(0, index) for index in volume.levels[0].indices()):
+        work.remove()
+    else:
+        say(f"note    {work.path} holds what is done; go on with: {request.retry}")
 
 
 def _finish_only(request: Request, work: WorkFolder, say: Say) -> dict[str, Any]:
