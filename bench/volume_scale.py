@@ -73,7 +73,7 @@ def workers(slices: int) -> dict:
     from distributed import LocalCluster
 
     taken: dict[int, float] = {}
-    options = {"device": "cpu", "slices": f":{slices}", "max_memory": "40MB", "tile": 96}
+    options = {"device": "cpu", "slices": f":{slices}", "max_memory": "60MB", "tile": 96}
     with tempfile.TemporaryDirectory() as folder:
         for count in (1, 2):
             with LocalCluster(
