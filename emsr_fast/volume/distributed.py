@@ -56,10 +56,9 @@ def run_on_dask(
         workers = max(1, len(client.scheduler_info(n_workers=-1)["workers"]))
         say(f"dask    {workers} workers")
         batches = batches_of(numbers, workers)
-        sizes = {number: station.plan.block_at(number).lr_pixels for number in numbers}
         for batch, done in in_flight(client, run_batch, batches, (final, device), _WAITING_PER_WORKER * workers):
             outcome.add(done)
-            progress(sum(sizes[number] for number in batch))
+            progress(sum(station.plan.block_at(number).lr_pixels for number in batch))
     return outcome
 
 
