@@ -77,7 +77,7 @@ def workers(slices: int) -> dict:
     with tempfile.TemporaryDirectory() as folder:
         for count in (1, 2):
             with LocalCluster(
-                n_workers=count, threads_per_worker=1, processes=True, memory_limit=0, dashboard_address=None
+                n_workers=count, threads_per_worker=1, processes=True, memory_limit=0, dashboard_address=":0"
             ) as cluster:
                 where = cluster.scheduler_address
                 # the workers load the engine: that is not what is compared
@@ -105,7 +105,7 @@ def million(blocks: int) -> dict:
     planned = time.perf_counter() - start
     found = {"blocks": len(plan), "plan_s": round(planned, 2), "each_seen_once": seen == len(plan)}
     with (
-        LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None) as cluster,
+        LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=":0") as cluster,
         Client(cluster) as client,
     ):
         for name, numbers, batches in (

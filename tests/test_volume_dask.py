@@ -23,7 +23,7 @@ OPTIONS = {"tile": 32, "halo": 0, "max_memory": "4MB", "roi": "0,0,0:48,64,64", 
 @pytest.fixture(scope="module")
 def cluster():
     with LocalCluster(
-        n_workers=2, threads_per_worker=1, processes=True, memory_limit=0, dashboard_address=None
+        n_workers=2, threads_per_worker=1, processes=True, memory_limit=0, dashboard_address=":0"
     ) as running:
         yield running
 
@@ -96,7 +96,7 @@ def _die(numbers):
 def test_blocks_that_kill_every_worker_end_the_run_with_one_line():
     with (
         LocalCluster(
-            n_workers=1, threads_per_worker=1, processes=True, memory_limit=0, dashboard_address=None
+            n_workers=1, threads_per_worker=1, processes=True, memory_limit=0, dashboard_address=":0"
         ) as local,
         Client(local) as client,
     ):

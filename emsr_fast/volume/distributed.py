@@ -156,7 +156,7 @@ def _client(where: str) -> Iterator[Client]:
         # memory is bounded by the plan; dask's own limit would kill workers that are within it
         with (
             LocalCluster(
-                n_workers=int(count), threads_per_worker=1, processes=True, memory_limit=0, dashboard_address=None
+                n_workers=int(count), threads_per_worker=1, processes=True, memory_limit=0, dashboard_address=":0"
             ) as cluster,
             Client(cluster) as client,
         ):
