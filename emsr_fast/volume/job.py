@@ -57,6 +57,8 @@ def infer(
     share = _check(request)
     final = Path(output_path).resolve()
     work = WorkFolder(final)
+    if work.is_remains():
+        work.remove()
     if work.exists() and work.was_published():
         journal = work.journal()
         work.remove()

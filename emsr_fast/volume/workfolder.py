@@ -169,29 +169,31 @@ class WorkFolder:
         """Give ``ready``, in this folder, the final name, and remove the rest; an old output goes only now."""
         old = self.path / "replaced"
         with system_errors(self.final), shielded_from_signals():
-            write_durably(self._publishing, os.fsencode(ready.relative_to(self.path)), self.unfinished)
+            self._note_ready(ready)
             if self.final.exists():
                 self.final.rename(old)
             ready.rename(self.final)
             sync_folder(self.final.parent)
             self.remove()
 
-    @property
-    def _publishing(self) -> Path:
-        return self.path / "publishing"
+    def _note_ready(self, ready: Path | None) -> None:
+        """Write into the journal what is about to be given the final name, if anything."""
+        journal = self.journal() | {"ready": ready and os.fspath(ready.relative_to(self.path))}
+        write_durably(self.path / "journal.json", _encoded(journal), self.unfinished)
 
     def was_published(self) -> bool:
         """Return whether a kill left only this folder's remains: the output has its final name already."""
-        try:
-            ready = self.path / os.fsdecode(self._publishing.read_bytes())
-        except FileNotFoundError:
-            return False
-        return not ready.exists() and self.final.exists()
+        ready = self.journal().get("ready")
+        return ready is not None and not (self.path / ready).exists() and self.final.exists()
+
+    def is_remains(self) -> bool:
+        """Return whether a kill came while the folder of a run without any result was being removed."""
+        return self.exists() and not self.volume.exists() and not self.was_published()
 
     def empty_export(self) -> Path:
         """Return the empty folder in which an output of another format is made."""
         folder = self.path / "export"
-        self._publishing.unlink(missing_ok=True)
+        self._note_ready(None)
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir()
         return folder
