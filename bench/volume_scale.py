@@ -44,10 +44,24 @@ def memory(model: str, blocks: int) -> dict:
     loaded = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     with tempfile.TemporaryDirectory() as folder:
         sparse_volume(Path(folder) / "in.zarr")
-        found = infer(Path(folder) / "in.zarr", Path(folder) / "a.zarr", model=model, device="cpu", dry_run=True)
+        found = infer(
+            Path(folder) / "in.zarr",
+            Path(folder) / "a.zarr",
+            model=model,
+            device="cpu",
+            input_voxel="ignore",
+            dry_run=True,
+        )
         # the first share of as many as there are blocks is the first block
         share = f"1/{max(1, found['blocks'] // blocks)}"
-        done = infer(Path(folder) / "in.zarr", Path(folder) / "a.zarr", model=model, device="cpu", shard=share)
+        done = infer(
+            Path(folder) / "in.zarr",
+            Path(folder) / "a.zarr",
+            model=model,
+            device="cpu",
+            input_voxel="ignore",
+            shard=share,
+        )
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     return {
         "model": model,
@@ -64,7 +78,7 @@ def memory(model: str, blocks: int) -> dict:
 def share(model: str) -> dict:
     """Return the network's share of the wall time of a whole run on a real stack."""
     with tempfile.TemporaryDirectory() as folder:
-        done = infer(STACK, Path(folder) / "a.zarr", model=model, device="cpu")
+        done = infer(STACK, Path(folder) / "a.zarr", model=model, device="cpu", input_voxel="ignore")
     return {name: done[name] for name in ("blocks", "seconds", "network_fraction", "lr_mpx_per_s")} | {"model": model}
 
 
@@ -73,7 +87,7 @@ def workers(slices: int) -> dict:
     from distributed import LocalCluster
 
     taken: dict[int, float] = {}
-    options = {"device": "cpu", "slices": f":{slices}", "max_memory": "60MB", "tile": 96}
+    options = {"device": "cpu", "input_voxel": "ignore", "slices": f":{slices}", "max_memory": "60MB", "tile": 96}
     with tempfile.TemporaryDirectory() as folder:
         for count in (1, 2):
             with LocalCluster(

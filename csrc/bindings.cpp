@@ -51,7 +51,6 @@ emsr::WindowGrid to_grid(const py::tuple& t) {
 
 PYBIND11_MODULE(_C, m, py::mod_gil_not_used()) {
   m.attr("max_atrous_levels") = emsr::kMaxAtrousLevels;
-  m.attr("max_phases") = emsr::kMaxPhases;
   m.attr("window") = emsr::kWindow;
   m.def("cpu_isa", &emsr::cpu_isa_name);
 
@@ -114,6 +113,13 @@ PYBIND11_MODULE(_C, m, py::mod_gil_not_used()) {
     const emsr::ImageView vgrad = to_view(grad), vout = to_view(out);
     py::gil_scoped_release no_gil;
     emsr::atrous_details_backward_cuda(vgrad, vout, levels, device, stream);
+  });
+  m.def("window_attention_cuda", [](const py::tuple& x, const py::tuple& out, const py::tuple& weights, int64_t heads,
+                                    int64_t hidden, int device, uintptr_t stream) {
+    const emsr::ImageView vx = to_view(x), vout = to_view(out);
+    const emsr::WindowAttentionWeights w = to_weights(weights, heads, hidden);
+    py::gil_scoped_release no_gil;
+    emsr::window_attention_cuda(vx, vout, w, device, stream);
   });
 #else
   m.attr("built_with_cuda") = false;

@@ -28,4 +28,10 @@ struct WindowGrid {
 void window_attention_cpu(const ImageView& x, const ImageView& out, const WindowAttentionWeights& weights,
                           const WindowGrid& grid, int threads);
 
+// The same on a GPU, in whole windows whose tokens beyond the image nobody attends to. float32, float16 or bfloat16; 16, 32
+// or 64 channels, heads of 4; pixels, and the float32 parameters, start on multiples of 16 bytes, others on 4.
+constexpr int64_t kMaxHiddenRatio = 4;  // hidden units a channel: weights that fit the shared memory of every GPU from sm_80 on
+void window_attention_cuda(const ImageView& x, const ImageView& out, const WindowAttentionWeights& weights, int device,
+                           uintptr_t stream);
+
 }  // namespace emsr

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import importlib.util
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
@@ -22,7 +22,7 @@ OPERATORS = {
     "conv3x3": ("cpp", "reference"),
     "edge_gate": ("cpp", "reference"),
     "upsample_to_image": ("cpp", "reference"),
-    "window_attention": ("cpp", "reference"),
+    "window_attention": BACKENDS,
 }
 _DTYPES = {
     "cuda": (torch.float32, torch.float16, torch.bfloat16),
@@ -108,13 +108,15 @@ def why_not(backend: str, operator: str, x: Tensor) -> str | None:
     return None if x.dtype in _DTYPES[backend] else f"{backend} has no {x.dtype} kernel"
 
 
-def choose(operator: str, x: Tensor, backend: str = "auto", limits: str | None = None) -> str:
+def choose(
+    operator: str, x: Tensor, backend: str = "auto", limits: str | Mapping[str, str | None] | None = None
+) -> str:
     """Return the backend that runs ``operator`` on ``x``: the one asked for, or the first that can.
 
     Args:
         operator: a key of ``OPERATORS``.
         backend: "auto" or one of ``BACKENDS``.
-        limits: what keeps every backend but the reference from running this call, or None.
+        limits: what keeps every backend but the reference from running this call, or None; or that by backend.
 
     Raises:
         BackendError: the backend asked for, here or by EMSR_FAST_BACKEND, is unknown or cannot run; says why.
@@ -125,7 +127,8 @@ def choose(operator: str, x: Tensor, backend: str = "auto", limits: str | None =
         raise BackendError(wrong)
     reasons = []
     for name in wanted or OPERATORS[operator]:
-        reason = why_not(name, operator, x) or (limits if name != "reference" else None)
+        limit = limits.get(name) if isinstance(limits, Mapping) else limits
+        reason = why_not(name, operator, x) or (limit if name != "reference" else None)
         if reason is None:
             return name
         reasons.append(f"backend {name!r} cannot run: {reason}")

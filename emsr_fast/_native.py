@@ -13,12 +13,10 @@ try:
 except ImportError as error:
     why_missing: str | None = f"the compiled module is not installed ({error})"
     MAX_ATROUS_LEVELS = 0
-    MAX_PHASES = 0
     WINDOW = 0
 else:
     why_missing = None
     MAX_ATROUS_LEVELS = _C.max_atrous_levels
-    MAX_PHASES = _C.max_phases
     WINDOW = _C.window
 
 _DTYPES = {torch.float32: 0, torch.float64: 1, torch.float16: 2, torch.bfloat16: 3}
@@ -89,6 +87,21 @@ def window_attention(x: Tensor, out: Tensor, parameters: Sequence[Tensor], heads
     pointers = tuple(p.data_ptr() for p in parameters)
     grid = (maps[0].numel(), maps[1].numel(), *(m.data_ptr() for m in maps))
     _C.window_attention_cpu(view(x), view(out), pointers, heads, hidden, grid, torch.get_num_threads())
+
+
+def window_attention_cuda(x: Tensor, out: Tensor, parameters: Sequence[Tensor], heads: int) -> None:
+    """Write the transformer block of ``x`` into ``out`` on their GPU, in whole windows; see ``window_attention``.
+
+    Pixels of both, and the parameters, must start on multiples of 16 bytes: ``aligned``.
+    """
+    pointers = tuple(p.data_ptr() for p in parameters)
+    _C.window_attention_cuda(view(x), view(out), pointers, heads, parameters[7].shape[0], *_place(x))
+
+
+def aligned(t: Tensor, size: int) -> bool:
+    """Return whether ``t`` starts on a multiple of ``size`` bytes, and if (B, C, H, W), each of its pixels."""
+    steps = (t.stride(0), t.stride(2), t.stride(3)) if t.dim() == 4 else ()
+    return all(start % size == 0 for start in (t.data_ptr(), *(s * t.element_size() for s in steps)))
 
 
 def same_bytes(a: Tensor, b: Tensor) -> bool:

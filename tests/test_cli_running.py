@@ -54,9 +54,22 @@ def test_elsewhere_progress_is_plain_lines_also_while_a_tile_takes_long():
 @pytest.mark.parametrize("blocks", [0, 2])
 def test_a_signal_leaves_what_is_done_and_says_how_to_go_on(examples, tmp_path, number, code, name, blocks):
     source = examples / "flyem_fibsem_10nm_48x192x192.tif"
-    options = ["--tile", "64", "--halo", "0", "--max-memory", "9MB", "--roi", "0,0,0:48,128,128"]
+    options = [
+        "--tile",
+        "64",
+        "--halo",
+        "0",
+        "--max-memory",
+        "9MB",
+        "--roi",
+        "0,0,0:48,128,128",
+        "--input-voxel",
+        "ignore",
+    ]
     process = subprocess.Popen(
-        [*COMMAND, "infer", str(source), "-o", str(tmp_path / name), *options], stderr=subprocess.PIPE, text=True
+        [*COMMAND, "infer", str(source), "-o", str(tmp_path / name), "--input-voxel", "ignore", *options],
+        stderr=subprocess.PIPE,
+        text=True,
     )
     partial = tmp_path / f"{name}.partial"
     deadline = time.monotonic() + 60

@@ -15,7 +15,14 @@ ROOT = Path(__file__).resolve().parents[1]
 SOURCES = sorted((ROOT / "kernels" / "cuda").glob("*.cu"))
 ARCHITECTURES = (80, 86, 89, 90, 100, 120)
 # of any architecture: where the shared memory holds one block on an SM, registers are no limit
-MOST_REGISTERS = {"atrous_details_kernel": 64, "atrous_adjoint_kernel": 104}
+MOST_REGISTERS = {
+    "atrous_details_kernel": 64,
+    "atrous_adjoint_kernel": 104,
+    # 12 warps of an SM, 8 from sm_100 on
+    "window_attention_mma_kernel": 168,
+    "window_attention_fma_kernel": 255,
+}
+MOST_REGISTERS_SM_100 = {"window_attention_mma_kernel": 208}
 
 
 def nvcc(source: Path, output: Path, architectures=ARCHITECTURES) -> str:
@@ -48,7 +55,8 @@ def test_every_kernel_compiles_without_spills_on_every_architecture(source, tmp_
     assert len(usage) == log.count("Compiling entry function")
     assert [entry for entry in usage if entry[2] > 0] == []
     for name, registers, _ in usage:
-        most = [limit for kernel, limit in MOST_REGISTERS.items() if kernel in name]
+        stated = MOST_REGISTERS | (MOST_REGISTERS_SM_100 if name.endswith(("sm_100", "sm_120")) else {})
+        most = [limit for kernel, limit in stated.items() if kernel in name]
         assert len(most) == 1, f"{name} has no stated number of registers"
         assert registers <= most[0], name
 

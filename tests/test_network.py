@@ -30,14 +30,16 @@ def test_golden_vectors(data, name, size, backend):
 def networks():
     """The shipped network and the paper's with random weights, each in float32 and float64."""
     torch.manual_seed(0)
-    pairs = []
-    for model in (load_model(device="cpu"), Emsr().eval()):
-        pairs.append((model, copy.deepcopy(model).double()))
-    return pairs
+    models = {"shipped": load_model(device="cpu"), "papers": Emsr().eval()}
+    return {name: (model, copy.deepcopy(model).double()) for name, model in models.items()}
 
 
-@pytest.mark.parametrize("size", [(1, 1), (5, 5), (1, 9), (41, 41), (113, 50), (113, 113)], ids=str)
-@pytest.mark.parametrize("which", [0, 1], ids=["shipped", "papers"])
+SHIPPED = [("shipped", size) for size in [(1, 1), (5, 5), (1, 9), (41, 41), (113, 50), (113, 113), (341, 341)]]
+# a few pixels of random weights say little about rounding: one of them may be right by chance
+PAPERS = [("papers", size) for size in [(41, 41), (113, 50)]]
+
+
+@pytest.mark.parametrize(("which", "size"), SHIPPED + PAPERS, ids=str)
 def test_kernels_err_at_most_twice_as_much_as_torch(networks, which, size, examples):
     model, exact = networks[which]
     image = np.asarray(Image.open(examples / "rat_spinal_whitematter_sem_70nm_512.png")) / np.float32(255)

@@ -17,7 +17,14 @@ from emsr_fast.volume.job import infer
 from emsr_fast.volume.verify import verify
 
 # 12 blocks of 4 slices
-OPTIONS = {"tile": 32, "halo": 0, "max_memory": "4MB", "roi": "0,0,0:48,64,64", "device": "cpu"}
+OPTIONS = {
+    "tile": 32,
+    "halo": 0,
+    "max_memory": "4MB",
+    "roi": "0,0,0:48,64,64",
+    "device": "cpu",
+    "input_voxel": "ignore",
+}
 
 
 @pytest.fixture(scope="module")

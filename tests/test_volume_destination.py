@@ -15,7 +15,7 @@ from emsr_fast.volume.formats.base import TargetSpec
 from emsr_fast.volume.formats.destination import check_destination, shielded_from_signals, volume_error
 
 SPEC = TargetSpec((1, 6, 6), np.dtype("u1"), scale=3)
-OUTPUTS = ["a.tif", "a.ome.zarr"]
+OUTPUTS = ["a.tif", "a.ome.zarr", "a.h5", "a.mrc"]
 WHOLE = slice(0, 6)
 
 
@@ -79,7 +79,7 @@ def test_a_name_taken_meanwhile_is_not_replaced(tmp_path, name):
 def test_other_data_is_never_overwritten(tmp_path, name):
     (tmp_path / name).mkdir()
     (tmp_path / name / "thesis.txt").write_text("years of work")
-    with pytest.raises(VolumeError, match=r"is a folder that is no (TIFF|OME-Zarr): not overwritten"):
+    with pytest.raises(VolumeError, match=r"is a folder that is no (TIFF|OME-Zarr|HDF5|MRC): not overwritten"):
         check_destination(tmp_path / name, overwrite=True)
     assert (tmp_path / name / "thesis.txt").exists()
     (tmp_path / "b").mkdir()
@@ -174,7 +174,7 @@ from emsr_fast.errors import VolumeError
 from emsr_fast.volume.formats import create_target
 from emsr_fast.volume.formats.base import TargetSpec
 folder = pathlib.Path(sys.argv[1])
-noise = np.random.default_rng(0).integers(0, 255, (600, 600)).astype(np.uint8)
+noise = np.random.default_rng(0).integers(-100, 100, (600, 600)).astype(np.int8)
 try:
     with create_target(folder / sys.argv[2], TargetSpec((2, 600, 600), noise.dtype, 3, block=600)) as target:
         (folder / "other").write_bytes(bytes(700_000))

@@ -18,7 +18,7 @@ _, engine = load_engine(None, "cpu", None)
 engine.run(np.zeros((1, 1, 64, 64), np.float32))
 peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 loaded = peak()
-options = {"device": "cpu", "roi": "500,0,0:501,10000,10000"}
+options = {"device": "cpu", "input_voxel": "ignore", "roi": "500,0,0:501,10000,10000"}
 # a small enough share to be a single block
 done = infer(f"{path}/in.zarr", f"{path}/a.zarr", shard="1/150", **options)
 print(json.dumps({"above": peak() - loaded, "blocks": done["blocks"], "tile": done["settings"]["tile"]}))

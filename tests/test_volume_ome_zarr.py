@@ -78,33 +78,6 @@ def test_no_two_blocks_share_a_file(tmp_path, block, chunk):
     assert array.chunks[2] == chunk
 
 
-@pytest.mark.parametrize(
-    ("attributes", "message"),
-    [
-        ({}, "without an OME-Zarr 0.5 image"),
-        ({"multiscales": [{}]}, "looks like OME-Zarr 0.4"),
-        (
-            {"ome": {"multiscales": [{"axes": [{"name": "y"}], "datasets": [{"path": "7"}]}]}},
-            "cannot be read as OME-Zarr",
-        ),
-        ({"ome": {"multiscales": [{"axes": [{"name": n} for n in "xyz"], "datasets": [{"path": "0"}]}]}}, "axes xyz"),
-        (
-            {"ome": {"multiscales": [{"axes": [{"name": n} for n in "cyx"], "datasets": [{"path": "0"}]}]}},
-            "3 along axis 'c'",
-        ),
-        (
-            {"ome": {"multiscales": [{"axes": [{"name": n} for n in "yx"], "datasets": [{"path": "0"}]}]}},
-            "with axes yx",
-        ),
-    ],
-)
-def test_other_zarr_folders_are_refused_with_their_reason(tmp_path, attributes, message):
-    group = zarr.create_group(tmp_path / "a.zarr", attributes=attributes)
-    group.create_array("0", data=stack())
-    with pytest.raises(VolumeError, match=message):
-        open_source(tmp_path / "a.zarr")
-
-
 def test_a_chunk_that_does_not_decode_is_named(tmp_path):
     write_all(tmp_path / "a.zarr", stack())
     chunk = next((tmp_path / "a.zarr" / "0" / "c" / "2").rglob("0"))

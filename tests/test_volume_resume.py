@@ -18,8 +18,21 @@ from emsr_fast.volume.job import infer
 from emsr_fast.volume.verify import verify
 
 # the smallest memory makes many small blocks: 12 of 4 slices
-MANY_BLOCKS = {"tile": 32, "halo": 0, "max_memory": "4MB", "roi": "0,0,0:48,64,64"}
-AS_OPTIONS = ["--tile", "32", "--halo", "0", "--max-memory", "4MB", "--roi", "0,0,0:48,64,64", "--device", "cpu"]
+MANY_BLOCKS = {"tile": 32, "halo": 0, "max_memory": "4MB", "roi": "0,0,0:48,64,64", "input_voxel": "ignore"}
+AS_OPTIONS = [
+    "--input-voxel",
+    "ignore",
+    "--tile",
+    "32",
+    "--halo",
+    "0",
+    "--max-memory",
+    "4MB",
+    "--roi",
+    "0,0,0:48,64,64",
+    "--device",
+    "cpu",
+]
 
 
 def bytes_of(path):
@@ -75,7 +88,7 @@ def test_a_copy_of_the_input_elsewhere_is_the_same_input(stack, tmp_path, use_ne
 
 def test_an_old_output_stays_until_the_new_one_is_complete(stack, tmp_path, use_nearest):
     use_nearest()
-    infer(stack, tmp_path / "a.zarr", slices=":1")
+    infer(stack, tmp_path / "a.zarr", slices=":1", input_voxel="ignore")
     before = bytes_of(tmp_path / "a.zarr")
     with pytest.raises(VolumeError, match="--overwrite"):
         infer(stack, tmp_path / "a.zarr", **MANY_BLOCKS)

@@ -183,7 +183,7 @@ def test_threads_end_where_the_main_one_leaves_early():
 def test_an_automatic_tile_is_halved_until_it_fits_and_stays_so(tmp_path, stack, use_nearest):
     # the test engine raises what torch raises on a GPU: no GPU is needed to see what follows
     engine = use_nearest(largest_px=120 * 120)
-    done = infer(stack, tmp_path / "a.zarr", slices=":20")
+    done = infer(stack, tmp_path / "a.zarr", slices=":20", input_voxel="ignore")
     assert engine.shapes[0] == (192, 192)
     # once too large, then quarters with their halo of 32 px on two sides are still too large, then sixteenths
     assert engine.shapes[1:3] == [(128, 128), (80, 80)]
@@ -200,6 +200,6 @@ def test_an_automatic_tile_is_halved_until_it_fits_and_stays_so(tmp_path, stack,
 def test_a_given_tile_is_never_changed(tmp_path, stack, use_nearest):
     engine = use_nearest(largest_px=120 * 120)
     with pytest.raises(BackendError, match=r"ran out of memory on a tile of 160x160 px .* smaller --tile"):
-        infer(stack, tmp_path / "a.zarr", tile=128)
+        infer(stack, tmp_path / "a.zarr", tile=128, input_voxel="ignore")
     assert engine.shapes == [(160, 160)]
     assert not list(tmp_path.iterdir())

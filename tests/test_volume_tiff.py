@@ -242,12 +242,14 @@ def test_what_is_not_one_grey_stack_is_refused_with_its_reason(tmp_path, make, m
         open_source(tmp_path / "a.tif")
 
 
-def test_pages_of_different_sizes_are_refused(tmp_path):
+def test_pages_of_different_sizes_are_to_be_chosen_from(tmp_path):
     with tifffile.TiffWriter(tmp_path / "a.tif") as file:
         file.write(np.zeros((9, 9), "u1"))
         file.write(np.zeros((9, 8), "u1"))
-    with pytest.raises(VolumeError, match=r"2 images of different kinds \(9x8, 9x9\)"):
+    with pytest.raises(VolumeError, match=r"2 images; name one with --key: 0 \(9 x 9 uint8\), 1 \(9 x 8 uint8\)"):
         open_source(tmp_path / "a.tif")
+    with open_source(tmp_path / "a.tif", key="1") as source:
+        assert source.shape == (1, 9, 8)
 
 
 @pytest.mark.filterwarnings("ignore:.*zero-size:UserWarning")

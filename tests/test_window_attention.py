@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from emsr_fast import BackendError, window_attention
+from emsr_fast import BackendError, _dispatch, window_attention
 from emsr_fast.ops.window_attention import PARAMETERS
 from emsr_fast.reference import window_attention as reference
 
@@ -141,6 +141,24 @@ def test_what_the_kernel_cannot_do_runs_on_the_reference():
     torch.testing.assert_close(window_attention(x, *weights, heads=5), reference.window_attention(x, *weights, 5))
     with pytest.raises(BackendError, match="multiples of 16, got 20 and 40"):
         window_attention(x, *weights, heads=5, backend="cpp")
+
+
+@pytest.mark.parametrize(
+    ("change", "backend", "message"),
+    [
+        ({"fit": "resize"}, "cuda", r"pad sides that are no multiple of 4, got \(6, 8\) with fit='resize'"),
+        ({"heads": 2}, "cuda", "heads of 4, .* got 16 channels, 2 heads, 32 hidden units"),
+        ({"heads": 16, "channels": 48}, "triton", "powers of two, .* got 48 channels, 16 heads, 96 hidden units"),
+        ({"window": 2}, "triton", "windows of 4 px, got 2"),
+    ],
+)
+def test_a_gpu_kernel_says_what_it_cannot_do(monkeypatch, change, backend, message):
+    # as on a machine where the backend runs
+    monkeypatch.setattr(_dispatch, "why_not", lambda *_: None)
+    channels = change.pop("channels", 16)
+    arguments = {"heads": 4, "backend": backend, **change}
+    with pytest.raises(BackendError, match=message):
+        window_attention(torch.randn(1, channels, 6, 8), *parameters(channels), **arguments)
 
 
 def test_parameters_elsewhere_are_refused():

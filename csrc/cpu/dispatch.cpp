@@ -46,7 +46,7 @@ void atrous_details_backward_cpu(const ImageView& grad, const ImageView& out, in
 
 int64_t conv3x3_packed_size(int64_t outputs, int64_t inputs) {
   const bool transformed = outputs > 1 && inputs >= 16;
-  return (transformed ? 36 : 9) * outputs * inputs;
+  return (transformed ? 64 : 9) * outputs * inputs;
 }
 
 void conv3x3_pack_cpu(const float* weight, int64_t outputs, int64_t inputs, float* packed) {

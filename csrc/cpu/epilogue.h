@@ -16,6 +16,7 @@ inline Vec<float> leaky_relu(Vec<float> v) { return max_of<float>(0.2f * v, v); 
 
 template <Activation kActivation, Combine kCombine>
 struct Epilogue {
+  static constexpr bool kReadsOther = kCombine != Combine::kNothing;
   const ImageView& other;
 
   // The second image's pixel that a block of outputs begins at.

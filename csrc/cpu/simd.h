@@ -3,6 +3,12 @@
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <type_traits>
+#include <utility>
+
+#if defined(__SSE2__)
+#include <immintrin.h>
+#endif
 
 #if defined(__AVX512F__)
 #define EMSR_VECTOR_BYTES 64
@@ -38,6 +44,32 @@ inline void store(T* p, Vec<T> v) {
   *reinterpret_cast<typename VectorOf<T, kLanes<T>>::type*>(p) = v;
 }
 
+// Whether vectors written to `p` and to multiples of 64 bytes behind it may be streamed.
+template <typename T>
+inline bool may_stream(const T* p) { return reinterpret_cast<uintptr_t>(p) % 64 == 0; }
+
+// Write a vector; `streamed`, past the caches: a large image has left them before it is read again, and so need not be
+// read to be written. Call finish_streaming before another thread reads it.
+template <typename T>
+inline void write(T* p, Vec<T> v, bool streamed) {
+  if (!streamed) return store(p, v);
+#if defined(__AVX512F__)
+  _mm512_stream_ps(reinterpret_cast<float*>(p), (__m512)v);
+#elif defined(__AVX2__)
+  _mm256_stream_ps(reinterpret_cast<float*>(p), (__m256)v);
+#elif defined(__SSE2__)
+  _mm_stream_ps(reinterpret_cast<float*>(p), (__m128)v);
+#else
+  store(p, v);
+#endif
+}
+
+inline void finish_streaming() {
+#if defined(__SSE2__)
+  _mm_sfence();
+#endif
+}
+
 template <typename T>
 inline Vec<T> all(T value) {
   return value - Vec<T>{};
@@ -61,6 +93,56 @@ inline T sum_of(typename VectorOf<T, N>::value v) {
     std::memcpy(&low, &v, sizeof low);
     std::memcpy(&high, reinterpret_cast<const char*>(&v) + sizeof low, sizeof high);
     return sum_of<T, N / 2>(low + high);
+  }
+}
+
+// Lane l of the result is lane indices[l] of a, or, from kLanes on, of b.
+template <typename T, int... indices>
+inline Vec<T> shuffled(Vec<T> a, Vec<T> b) {
+#if defined(__clang__) || __GNUC__ >= 12
+  return __builtin_shufflevector(a, b, indices...);
+#else
+  typedef std::conditional_t<sizeof(T) == 4, int32_t, int64_t> Index __attribute__((vector_size(sizeof(Vec<T>))));
+  return __builtin_shuffle(a, b, Index{indices...});
+#endif
+}
+
+// Swap the off-diagonal blocks of kHalf x kHalf in every square of 2 kHalf.
+template <typename T, int kHalf, size_t... lanes>
+inline __attribute__((always_inline)) void swap_blocks(Vec<T> (&rows)[kLanes<T>], std::index_sequence<lanes...>) {
+  constexpr int n = kLanes<T>;
+#pragma GCC unroll 16
+  for (int i = 0; i < n; ++i) {
+    if (i & kHalf) continue;
+    const Vec<T> a = rows[i], b = rows[i + kHalf];
+    rows[i] = shuffled<T, (lanes & kHalf ? n + int(lanes) - kHalf : int(lanes))...>(a, b);
+    rows[i + kHalf] = shuffled<T, (lanes & kHalf ? n + int(lanes) : int(lanes) + kHalf)...>(a, b);
+  }
+}
+
+// Transpose kLanes rows of kLanes values.
+template <typename T, int kHalf = kLanes<T> / 2>
+inline __attribute__((always_inline)) void transpose(Vec<T> (&rows)[kLanes<T>]) {
+  if constexpr (kHalf > 0) {
+    swap_blocks<T, kHalf>(rows, std::make_index_sequence<kLanes<T>>());
+    transpose<T, kHalf / 2>(rows);
+  }
+}
+
+// Write the transpose of `from`, (rows, cols) with from_row values from row to row, to `to`; rows and cols are multiples
+// of kLanes.
+template <typename T>
+inline void transpose_matrix(const T* from, int64_t from_row, int64_t rows, int64_t cols, T* to, int64_t to_row) {
+  constexpr int n = kLanes<T>;
+  for (int64_t r = 0; r < rows; r += n) {
+    for (int64_t c = 0; c < cols; c += n) {
+      Vec<T> block[n];
+#pragma GCC unroll 16
+      for (int i = 0; i < n; ++i) block[i] = load(from + (r + i) * from_row + c);
+      transpose<T>(block);
+#pragma GCC unroll 16
+      for (int i = 0; i < n; ++i) store(to + (c + i) * to_row + r, block[i]);
+    }
   }
 }
 

@@ -63,18 +63,16 @@ void layer_norm(const T* x, const T* weight, const T* bias, int64_t channels, T*
   for (int64_t i = 0; i < channels; i += kLanes<T>) store(out + i, (load(x + i) - mean) * scale * load(weight + i) + load(bias + i));
 }
 
-// Softmax attention of one head over one window; q, k, v, out point at the head's first channel of token 0.
-// Lanes are query tokens. Keys that no image row or column stands behind take no part.
+// Softmax attention of one head over one window. Lanes are query tokens: q and out point at the head's first channel,
+// (head_dim, kTokens), and may be the same; k and v at the head's first channel of token 0, `channels` from token to token.
+// Keys that no image row or column stands behind take no part.
 template <typename T>
-void attend_head(const T* q, const T* k, const T* v, const bool* present, int64_t channels, int64_t head_dim, T* transposed, T* out) {
-  for (int64_t d = 0; d < head_dim; ++d) {
-    for (int t = 0; t < kTokens; ++t) transposed[d * kTokens + t] = q[t * channels + d];
-  }
+void attend_head(const T* q, const T* k, const T* v, const bool* present, int64_t channels, int64_t head_dim, T* out) {
   for (int lane = 0; lane < kTokens; lane += kLanes<T>) {
     Vec<T> scores[kTokens];
-    for (int j = 0; j < kTokens; ++j) scores[j] = k[j * channels] * load(transposed + lane);
+    for (int j = 0; j < kTokens; ++j) scores[j] = k[j * channels] * load(q + lane);
     for (int64_t d = 1; d < head_dim; ++d) {
-      const Vec<T> query = load(transposed + d * kTokens + lane);
+      const Vec<T> query = load(q + d * kTokens + lane);
       for (int j = 0; j < kTokens; ++j) scores[j] += k[j * channels + d] * query;
     }
     Vec<T> highest = all(T(-INFINITY));
@@ -90,12 +88,8 @@ void attend_head(const T* q, const T* k, const T* v, const bool* present, int64_
     for (int64_t d = 0; d < head_dim; ++d) {
       Vec<T> sum = all(T(0));
       for (int j = 0; j < kTokens; ++j) sum += scores[j] * v[j * channels + d];
-      // the queries of these lanes have been read: their place takes the result
-      store(transposed + d * kTokens + lane, sum * share);
+      store(out + d * kTokens + lane, sum * share);
     }
-  }
-  for (int64_t d = 0; d < head_dim; ++d) {
-    for (int t = 0; t < kTokens; ++t) out[t * channels + d] = transposed[d * kTokens + t];
   }
 }
 
@@ -122,7 +116,7 @@ class Block {
  public:
   Block(const ImageView& x, const ImageView& out, const WindowGrid& grid, const Packed<T>& packed)
       : x_(x), out_(out), grid_(grid), p_(packed), windows_across_(grid.token_cols / kWindow),
-        windows_(grid.token_rows / kWindow * windows_across_) {}
+        windows_(grid.token_rows / kWindow * windows_across_), streamed_(may_stream(static_cast<T*>(out.data))) {}
 
   int64_t groups() const { return (windows_ + kGroup - 1) / kGroup; }
 
@@ -136,13 +130,18 @@ class Block {
     product(s.tokens, kGroupTokens, p_.channels, p_.value.packed, p_.value.bias, p_.channels, s.value);
     const int64_t head_dim = p_.channels / p_.heads;
     for (int64_t w = 0; w < count; ++w) {
+      const int64_t at = w * kTokens * p_.channels;
+      transpose_matrix(s.query + at, p_.channels, kTokens, p_.channels, s.transposed, kTokens);
       for (int64_t h = 0; h < p_.heads; ++h) {
-        const int64_t at = w * kTokens * p_.channels + h * head_dim;
-        attend_head(s.query + at, s.key + at, s.value + at, present + w * kTokens, p_.channels, head_dim, s.transposed, s.tokens + at);
+        const int64_t first_channel = h * head_dim;
+        T* lanes = s.transposed + first_channel * kTokens;
+        attend_head(lanes, s.key + at + first_channel, s.value + at + first_channel, present + w * kTokens, p_.channels, head_dim, lanes);
       }
+      transpose_matrix(s.transposed, kTokens, p_.channels, kTokens, s.tokens + at, p_.channels);
     }
     product(s.tokens, kGroupTokens, p_.channels, p_.proj.packed, p_.proj.bias, p_.channels, s.attended);
     finish(b, first, count, s);
+    finish_streaming();
   }
 
  private:
@@ -214,7 +213,7 @@ class Block {
     product(s.hidden, rows, p_.hidden, p_.fc2.packed, p_.fc2.bias, p_.channels, s.value);
     for (int64_t t = 0; t < count; ++t) {
       for (int64_t i = 0; i < p_.channels; i += kLanes<T>) {
-        store(pixels[t] + i, load(s.query + t * p_.channels + i) + load(s.value + t * p_.channels + i));
+        write(pixels[t] + i, load(s.query + t * p_.channels + i) + load(s.value + t * p_.channels + i), streamed_);
       }
     }
   }
@@ -223,6 +222,7 @@ class Block {
   const WindowGrid& grid_;
   const Packed<T>& p_;
   int64_t windows_across_, windows_;
+  bool streamed_;
 };
 
 template <typename T>

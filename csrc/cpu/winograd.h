@@ -1,8 +1,8 @@
-// Winograd's F(4x4, 3x3): 4x4 pixels of a 3x3 convolution from 6x6 by 36 products a channel pair instead of 144.
+// Winograd's F(6x6, 3x3): 6x6 pixels of a 3x3 convolution from 8x8 by 64 products a channel pair instead of 324.
 //
-// A tile's 6x6 pixels become 36 values per channel, one in each of 36 planes [tile][channel]; every plane is multiplied by
-// a matrix of its own, and 36 sums become the 4x4 outputs. The points 0, +-1/sqrt(2), +-sqrt(2) and infinity keep the
-// transforms' factors near one, and with them the rounding error near that of the plain convolution.
+// A tile's 8x8 pixels become 64 values per channel, one in each of 64 planes [tile][channel]; every plane is multiplied by
+// a matrix of its own, and 64 sums become the 6x6 outputs. At the points 0, +-1/2, +-1, +-2 and infinity all factors of
+// the output transform are powers of two, which round nothing.
 #pragma once
 #include "image_view.h"
 #include "product.h"
@@ -10,70 +10,75 @@
 namespace emsr {
 namespace EMSR_ISA {
 
-constexpr int64_t kTile = 4;     // outputs on a side of a tile
-constexpr int64_t kTileIn = 6;   // pixels on a side of what it reads
+constexpr int64_t kTile = 6;     // outputs on a side of a tile
+constexpr int64_t kTileIn = 8;   // pixels on a side of what it reads
 constexpr int64_t kPlanes = kTileIn * kTileIn;
 constexpr int64_t kPlaneGap = 16;  // floats between planes, so that they do not share cache sets
 
-constexpr float kNear = 0.70710678118654752f, kFar = 1.41421356237309505f;  // the points, squares 1/2 and 2
-
-// Six pixels in a row to six values: the polynomials with roots at all points but one.
-inline __attribute__((always_inline)) void transform_input(const Vec<float> (&d)[6], Vec<float> (&out)[6]) {
-  const Vec<float> near_even = d[4] - 2.0f * d[2], near_odd = d[3] - 2.0f * d[1];
-  const Vec<float> far_even = d[4] - 0.5f * d[2], far_odd = d[3] - 0.5f * d[1];
-  out[0] = d[0] + (d[4] - 2.5f * d[2]);
-  out[1] = near_even + kNear * near_odd;
-  out[2] = near_even - kNear * near_odd;
-  out[3] = far_even + kFar * far_odd;
-  out[4] = far_even - kFar * far_odd;
-  out[5] = d[1] + (d[5] - 2.5f * d[3]);
+// Eight pixels in a row to eight values: the polynomials with roots at all points but one, 0, +-1, +-1/2, +-2, infinity.
+inline __attribute__((always_inline)) void transform_input(const Vec<float> (&d)[8], Vec<float> (&out)[8]) {
+  const Vec<float> one_even = (d[2] + d[6]) - 4.25f * d[4], one_odd = (d[1] + d[5]) - 4.25f * d[3];
+  const Vec<float> half_even = (4.0f * d[2] + d[6]) - 5.0f * d[4], half_odd = (2.0f * d[1] + 0.5f * d[5]) - 2.5f * d[3];
+  const Vec<float> two_even = (0.25f * d[2] + d[6]) - 1.25f * d[4], two_odd = (0.5f * d[1] + 2.0f * d[5]) - 2.5f * d[3];
+  out[0] = (d[6] - d[0]) + 5.25f * (d[2] - d[4]);
+  out[1] = one_even + one_odd;
+  out[2] = one_even - one_odd;
+  out[3] = half_even + half_odd;
+  out[4] = half_even - half_odd;
+  out[5] = two_even + two_odd;
+  out[6] = two_even - two_odd;
+  out[7] = (d[7] - d[1]) + 5.25f * (d[3] - d[5]);
 }
 
-// Six sums to four outputs: the powers of the points.
-inline __attribute__((always_inline)) void transform_output(const Vec<float> (&m)[6], Vec<float> (&out)[4]) {
-  const Vec<float> near_even = m[1] + m[2], near_odd = m[1] - m[2], far_even = m[3] + m[4], far_odd = m[3] - m[4];
-  out[0] = m[0] + near_even + far_even;
-  out[1] = kFar * far_odd + kNear * near_odd;
-  out[2] = 2.0f * far_even + 0.5f * near_even;
-  out[3] = (2.0f * kFar) * far_odd + ((0.5f * kNear) * near_odd + m[5]);
+// Eight sums to six outputs: the powers of the points.
+inline __attribute__((always_inline)) void transform_output(const Vec<float> (&m)[8], Vec<float> (&out)[6]) {
+  const Vec<float> one_even = m[1] + m[2], one_odd = m[1] - m[2];
+  const Vec<float> half_even = m[3] + m[4], half_odd = m[3] - m[4];
+  const Vec<float> two_even = m[5] + m[6], two_odd = m[5] - m[6];
+  out[0] = (m[0] + one_even) + (half_even + two_even);
+  out[1] = (one_odd + 0.5f * half_odd) + 2.0f * two_odd;
+  out[2] = (one_even + 0.25f * half_even) + 4.0f * two_even;
+  out[3] = (one_odd + 0.125f * half_odd) + 8.0f * two_odd;
+  out[4] = (one_even + 0.0625f * half_even) + 16.0f * two_even;
+  out[5] = ((m[7] + one_odd) + 0.03125f * half_odd) + 32.0f * two_odd;
 }
 
-// One vector of channels of a tile: 6x6 pixels, `row` and `col` floats apart, to the 36 planes.
+// One vector of channels of a tile: 8x8 pixels, `row` and `col` floats apart, to the 64 planes.
 inline void transform_input_tile(const float* from, int64_t row, int64_t col, float* planes, int64_t plane) {
-  Vec<float> half[6][6];
-  for (int x = 0; x < 6; ++x) {
-    Vec<float> d[6], out[6];
-#pragma GCC unroll 6
-    for (int y = 0; y < 6; ++y) d[y] = load(from + y * row + x * col);
+  Vec<float> half[8][8];
+  for (int x = 0; x < 8; ++x) {
+    Vec<float> d[8], out[8];
+#pragma GCC unroll 8
+    for (int y = 0; y < 8; ++y) d[y] = load(from + y * row + x * col);
     transform_input(d, out);
-#pragma GCC unroll 6
-    for (int y = 0; y < 6; ++y) half[y][x] = out[y];
+#pragma GCC unroll 8
+    for (int y = 0; y < 8; ++y) half[y][x] = out[y];
   }
-  for (int y = 0; y < 6; ++y) {
-    Vec<float> out[6];
+  for (int y = 0; y < 8; ++y) {
+    Vec<float> out[8];
     transform_input(half[y], out);
-#pragma GCC unroll 6
-    for (int x = 0; x < 6; ++x) store(planes + (y * 6 + x) * plane, out[x]);
+#pragma GCC unroll 8
+    for (int x = 0; x < 8; ++x) store(planes + (y * 8 + x) * plane, out[x]);
   }
 }
 
-// One vector of channels of a tile: 36 planes to 4x4 outputs, each handed to put(y, x, value).
+// One vector of channels of a tile: 64 planes to 6x6 outputs, each handed to put(y, x, value).
 template <typename Put>
 inline __attribute__((always_inline)) void transform_output_tile(const float* planes, int64_t plane, const Put& put) {
-  Vec<float> half[6][4];
-  for (int y = 0; y < 6; ++y) {
-    Vec<float> m[6];
-#pragma GCC unroll 6
-    for (int x = 0; x < 6; ++x) m[x] = load(planes + (y * 6 + x) * plane);
+  Vec<float> half[8][6];
+  for (int y = 0; y < 8; ++y) {
+    Vec<float> m[8];
+#pragma GCC unroll 8
+    for (int x = 0; x < 8; ++x) m[x] = load(planes + (y * 8 + x) * plane);
     transform_output(m, half[y]);
   }
-  for (int x = 0; x < 4; ++x) {
-    Vec<float> m[6], out[4];
-#pragma GCC unroll 6
-    for (int y = 0; y < 6; ++y) m[y] = half[y][x];
+  for (int x = 0; x < 6; ++x) {
+    Vec<float> m[8], out[6];
+#pragma GCC unroll 8
+    for (int y = 0; y < 8; ++y) m[y] = half[y][x];
     transform_output(m, out);
-#pragma GCC unroll 4
-    for (int y = 0; y < 4; ++y) put(y, x, out[y]);
+#pragma GCC unroll 6
+    for (int y = 0; y < 6; ++y) put(y, x, out[y]);
   }
 }
 
@@ -96,10 +101,10 @@ struct Tiles {
   }
 };
 
-// Tiles per task: planes of `channels` channels in about a third of a megabyte, so that they stay in the L2 cache, but at
-// least one task a thread. A multiple of kRowStep.
+// Tiles per task: planes of `channels` channels in about 200 KB, which leave room in the L2 cache for the matrices that
+// pass through it, but at least one task a thread. A multiple of kRowStep.
 inline int64_t tiles_per_task(const Tiles& tiles, int64_t channels, int threads) {
-  int64_t most = (352 << 10) / (kPlanes * channels * static_cast<int64_t>(sizeof(float)));
+  int64_t most = (224 << 10) / (kPlanes * channels * static_cast<int64_t>(sizeof(float)));
   const int64_t share = (tiles.count + threads - 1) / threads;
   if (most > share + kRowStep - 1) most = share + kRowStep - 1;
   return most < kRowStep ? kRowStep : most / kRowStep * kRowStep;
@@ -145,11 +150,29 @@ inline void transform_input_tiles(const ImageView& x, const Tiles& tiles, int64_
   }
 }
 
-// Multiply every plane of `tiles` tiles by its matrix. `out` may be `in` when products_fit_in_place.
+// Ask for the pixels of the tiles from `first` on, as many as `count`, in kPlanes parts: `part` is one of them. Done during
+// the products, which leave the memory idle.
+inline __attribute__((always_inline)) void prefetch_part(const ImageView& x, const Tiles& tiles, int64_t first, int64_t count,
+                                                         int64_t part) {
+  for (int64_t t = first + part * count / kPlanes; t < first + (part + 1) * count / kPlanes && t < tiles.count; ++t) {
+    const Tiles::Place at = tiles.place(t);
+    for (int64_t y = at.y; y < at.y + at.rows; ++y) {
+      const float* row = pixel(x, at.b, y, at.x);
+      for (int64_t i = 0; i < at.cols; ++i) {
+        for (int64_t c = 0; c < x.c; c += 16) __builtin_prefetch(row + i * x.sw + c, 0, 2);
+      }
+    }
+  }
+}
+
+// Multiply every plane of `tiles` tiles by its matrix. `out` may be `in` when products_fit_in_place. `meanwhile` is called
+// once a plane, with its number.
+template <typename Meanwhile>
 inline void multiply_planes(const float* in, int64_t in_plane, int64_t inputs, const float* packed, int64_t outputs, float* out,
-                            int64_t out_plane, int64_t tiles) {
+                            int64_t out_plane, int64_t tiles, const Meanwhile& meanwhile) {
   const int64_t rows = (tiles + kRowStep - 1) / kRowStep * kRowStep;
   for (int64_t k = 0; k < kPlanes; ++k) {
+    meanwhile(k);
     product<float>(in + k * in_plane, rows, inputs, packed + k * inputs * outputs, nullptr, outputs, out + k * out_plane);
   }
 }
@@ -162,21 +185,21 @@ inline bool products_fit_in_place(int64_t inputs, int64_t outputs) {
 // The 36 matrices of a (outputs, inputs, 3, 3) weight, computed in double and packed for multiply_planes.
 // `matrices` takes kPlanes * outputs * inputs floats, as `packed` does.
 inline void transform_weight(const float* weight, int64_t outputs, int64_t inputs, float* matrices, float* packed) {
-  const double points[5] = {0, std::sqrt(0.5), -std::sqrt(0.5), std::sqrt(2.0), -std::sqrt(2.0)};
-  double g[6][3] = {{1, 0, 0}, {}, {}, {}, {}, {0, 0, 1}};
-  for (int j = 1; j < 5; ++j) {
+  const double points[7] = {0, 1, -1, 0.5, -0.5, 2, -2};
+  double g[8][3] = {{-1, 0, 0}, {}, {}, {}, {}, {}, {}, {0, 0, 1}};
+  for (int j = 1; j < 7; ++j) {
     double scale = 1;
-    for (int k = 0; k < 5; ++k) scale *= k == j ? 1 : points[j] - points[k];
+    for (int k = 0; k < 7; ++k) scale *= k == j ? 1 : points[j] - points[k];
     for (int i = 0; i < 3; ++i) g[j][i] = (i == 0 ? 1 : i == 1 ? points[j] : points[j] * points[j]) / scale;
   }
   const int64_t pairs = outputs * inputs;
   for (int64_t pair = 0; pair < pairs; ++pair) {
     const float* w = weight + pair * 9;
-    for (int y = 0; y < 6; ++y) {
+    for (int y = 0; y < 8; ++y) {
       double row[3];
       for (int x = 0; x < 3; ++x) row[x] = g[y][0] * w[x] + g[y][1] * w[3 + x] + g[y][2] * w[6 + x];
-      for (int x = 0; x < 6; ++x) {
-        matrices[(y * 6 + x) * pairs + pair] = static_cast<float>(g[x][0] * row[0] + g[x][1] * row[1] + g[x][2] * row[2]);
+      for (int x = 0; x < 8; ++x) {
+        matrices[(y * 8 + x) * pairs + pair] = static_cast<float>(g[x][0] * row[0] + g[x][1] * row[1] + g[x][2] * row[2]);
       }
     }
   }

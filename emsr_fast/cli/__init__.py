@@ -17,7 +17,7 @@ from typing import Annotated, Any
 import typer
 
 from emsr_fast import __version__
-from emsr_fast.cli import training
+from emsr_fast.cli import evaluation, pairing, training
 from emsr_fast.cli.exits import run
 from emsr_fast.errors import PartialError
 
@@ -31,6 +31,11 @@ app = typer.Typer(
 )
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout, everything else on stderr.")]
+
+Key = Annotated[
+    str | None, typer.Option(help="Which image of a file with several: dataset, variable, level or series number.")
+]
+Axes = Annotated[str | None, typer.Option(help="What the stored axes are, slowest first, such as ZYX or CZYX.")]
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -77,12 +82,24 @@ def infer(
     context: typer.Context,
     input_path: Annotated[
         Path,
-        typer.Argument(metavar="INPUT", help="TIFF stack, PNG or JPEG image, a folder of these, or OME-Zarr 0.5."),
+        typer.Argument(
+            metavar="INPUT", help="A stack of any format inspect reads; file.h5:/key names one of several images."
+        ),
     ],
     output: Annotated[
         Path,
-        typer.Option("--output", "-o", help="Where to: .ome.zarr, .zarr, .ome.tif or .tif. Appears when complete."),
+        typer.Option("--output", "-o", help="Where to: .ome.zarr, .zarr, .ome.tif, .tif, .h5 or .mrc."),
     ],
+    key: Key = None,
+    axes: Axes = None,
+    input_voxel: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NM|Y,X|file|ignore",
+            help="The input's pixel size (file: as it states itself), to resample from to what the model was trained "
+            "on. Default: as it is, refused when the two differ by more than 15 %; ignore runs it all the same.",
+        ),
+    ] = None,
     model: Annotated[
         str | None, typer.Option(help="A shipped model's name (see `emsr-fast models`) or a model file.")
     ] = None,
@@ -144,6 +161,9 @@ def infer(
     done = job.infer(
         input_path,
         output,
+        key=key,
+        axes=axes,
+        input_voxel=input_voxel,
         model=model,
         window_fit=window_fit,
         device=device,
@@ -197,7 +217,17 @@ def verify(
 
 @app.command()
 def inspect(
-    path: Annotated[Path, typer.Argument(metavar="FILE", help="Anything that infer reads.")], as_json: Json = False
+    path: Annotated[
+        Path,
+        typer.Argument(
+            metavar="FILE",
+            help="TIFF stack, PNG or JPEG image, a folder of these, Zarr, HDF5, MATLAB, MRC, N5 or Neuroglancer "
+            "precomputed; the last two and Zarr may be an s3, gs or http URL.",
+        ),
+    ],
+    key: Key = None,
+    axes: Axes = None,
+    as_json: Json = False,
 ) -> None:
     """Print what is understood of a volume.
 
@@ -206,7 +236,7 @@ def inspect(
     from emsr_fast.volume.formats import open_source
     from emsr_fast.volume.formats.base import described_info, info_as_json
 
-    with open_source(path) as source:
+    with open_source(path, key, axes) as source:
         info = source.info
     if as_json:
         _print_json(info_as_json(info))
@@ -242,3 +272,5 @@ def doctor() -> None:
 _EXTRA = {"allow_extra_args": True, "ignore_unknown_options": True}
 app.command(context_settings=_EXTRA)(training.train)
 app.command()(training.noise)
+app.command()(pairing.pair)
+app.command()(evaluation.evaluate)

@@ -71,10 +71,7 @@ def fold_weights(up_weight: Tensor, out_weight: Tensor) -> Tensor:
 
 
 def _pack(up_weight: Tensor, out_weight: Tensor) -> Tensor:
-    folded = fold_weights(up_weight, out_weight).permute(0, 1, 4, 5, 3, 2)
-    packed = up_weight.new_zeros(*folded.shape[:-1], _native.MAX_PHASES)
-    packed[..., : folded.shape[-1]] = folded
-    return packed
+    return fold_weights(up_weight, out_weight).permute(0, 1, 4, 5, 2, 3).to(up_weight.dtype).contiguous()
 
 
 def _check(x: Tensor, up_weight: Tensor, out_weight: Tensor, scale: int) -> None:

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from emsr_fast import _dispatch, _native
-from emsr_fast.ops._layout import channels_last, features_like
+from emsr_fast.ops._layout import channels_last, features_like, side_by_side
 from emsr_fast.ops._library import LIBRARY, register
 from emsr_fast.reference import window_attention as reference
 
@@ -20,6 +20,7 @@ PARAMETERS = (
     *("norm2_weight", "norm2_bias", "fc1_weight", "fc1_bias", "fc2_weight", "fc2_bias"),
 )
 FITS = ("pad", "resize")
+_WINDOW = 4  # of the kernels, in px
 
 
 def window_attention(
@@ -45,7 +46,7 @@ def window_attention(
 
     x = x + proj(attention(LN(x))), then x = x + fc2(relu(fc1(LN(x)))). Tokens are pixels; the attention is
     softmax(q k^T / sqrt(C / heads)) v inside non-overlapping windows, without position bias; LayerNorm runs over the
-    channels with eps 1e-5. Differentiable once.
+    channels with eps 1e-5. Differentiable once; the gradient runs the block again in plain PyTorch.
 
     Args:
         x: features, (B, C, H, W), any float dtype and strides.
@@ -57,7 +58,7 @@ def window_attention(
         window: side of a window in px. The kernels have 4.
         fit: what happens to sizes that are no multiple of ``window``: "pad" adds tokens nobody attends to, "resize"
             resizes the normalised features with nearest to the next smaller multiple and the result back, as published.
-        backend: "auto", or one of "cpp", "reference".
+        backend: "auto", or one of "cuda", "triton", "cpp", "reference".
 
     Raises:
         ValueError: a shape does not fit, or ``fit="resize"`` with a side shorter than a window.
@@ -70,7 +71,7 @@ def window_attention(
         *(norm2_weight, norm2_bias, fc1_weight, fc1_bias, fc2_weight, fc2_bias),
     )
     _check(x, parameters, heads, window, fit)
-    if _choose(x, parameters, window, backend) == "reference":
+    if _choose(x, parameters, heads, window, fit, backend) == "reference":
         return reference.window_attention(x, *parameters, heads, window, fit)
     return torch.ops.emsr_fast.window_attention(x, *parameters, heads, window, fit, backend)
 
@@ -95,15 +96,28 @@ def _check(x: Tensor, parameters: Sequence[Tensor], heads: int, window: int, fit
             raise ValueError(f"{name} must have shape {shape} for {c} channels, got {tuple(parameter.shape)}")
 
 
-def _choose(x: Tensor, parameters: Sequence[Tensor], window: int, backend: str) -> str:
-    limits = None
-    if window != _native.WINDOW:
-        limits = f"the kernels have windows of {_native.WINDOW} px, got {window}"
-    elif x.shape[1] % 16 or parameters[7].shape[0] % 16:
-        limits = f"channels and hidden units must be multiples of 16, got {x.shape[1]} and {parameters[7].shape[0]}"
+def _choose(x: Tensor, parameters: Sequence[Tensor], heads: int, window: int, fit: str, backend: str) -> str:
+    c, hidden = x.shape[1], parameters[7].shape[0]
+    every, gpu, cuda, triton = None, None, None, None
+    if window != _WINDOW:
+        every = f"the kernels have windows of {_WINDOW} px, got {window}"
+    elif c % 16 or hidden % 16:
+        every = f"channels and hidden units must be multiples of 16, got {c} and {hidden}"
     elif any(p.dtype != x.dtype for p in parameters):
-        limits = f"x is {x.dtype}, not all parameters are"
+        every = f"x is {x.dtype}, not all parameters are"
+    elif fit == "resize" and (x.shape[2] % window or x.shape[3] % window):
+        gpu = f"the GPU kernels pad sides that are no multiple of {window}, got {tuple(x.shape[2:])} with fit='resize'"
+    sizes = f"got {c} channels, {heads} heads, {hidden} hidden units"
+    if c not in (16, 32, 64) or c != 4 * heads or hidden > 4 * c:
+        cuda = f"cuda has 16, 32 or 64 channels, heads of 4, at most 4 hidden units a channel, {sizes}"
+    if not (_power_of_two(c) and _power_of_two(hidden) and c // heads in (1, 2, 4, 8, 16)):
+        triton = f"triton has powers of two, and heads of at most 16 channels, {sizes}"
+    limits = {"cpp": every, "cuda": every or gpu or cuda, "triton": every or gpu or triton}
     return _dispatch.choose("window_attention", x, backend, limits)
+
+
+def _power_of_two(number: int) -> bool:
+    return number & (number - 1) == 0
 
 
 @functools.lru_cache(maxsize=256)
@@ -125,14 +139,25 @@ def _run(x: Tensor, *rest: Any) -> Tensor:
     parameters, (heads, window, fit, backend) = rest[:11], rest[11:]
     # again: the operator can be called without the function above, and C++ trusts every shape
     _check(x, parameters, heads, window, fit)
-    if _choose(x, parameters, window, backend) == "reference":
+    chosen = _choose(x, parameters, heads, window, fit, backend)
+    if chosen == "reference":
         return channels_last(reference.window_attention(x, *rest[:-1]))
     out = _features_like(x)
-    with torch.inference_mode(False):
-        rows, token_of_row = _grid_maps(x.shape[2], window, fit)
-        cols, token_of_col = _grid_maps(x.shape[3], window, fit)
     parameters = tuple(p.contiguous() for p in parameters)
-    _native.window_attention(channels_last(x), out, parameters, heads, (rows, cols, token_of_row, token_of_col))
+    if chosen == "triton":
+        from emsr_fast.kernels.triton import window_attention as triton_window_attention
+
+        triton_window_attention.window_attention(side_by_side(x), out, parameters, heads)
+    elif chosen == "cuda":
+        x = side_by_side(x)
+        x = x if _native.aligned(x, 16) else channels_last(x.clone())
+        parameters = tuple(p if _native.aligned(p, 16) else p.clone() for p in parameters)
+        _native.window_attention_cuda(x, out, parameters, heads)
+    else:
+        with torch.inference_mode(False):
+            rows, token_of_row = _grid_maps(x.shape[2], window, fit)
+            cols, token_of_col = _grid_maps(x.shape[3], window, fit)
+        _native.window_attention(channels_last(x), out, parameters, heads, (rows, cols, token_of_row, token_of_col))
     return out
 
 

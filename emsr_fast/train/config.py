@@ -60,6 +60,9 @@ class Source(Settings):
     pattern: tuple[str, str] | None = (
         None  # one folder with both: file name endings of lr and hr, as "_A.png", "_B.png"
     )
+    grey_range: str | None = (
+        None  # "lo:hi", grey values of lr and hr that become 0 and 1; default: measured of each file as infer does
+    )
     volume: bool = False  # a folder of images is one volume: its files are consecutive slices
     rows: str = ":"  # HR rows a:b to train on
     slices: str = ":"  # slices a:b to train on

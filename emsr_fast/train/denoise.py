@@ -15,12 +15,12 @@ from emsr_fast.errors import BackendError, VolumeError
 from emsr_fast.volume.formats import within
 
 
-def kept_under(path: Path, kind: str, folder: Path) -> Path:
+def kept_under(path: Path, kind: str, folder: Path, grey_range: str | None = None) -> Path:
     """Return where the denoised volume of ``path`` is kept; the name changes with its files, their sizes and dates."""
     file, inside = within(path)
     members = sorted(file.rglob("*")) if file.is_dir() else [file]
     dates = [(member.name, member.stat().st_size, member.stat().st_mtime_ns) for member in members]
-    key = json.dumps([str(file.resolve()), inside, dates, kind])
+    key = json.dumps([str(file.resolve()), inside, dates, kind, *([grey_range] if grey_range else [])])
     return folder / f"{path.stem}.{kind}.{hashlib.sha256(key.encode()).hexdigest()[:12]}.tif"
 
 

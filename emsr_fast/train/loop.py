@@ -17,7 +17,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 
 from emsr_fast.errors import BackendError, EmsrError, UsageError, VolumeError
-from emsr_fast.model import save_model
+from emsr_fast.model import Emsr, save_model
 from emsr_fast.model.zoo import choose_device
 from emsr_fast.train import process
 from emsr_fast.train.config import GREY, TrainConfig
@@ -49,7 +49,7 @@ class Outcome:
     stopped_by: int | None = None  # number of the signal, if one did
 
 
-def train(config: TrainConfig, *, resume: bool = False, say: Say = print) -> Outcome:
+def train(config: TrainConfig, *, resume: bool = False, say: Say = print, network: Emsr | None = None) -> Outcome:
     """Train a network; leave ``last.pt``, ``best.safetensors``, ``log.csv`` and pictures in ``config.output``.
 
     Under torchrun every process trains its share of each batch with DistributedDataParallel.
@@ -57,6 +57,7 @@ def train(config: TrainConfig, *, resume: bool = False, say: Say = print) -> Out
     Args:
         resume: continue from ``last.pt``; on a CPU the result is bit for bit that of an undisturbed run.
         say: called with each line of progress.
+        network: trained instead of the one that the settings name, such as a subclass with another architecture.
 
     Raises:
         UsageError: the settings contradict each other, the data, or what the output folder holds.
@@ -67,11 +68,11 @@ def train(config: TrainConfig, *, resume: bool = False, say: Say = print) -> Out
     if importlib.util.find_spec("skimage") is None:
         raise UsageError("training needs the extra packages: pip install 'emsr-fast[train]'")
     with process.processes() as (rank, processes):
-        return _Run(config, rank, processes, say if rank == 0 else lambda line: None).run(resume)
+        return _Run(config, rank, processes, say if rank == 0 else lambda line: None, network).run(resume)
 
 
 class _Run:
-    def __init__(self, config: TrainConfig, rank: int, processes: int, say: Say) -> None:
+    def __init__(self, config: TrainConfig, rank: int, processes: int, say: Say, network: Emsr | None = None) -> None:
         self.config, self.rank, self.processes, self.say = config, rank, processes, say
         if config.batch % processes:
             raise UsageError(f"batch is {config.batch}, which {processes} processes do not divide; give a multiple")
@@ -83,7 +84,7 @@ class _Run:
         self.records = Records(config.output, tensorboard=config.tensorboard)
         # the same weights in every process
         torch.manual_seed(config.seed)
-        network = first_network(config)
+        network = first_network(config) if network is None else network
         network.card = card_of(network, config)
         self.scale = network.config.scale
         memory = torch.channels_last if config.channels_last else torch.contiguous_format

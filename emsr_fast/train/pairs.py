@@ -11,16 +11,19 @@ from pathlib import Path
 import numpy as np
 
 from emsr_fast.errors import UsageError, VolumeError
+from emsr_fast.metrics.correlation import band, ncc
 from emsr_fast.train.config import Degradation, Source
+from emsr_fast.train.degrade import reduce
 from emsr_fast.train.denoise import denoise_slice, kept_under, write_stack
 from emsr_fast.train.volumes import TrainingVolume
 from emsr_fast.volume.arguments import parse_slices
-from emsr_fast.volume.formats import within
+from emsr_fast.volume.formats import is_volume_folder, within
 from emsr_fast.volume.formats.images import IMAGE_SUFFIXES, natural_key
 from emsr_fast.volume.intensity import Normalisation
 
 _CHECKED_PAIRS = 32  # of each source, before training
 DENOISED = "denoised, in the range of its source"  # where such a reference's normalisation is from
+_LEAST_NCC = 0.3  # of partners; what unrelated and registered slices have is in docs/pairs.md
 _CONTRAST_RATIO = 2.0  # between LR and HR, beyond which their grey values cannot be of one kind
 
 
@@ -89,7 +92,7 @@ def pairs_of(source: Source, scale: int, crop: int, cache: Path) -> tuple[list[P
         _check_room(p, scale, crop)
     if not training:
         raise UsageError(f"{source.hr or source.pairs} has no slice left to train on; check slices and validation")
-    _check_content([*training, *validation])
+    _check_content([*training, *validation], scale)
     return training, validation
 
 
@@ -126,19 +129,20 @@ def _matched(source: Source, cache: Path) -> Iterator[tuple[TrainingVolume, Trai
                 raise VolumeError(f"{source.lr} has {len(lr)} images and {source.hr} has {len(hr)}; pairs need as many")
             rows = list(zip(lr, hr, strict=True))
     for origin_path, reference_path in rows:
-        origin = TrainingVolume(origin_path)
+        origin = TrainingVolume(origin_path, grey_range=source.grey_range)
         if source.denoiser:
-            made = _denoised(reference_path, source.denoiser, cache)
+            made = _denoised(reference_path, source.denoiser, source.grey_range, cache)
             yield origin, TrainingVolume(made, normalisation=Normalisation(0.0, 1.0, DENOISED))
         else:
-            yield origin, origin if reference_path == origin_path else TrainingVolume(reference_path)
+            same = reference_path == origin_path
+            yield origin, origin if same else TrainingVolume(reference_path, grey_range=source.grey_range)
 
 
-def _denoised(path: Path, kind: str, cache: Path) -> Path:
+def _denoised(path: Path, kind: str, grey_range: str | None, cache: Path) -> Path:
     """Return a TIFF of the volume at ``path`` with every slice denoised, made now unless it is there already."""
-    target = kept_under(path, kind, cache)
+    target = kept_under(path, kind, cache, grey_range)
     if not target.exists():
-        volume = TrainingVolume(path)
+        volume = TrainingVolume(path, grey_range=grey_range)
         images = (denoise_slice(volume.normalisation.to_model(volume.whole(z)), kind) for z in range(volume.shape[0]))
         write_stack(target, images)
     return target
@@ -148,7 +152,7 @@ def files_of(path: Path) -> list[Path]:
     """Return the images of a folder, each one a volume by itself, or the one volume at ``path``."""
     if not within(path)[0].exists():
         raise VolumeError(f"{path} does not exist; check the path")
-    if not path.is_dir() or (path / "zarr.json").exists():
+    if not path.is_dir() or is_volume_folder(path):
         return [path]
     files = [p for p in path.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES and not p.name.startswith(".")]
     if not files:
@@ -177,7 +181,8 @@ def _manifest(path: Path) -> list[tuple[Path, Path]]:
     for number, row in enumerate(rows):
         if not row["lr"] or not row["hr"]:
             raise VolumeError(f"pairs file {path}: row {number + 1} lacks lr or hr")
-    return [(path.parent / row["lr"], path.parent / row["hr"]) for row in rows]
+    # a table of slices names a stack once for each of them
+    return list(dict.fromkeys((path.parent / row["lr"], path.parent / row["hr"]) for row in rows))
 
 
 def _check_partners(origin: TrainingVolume, reference: TrainingVolume, scale: int) -> None:
@@ -206,8 +211,8 @@ def _check_room(pair: Pair, scale: int, crop: int) -> None:
         )
 
 
-def _check_content(pairs: Sequence[Pair]) -> None:
-    """Refuse constant slices, NaN, and partners whose contrast is not of one kind; some pairs are looked at."""
+def _check_content(pairs: Sequence[Pair], scale: int) -> None:
+    """Refuse constant slices, NaN, and partners of other contrast or content; some pairs are looked at."""
     for number in np.unique(np.linspace(0, len(pairs) - 1, _CHECKED_PAIRS).round().astype(int)):
         pair = pairs[number]
         spreads = []
@@ -223,6 +228,21 @@ def _check_content(pairs: Sequence[Pair]) -> None:
                 f"{pair.origin.path} and {pair.reference.path} differ in contrast (spread {spreads[0]:.3g} and "
                 f"{spreads[-1]:.3g} of the range); bring both to the same grey values"
             )
+        if pair.places != {(pair.origin.path, pair.z)} and (found := _likeness(pair, scale)) < _LEAST_NCC:
+            raise VolumeError(
+                f"{pair.describe()} do not show the same: correlation {found:.2f}, at least {_LEAST_NCC:g}; "
+                "check the order of the files, or register them with emsr-fast pair"
+            )
+
+
+def _likeness(pair: Pair, scale: int) -> float:
+    """Return the NCC of both partners at the LR pixel, single-pixel noise and slow changes of brightness taken away."""
+    low, high = pair.origin.whole(pair.z), pair.reference.whole(pair.reference_z)
+    if pair.degradation is not None:
+        low = reduce(low.astype(np.float32), scale)
+    high = reduce(high.astype(np.float32), scale)
+    rows = slice(math.ceil(pair.rows[0] / scale), pair.rows[1] // scale)
+    return ncc(band(low[rows]), band(high[rows]))
 
 
 def _contrast(values: np.ndarray) -> float:

@@ -10,7 +10,7 @@ import numpy as np
 
 from emsr_fast.volume.formats import open_source
 from emsr_fast.volume.formats.base import SourceVolume
-from emsr_fast.volume.intensity import Normalisation, check_finite, measure
+from emsr_fast.volume.intensity import Normalisation, check_finite, measure, parse_range
 
 _OPEN_FILES = 32
 _KEPT_BYTES = 2**30  # of decoded slices, in each process
@@ -60,12 +60,16 @@ _shelf = _Shelf()
 class TrainingVolume:
     """A volume by its path; intensities normalised, float32."""
 
-    def __init__(self, path: Path, *, normalisation: Normalisation | None = None) -> None:
+    def __init__(
+        self, path: Path, *, normalisation: Normalisation | None = None, grey_range: str | None = None
+    ) -> None:
+        """Open ``path``; normalise as given, or from ``grey_range`` ("LO:HI" or "dtype"), or as measured."""
         self.path = path
         source = _shelf.file(path)
         self.shape, self.dtype = source.shape, source.dtype
         # slices with NaN may be among those that the settings leave out: they are refused where they are used
-        self.normalisation = normalisation or measure(source)
+        given = parse_range(grey_range, self.dtype) if grey_range else None
+        self.normalisation = normalisation or given or measure(source)
 
     def whole(self, z: int) -> np.ndarray:
         """Return slice ``z``, (Y, X) in the file's dtype.

@@ -11,7 +11,7 @@ from typing import Any
 from emsr_fast.errors import PartialError, UsageError, VolumeError
 from emsr_fast.volume.arguments import parse_memory, parse_share, parse_slices
 from emsr_fast.volume.completion import complete
-from emsr_fast.volume.formats import open_source
+from emsr_fast.volume.formats import open_source, within
 from emsr_fast.volume.formats.destination import check_destination, check_space, printable
 from emsr_fast.volume.formats.multiscale import VERSIONS
 from emsr_fast.volume.formats.ome_zarr_write import Pyramid
@@ -65,11 +65,12 @@ def infer(
         say(f"note    {final} was complete already; what a stopped run left beside it is removed")
         resumed = len(Plan.from_json(journal["plan"]))
         return _summary(final, journal, Outcome(), resumed=resumed) | {"complete": True}
-    final = check_destination(output_path, overwrite=request.overwrite, source=input_path)
+    container, _ = within(Path(input_path))
+    final = check_destination(output_path, overwrite=request.overwrite, source=container)
     if request.finish:
         return _finish_only(request, work, say)
-    with open_source(input_path) as source:
-        network, engine, journal = prepare(request, work, source, say)
+    with open_source(input_path, request.key, request.axes) as stored:
+        source, network, engine, journal = prepare(request, work, stored, say)
         if request.dry_run:
             from emsr_fast.volume.estimate import estimate
 

@@ -13,11 +13,13 @@ from emsr_fast import __version__
 from emsr_fast.errors import UsageError
 from emsr_fast.volume import fingerprint
 from emsr_fast.volume.arguments import Span, choose_slices, parse_memory, parse_roi, parse_slices
-from emsr_fast.volume.formats import output_format
+from emsr_fast.volume.formats import output_format, within
 from emsr_fast.volume.formats.base import SourceVolume, TargetSpec, output_dtype
 from emsr_fast.volume.formats.destination import printable
+from emsr_fast.volume.formats.places import is_remote
 from emsr_fast.volume.intensity import measure, parse_range
 from emsr_fast.volume.plan import DEFAULT_HALO, Plan, make_plan
+from emsr_fast.volume.resample import ResampledSource, fit_to_model, parse_input_voxel
 from emsr_fast.volume.station import load_engine, spec_as_json, spec_from_json
 from emsr_fast.volume.tiles import ALIGNMENT
 from emsr_fast.volume.voxels import described, divided
@@ -39,6 +41,9 @@ class Request:
 
     input_path: str | Path
     output_path: str | Path
+    key: str | None = None
+    axes: str | None = None
+    input_voxel: str | None = None
     model: str | Path | None = None
     window_fit: str | None = None
     device: str = "auto"
@@ -65,9 +70,12 @@ def _region(request: Request, source: SourceVolume) -> tuple[Span, Span, Span]:
     return (chosen.start, chosen.stop), (0, height), (0, width)
 
 
-def prepare(request: Request, work: WorkFolder, source: SourceVolume, say: Say) -> tuple[Emsr, Engine, dict[str, Any]]:
-    """Return network, engine and journal: that of the run to go on with, or a new one; say what was understood."""
-    region = _region(request, source)
+def prepare(
+    request: Request, work: WorkFolder, source: SourceVolume, say: Say
+) -> tuple[SourceVolume, Emsr, Engine, dict[str, Any]]:
+    """Return source (resampled if so asked), network, engine and journal: that of the run to go on with, or a new one; say what was understood."""
+    voxel_choice = parse_input_voxel(request.input_voxel)
+    choose_slices(*parse_slices(request.slices), source.shape[0])
     given = parse_range(request.grey_range, source.dtype) if request.grey_range else None
     info = source.info
     say(f"input   {info.path}: {info.format}, {' x '.join(map(str, info.shape))} (Z, Y, X), {info.dtype.name}")
@@ -75,11 +83,17 @@ def prepare(request: Request, work: WorkFolder, source: SourceVolume, say: Say) 
     for note in info.notes:
         say(f"note    {note}")
     network, engine = load_engine(request.model, request.device, request.window_fit)
+    source = fit_to_model(source, network.card.lr_pixel_nm, network.card.name, voxel_choice, say)
+    # a resampled volume has other rows and columns: what is asked for is of these
+    region = _region(request, source)
     identity = {
         "version": __version__,
         "model": fingerprint.of_model(network),
         "input": fingerprint.of_input(source),
         "settings": {
+            "key": request.key,
+            "axes": request.axes,
+            "input_voxel": request.input_voxel,
             "tile": request.tile or "automatic",
             "halo": request.halo,
             "region": [list(span) for span in region],
@@ -104,7 +118,10 @@ def prepare(request: Request, work: WorkFolder, source: SourceVolume, say: Say) 
             "identity": identity,
             "plan": plan.as_json(),
             "normalisation": grey.as_metadata(),
-            "input": str(Path(request.input_path).absolute()),
+            "input": _from_anywhere(request.input_path),
+            "key": request.key,
+            "axes": request.axes,
+            "input_voxel": request.input_voxel,
             "model": None if request.model is None else _absolute_if_file(request.model),
             "device": request.device,
             "window_fit": request.window_fit,
@@ -117,8 +134,6 @@ def prepare(request: Request, work: WorkFolder, source: SourceVolume, say: Say) 
     low, high = journal["normalisation"]["low"], journal["normalisation"]["high"]
     say(f"grey    {low:.7g} .. {high:.7g} to 0 .. 1 ({journal['normalisation']['origin']})")
     say(f"model   {network.card.name}, x{spec.scale}, window_fit {network.config.window_fit}")
-    if network.card.lr_pixel_nm:
-        say(f"note    trained on input pixels of {', '.join(f'{size:g}' for size in network.card.lr_pixel_nm)} nm")
     say(f"engine  {engine.name}")
     if engine.name != journal["engine"]:
         say(f"note    begun on {journal['engine']}: another engine rounds differently, in the last digit")
@@ -129,12 +144,17 @@ def prepare(request: Request, work: WorkFolder, source: SourceVolume, say: Say) 
         f"output  {work.final}: {' x '.join(map(str, spec.shape))} (Z, Y, X), {spec.dtype.name}, "
         f"voxel size {described(spec.voxel_size_nm)}"
     )
-    return network, engine, journal
+    return source, network, engine, journal
 
 
 def bytes_per_px(network: Emsr) -> int:
     """Return what the network holds at its peak, in bytes per LR pixel of a tile."""
     return _LIVE_MAPS * 4 * network.config.features
+
+
+def _from_anywhere(path: str | Path) -> str:
+    """Return the input's path as a worker in another folder needs it; a URL as it is."""
+    return str(path) if is_remote(within(Path(path))[0]) else str(Path(path).absolute())
 
 
 def _absolute_if_file(model: str | Path) -> str:
@@ -165,6 +185,7 @@ def _target_spec(source: SourceVolume, network: Emsr, plan: Plan, journal: dict[
         block=max(plan.shard[1:]),
         first_slice=first,
         first_pixel=(rows[0], cols[0]),
+        carried=source.info.carried,
         provenance={
             "software": f"emsr_fast {__version__}",
             "model": network.card.name,
@@ -180,5 +201,6 @@ def _target_spec(source: SourceVolume, network: Emsr, plan: Plan, journal: dict[
             "columns": list(cols),
             "normalisation": journal["normalisation"],
             "run": key,
+            **({"resampled": source.as_metadata()} if isinstance(source, ResampledSource) else {}),
         },
     )

@@ -19,6 +19,7 @@ from emsr_fast.volume.formats.ome_zarr_write import Pyramid
 from emsr_fast.volume.intensity import Normalisation
 from emsr_fast.volume.pipeline import FinishedBlock, Outcome, TileTooLarge, stream
 from emsr_fast.volume.plan import Block, Plan
+from emsr_fast.volume.resample import fit_to_model, parse_input_voxel
 from emsr_fast.volume.workfolder import WorkFolder
 
 if TYPE_CHECKING:
@@ -59,7 +60,10 @@ class Station:
         work = WorkFolder(final)
         journal = work.journal()
         network, engine = load_engine(journal["model"], device or journal["device"], journal["window_fit"])
-        source = open_source(journal["input"])
+        source = fit_to_model(
+            open_source(journal["input"], journal["key"], journal["axes"]),
+            network.card.lr_pixel_nm, network.card.name, parse_input_voxel(journal["input_voxel"]),
+        )  # fmt: skip
         seen = {"model": fingerprint.of_model(network), "input": fingerprint.of_input(source)}
         different = list(fingerprint.differences({name: journal["identity"][name] for name in seen}, seen))
         if different:

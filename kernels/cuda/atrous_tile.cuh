@@ -6,13 +6,8 @@
 #pragma once
 #include <cstdint>
 
+#include "host_device.cuh"
 #include "image_view.h"
-
-#ifdef __CUDACC__
-#define EMSR_HOST_DEVICE __host__ __device__ __forceinline__
-#else
-#define EMSR_HOST_DEVICE inline
-#endif
 
 namespace emsr {
 

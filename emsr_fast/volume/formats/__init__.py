@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import os
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,13 +11,17 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 from emsr_fast.errors import UsageError, VolumeError
+from emsr_fast.volume.formats.places import RemotePath, checked_key, is_remote, within
+
+__all__ = ["FORMATS", "Format", "create_target", "is_volume_folder", "open_source", "output_format", "within"]
 
 if TYPE_CHECKING:
     from emsr_fast.volume.formats.base import SourceVolume, TargetSpec, TargetVolume
 
 TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 IMAGE_MAGIC = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff")
-_PLACE = re.compile(r"(.+\.(?:h5|hdf5|hdf)):/*(.*)", re.IGNORECASE | re.DOTALL)
+HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
+MATLAB_MAGIC = (b"MATLAB 5.0 MAT-file", b"MATLAB 7.3 MAT-file")
 _ZARR_MARKS = ("zarr.json", ".zgroup", ".zarray", ".zattrs")
 
 
@@ -26,22 +29,39 @@ def _is_zarr(path: Path) -> bool:
     return path.is_dir() and any((path / mark).exists() for mark in _ZARR_MARKS)
 
 
+def _is_n5(path: Path) -> bool:
+    return (path / "attributes.json").is_file()
+
+
+def _is_precomputed(path: Path) -> bool:
+    return (path / "info").is_file() and b"scales" in _first_bytes(path / "info", 2**16)
+
+
 def _is_hdf5(path: Path) -> bool:
-    return begins_with(within(path)[0], (b"\x89HDF\r\n\x1a\n",))
+    # the format allows a header of the user's own before it
+    return path.is_file() and any(_first_bytes(path, 8, offset) == HDF5_MAGIC for offset in (0, 512, 1024, 2048))
 
 
-def within(path: Path) -> tuple[Path, str | None]:
-    """Return the file and the place inside it that "file.h5:/place" names; None where no place is named."""
-    match = None if path.exists() else _PLACE.fullmatch(str(path))
-    return (Path(match[1]), match[2]) if match else (path, None)
+def _is_mrc(path: Path) -> bool:
+    return path.is_file() and _first_bytes(path, 3, 208) == b"MAP"
+
+
+def _first_bytes(path: Path, count: int, offset: int = 0) -> bytes:
+    with path.open("rb") as file:
+        file.seek(offset)
+        return file.read(count)
+
+
+def is_volume_folder(path: Path) -> bool:
+    """Return whether the folder ``path`` is one volume: Zarr, N5 or precomputed, not a folder of images."""
+    return _is_zarr(path) or _is_n5(path) or _is_precomputed(path)
 
 
 def begins_with(path: Path, magics: tuple[bytes, ...]) -> bool:
     """Return whether ``path`` is a file whose first bytes are one of ``magics``."""
     if not path.is_file():
         return False
-    with path.open("rb") as file:
-        return file.read(16).startswith(magics)
+    return _first_bytes(path, 32).startswith(magics)
 
 
 @dataclass(frozen=True)
@@ -50,14 +70,16 @@ class Format:
 
     name: str
     recognises: Callable[[Path], bool]  # of an existing path
-    reader: str  # module with open_source(path)
+    reader: str  # module with open_source(path, key, axes)
     writer: str | None = None  # module with create_target(path, spec, overwrite=...)
     suffixes: tuple[str, ...] = ()  # of outputs; the first is the one to advise
 
 
 # in the order in which they are tried on an input
 FORMATS = (
-    Format("OME-Zarr", _is_zarr, "ome_zarr", "ome_zarr_write", (".ome.zarr", ".zarr")),
+    Format("OME-Zarr", _is_zarr, "zarr_read", "ome_zarr_write", (".ome.zarr", ".zarr")),
+    Format("N5", _is_n5, "cloud"),
+    Format("precomputed", _is_precomputed, "cloud"),
     Format(
         "TIFF",
         lambda path: begins_with(path, TIFF_MAGIC),
@@ -65,36 +87,60 @@ FORMATS = (
         "tiff_write",
         (".ome.tif", ".ome.tiff", ".tif", ".tiff"),
     ),
-    Format("HDF5", _is_hdf5, "hdf5"),
+    Format("MATLAB", lambda path: begins_with(path, MATLAB_MAGIC), "matlab"),
+    Format("HDF5", _is_hdf5, "hdf5", "hdf5_write", (".h5", ".hdf5")),
+    Format("MRC", _is_mrc, "mrc", "mrc_write", (".mrc",)),
     Format("images", lambda path: path.is_dir() or begins_with(path, IMAGE_MAGIC), "images"),
 )
 
-READABLE = "TIFF stacks, PNG and JPEG images, folders of these, OME-Zarr 0.5, HDF5 (file.h5:/path)"
+READABLE = (
+    "TIFF stacks, PNG and JPEG images, folders of these, OME-Zarr and Zarr, HDF5, MATLAB, MRC, N5 or Neuroglancer "
+    "precomputed"
+)
 
 
-def open_source(path: str | Path) -> SourceVolume:
+def open_source(path: str | Path, key: str | None = None, axes: str | None = None) -> SourceVolume:
     """Return the volume at ``path``, opened for reading; the format is told by content, not by name.
 
+    Args:
+        path: a file, a folder, or an s3, gs or http URL of a Zarr, N5 or precomputed volume; "file.h5:/key" names the
+            image in it too.
+        key: which image of a file with several: a dataset, variable, array, multiscale level or series.
+        axes: what the stored axes are, slowest first, such as "ZYX" or "CZYX" (MATLAB: as ``size`` gives them);
+            as the file says if None.
+
     Raises:
-        VolumeError: missing, unreadable, truncated, or not one grey stack.
+        UsageError: ``axes`` does not fit, or the image is named twice.
+        VolumeError: missing, unreadable, truncated, several images to choose from, or not one grey stack.
     """
-    path = Path(path)
+    if axes is not None:
+        from emsr_fast.volume.formats.axes import check_axes
+
+        axes = check_axes(axes)
+    container, inside = within(Path(path))
+    key = checked_key(key, inside, path)
+    remote = is_remote(container)
+    reader = "cloud" if remote else _reader(container)
+    source: SourceVolume = _module(reader).open_source(RemotePath(container) if remote else container, key, axes)
+    return source
+
+
+def _reader(path: Path) -> str:
+    """Return the module that reads what lies at ``path``."""
     try:
-        container, _ = within(path)
-        if not container.exists():
-            raise VolumeError(f"{container} does not exist; check the path")
-        if container.is_file() and container.stat().st_size == 0:
-            raise VolumeError(f"{container} is empty (0 bytes); copy or export it again")
-        if not container.is_file() and not container.is_dir():
-            raise VolumeError(f"{container} is neither a file nor a folder; give {READABLE}")
+        if not path.exists():
+            raise VolumeError(f"{path} does not exist; check the path")
+        if path.is_file() and path.stat().st_size == 0:
+            raise VolumeError(f"{path} is empty (0 bytes); copy or export it again")
+        if not path.is_file() and not path.is_dir():
+            raise VolumeError(f"{path} is neither a file nor a folder; give {READABLE}")
         found = next((known for known in FORMATS if known.recognises(path)), None)
     except (OSError, RuntimeError) as error:  # RuntimeError: links in a circle, before Python 3.13
         reason = error.strerror if isinstance(error, OSError) else error
         raise VolumeError(f"{path} cannot be read: {reason}; check the path and its permissions") from error
     if found is None:
         raise VolumeError(f"{path} is not an image this version reads; give {READABLE}")
-    source: SourceVolume = _module(found.reader).open_source(path)
-    return source
+    return found.reader
 
 
 def output_format(path: str | Path) -> Format:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import PurePath
 from types import TracebackType
 from typing import Any, Protocol
 
@@ -15,12 +16,15 @@ from emsr_fast.volume.voxels import UNKNOWN, VoxelSize, described
 # what is kept as it is; other floats become float32, everything else is refused
 KEPT_DTYPES = ("uint8", "int8", "uint16", "int16", "float32")
 
+# a petabyte has sides of a few hundred thousand; beyond this a header is damaged
+_LONGEST_SIDE = 2**31 - 1
+
 
 @dataclass(frozen=True)
 class VolumeInfo:
     """What was understood of a volume; the whole of what ``emsr-fast inspect`` prints."""
 
-    path: Path
+    path: PurePath
     format: str  # "TIFF", "OME-Zarr 0.5"
     shape: tuple[int, int, int]  # Z, Y, X
     dtype: np.dtype
@@ -29,11 +33,14 @@ class VolumeInfo:
     voxel_size_nm: VoxelSize = UNKNOWN
     voxel_size_from: str = "not stated in the file"
     notes: tuple[str, ...] = ()
+    key: str | None = None  # which of the file's images it is; None where a file has one
+    # where a target of the same format finds what only that format holds, such as an extended header
+    carried: Mapping[str, str] = field(default_factory=dict)
 
 
 def info_as_json(info: VolumeInfo) -> dict[str, Any]:
     """Return ``info`` as JSON values."""
-    values = {name: getattr(info, name) for name in info.__dataclass_fields__}
+    values = {name: getattr(info, name) for name in info.__dataclass_fields__ if name != "carried"}
     return values | {"path": str(info.path), "dtype": info.dtype.name}
 
 
@@ -42,6 +49,7 @@ def described_info(info: VolumeInfo) -> str:
     lines = [
         f"path    {info.path}",
         f"format  {info.format}",
+        *([f"key     {info.key or '/'}"] if info.key is not None else []),
         f"shape   {' x '.join(map(str, info.shape))} (Z, Y, X)",
         f"dtype   {info.dtype.name}",
         f"axes    {info.axes}",
@@ -100,6 +108,7 @@ class TargetSpec:
     first_slice: int = 0  # index in the input of the target's slice 0
     first_pixel: tuple[int, int] = (0, 0)  # row and column in the input of the target's corner, LR px
     provenance: dict[str, Any] = field(default_factory=dict)  # software, model, settings; JSON values
+    carried: Mapping[str, str] = field(default_factory=dict)  # the source's, see ``VolumeInfo``
 
 
 class TargetVolume(Protocol):
@@ -135,7 +144,7 @@ class TargetVolume(Protocol):
         self.abort()
 
 
-def check_pixels(shape: tuple[int, ...], dtype: np.dtype, path: Path) -> tuple[str, ...]:
+def check_pixels(shape: tuple[int, ...], dtype: np.dtype, path: PurePath) -> tuple[str, ...]:
     """Return notes on how pixels of ``dtype`` are handled.
 
     Raises:
@@ -143,6 +152,8 @@ def check_pixels(shape: tuple[int, ...], dtype: np.dtype, path: Path) -> tuple[s
     """
     if min(shape) < 1:
         raise VolumeError(f"{path} has no pixels: its shape is {tuple(shape)}; check how it was written")
+    if max(shape) > _LONGEST_SIDE:
+        raise VolumeError(f"{path} claims the shape {tuple(shape)}, which no volume has; check how it was written")
     if dtype.name in KEPT_DTYPES:
         return ()
     if dtype.name in ("float16", "float64"):

@@ -1,104 +1,138 @@
-"""HDF5 in: one dataset of a file as a grey stack, read block by block; "file.h5:/path" names the dataset."""
+"""HDF5 in: one dataset of a file as a grey stack, read chunk by chunk."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
 
-from emsr_fast.errors import VolumeError
-from emsr_fast.volume.formats import within
+from emsr_fast.errors import EmsrError, VolumeError
+from emsr_fast.volume.formats.array import ArraySource, check_chunk
+from emsr_fast.volume.formats.attributes import axes_of, axistags_of, sizes_of
+from emsr_fast.volume.formats.axes import Layout, chosen, layout_of
 from emsr_fast.volume.formats.base import SourceVolume, VolumeInfo, check_pixels
-from emsr_fast.volume.voxels import UNKNOWN, VoxelSize, nanometres
 
-_SIZES = {"element_size_um": 1e3, "element_size_nm": 1.0}  # attributes, (z, y, x), with nm per unit
-
-
-def open_source(path: Path) -> SourceVolume:
-    """Return the dataset at ``path`` ("file.h5:/path", or a file with a single image in it), opened for reading."""
-    return Hdf5Source(path)
+_MOST_OBJECTS = 10_000
+_MATLABS_OWN = ("#refs#", "#subsystem#")
 
 
-class Hdf5Source(SourceVolume):
-    """A two- or three-dimensional dataset, (Y, X) or (Z, Y, X)."""
-
-    def __init__(self, path: Path) -> None:
-        self._path, (file, key) = path, within(path)
-        try:
-            self._file = h5py.File(file, "r")
-        except OSError as error:
-            raise VolumeError(f"{file} cannot be read as HDF5: {error}; copy or export it again") from error
-        try:
-            self._data = _dataset(self._file, key, file)
-            self._describe(path)
-        except BaseException:
-            self._file.close()
-            raise
-
-    def _describe(self, path: Path) -> None:
-        data = self._data
-        shape = (1, *data.shape) if data.ndim == 2 else data.shape
-        dtype = np.dtype(data.dtype).newbyteorder("=")
-        notes = check_pixels(shape, dtype, path)
-        voxel_size_nm, stated = _voxel_size(data)
-        chunks = data.chunks or (1, *shape[1:])
-        self.info = VolumeInfo(
-            path=path,
-            format=f"HDF5, dataset {data.name}",
-            shape=shape,
-            dtype=dtype,
-            axes="YX" if data.ndim == 2 else "ZYX",
-            chunks=(1, *chunks) if len(chunks) == 2 else chunks,
-            voxel_size_nm=voxel_size_nm,
-            voxel_size_from=stated,
-            notes=notes,
-        )
-
-    def read(self, z: int, rows: slice, cols: slice) -> np.ndarray:
-        """Return pixels of slice ``z``, (rows, cols)."""
-        try:
-            pixels = self._data[rows, cols] if self._data.ndim == 2 else self._data[z, rows, cols]
-        except (OSError, RuntimeError, ValueError) as error:
-            raise VolumeError(f"slice {z} of {self._path} cannot be read: {error}; copy the file again") from error
-        return np.asarray(pixels, dtype=self.info.dtype)
-
-    def close(self) -> None:
-        """Close the file."""
-        self._file.close()
+def open_source(path: Path, key: str | None, axes: str | None) -> SourceVolume:
+    """Return the dataset ``key`` of the file, or the only image in it, opened for reading."""
+    with opened(path) as file:
+        name = chosen(images(file), key_of(file, key, path), path)
+        data = file[name]
+        layout, words = layout_of(data.shape, path, asked=axes, stated=_stated_axes(data))
+        voxel_size_nm, stated = sizes_of(data.attrs, layout)
+        return dataset_source(
+            path, file, data, layout, format="HDF5", key=name, axes=words,
+            voxel_size_nm=voxel_size_nm, voxel_size_from=stated,
+        )  # fmt: skip
 
 
-def _dataset(file: h5py.File, key: str | None, path: Path) -> h5py.Dataset:
-    candidates = _images(file)
-    listed = ", ".join(f"{path}:/{name}" for name in candidates[:8]) or "none with two or three axes"
-    if key is None:
-        if len(candidates) != 1:
-            raise VolumeError(f"{path} has {len(candidates)} images; name one: {listed}")
-        key = candidates[0]
-    # links of other kinds lead out of the file
-    if key not in candidates:
-        raise VolumeError(f"{path} has no image {key!r} of its own; there are: {listed}")
-    return file[key]
+def dataset_source(path: Path, file: h5py.File, data: h5py.Dataset, layout: Layout, **info: Any) -> SourceVolume:
+    """Return a dataset as a stack; ``info`` is what is known of it besides."""
+    dtype = np.dtype(data.dtype).newbyteorder("=")
+    notes = check_pixels(layout.stack, dtype, path)
+    if data.chunks:
+        check_chunk(data.chunks, dtype, path)
+    else:
+        _check_extent(data, path)
+    chunks = layout.in_order(data.chunks, 1) if data.chunks else (1, *layout.stack[1:])
+    described = VolumeInfo(path=path, shape=layout.stack, dtype=dtype, chunks=chunks, notes=notes, **info)
+    return ArraySource(data, layout, described, chunked=bool(data.chunks), close=file.close)
 
 
-def _images(group: h5py.Group, prefix: str = "") -> list[str]:
-    """Return the names of all datasets in the file itself that can be a grey image or stack."""
-    found: list[str] = []
-    for name in group:
-        if not isinstance(group.get(name, getlink=True), h5py.HardLink):
-            continue
-        item = group[name]
-        if isinstance(item, h5py.Group):
-            found += _images(item, f"{prefix}{name}/")
-        elif isinstance(item, h5py.Dataset) and item.ndim in (2, 3) and not item.external and not item.is_virtual:
-            found.append(f"{prefix}{name}")
+@contextmanager
+def opened(path: Path) -> Iterator[h5py.File]:
+    """Open an HDF5 file; it stays open after the block, unless the block fails."""
+    try:
+        file = h5py.File(path, "r")
+    except (OSError, RuntimeError, ValueError) as error:
+        raise VolumeError(f"{path} cannot be read as HDF5: {error}; copy or export it again") from error
+    try:
+        yield file
+    except BaseException as error:
+        file.close()
+        if isinstance(error, Exception) and not isinstance(error, (EmsrError, MemoryError)):
+            # h5py lets through whatever its library raises on a damaged header
+            reason = f"{error}" or type(error).__name__
+            raise VolumeError(f"{path} cannot be read as HDF5: {reason}; copy or export it again") from error
+        raise
+
+
+def images(file: h5py.File, *, matlab: bool = False) -> dict[str, str]:
+    """Return the names of all datasets in the file itself that can be a grey image or stack, and what each is.
+
+    Args:
+        matlab: whether to leave out MATLAB's own data and to give sides in its order.
+    """
+    found = {}
+    for name, data in _walk(file, _MATLABS_OWN if matlab else ()):
+        if _is_image(data):
+            shape = data.shape[::-1] if matlab else data.shape
+            found[name] = f"{' x '.join(map(str, shape))} {data.dtype.name}"
     return found
 
 
-def _voxel_size(data: h5py.Dataset) -> tuple[VoxelSize, str]:
-    for name, factor in _SIZES.items():
-        sizes = np.ravel(data.attrs.get(name, ()))
-        if len(sizes) == 3 and np.issubdtype(sizes.dtype, np.number):
-            z, y, x = (nanometres(float(size) * factor, "nm") for size in sizes)
-            return (z, y, x), f"attribute {name}"
-    return UNKNOWN, "not stated in the file"
+def key_of(file: h5py.File, key: str | None, path: Path) -> str | None:
+    """Return ``key``; raise VolumeError with the reason where its pixels are in other files."""
+    parts = key.split("/") if key else []
+    for depth in range(1, len(parts) + 1):
+        name = "/".join(parts[:depth])
+        link = file.get(name, getlink=True)
+        if isinstance(link, h5py.ExternalLink):
+            raise VolumeError(f"{path}: {name!r} is a link to another file ({link.filename}); open that file itself")
+        if not isinstance(link, h5py.HardLink):
+            break  # nothing of the file's own: the caller lists what there is
+        item = file[name]
+        if isinstance(item, h5py.Dataset) and (item.external or item.is_virtual):
+            raise VolumeError(f"{path}: the pixels of {name!r} are in other files, not in it; copy them into one")
+    return key
+
+
+def _is_image(data: h5py.Dataset) -> bool:
+    # other than numbers: text, references, compounds; a null dataspace has no shape
+    if data.shape is None or data.dtype.kind not in "uifbc" or data.external or data.is_virtual:
+        return False
+    return sum(side > 1 for side in data.shape) >= 2
+
+
+def _walk(file: h5py.File, skip: tuple[str, ...]) -> Iterator[tuple[str, h5py.Dataset]]:
+    """Yield every dataset once, by its name; links that lead elsewhere are not followed."""
+    waiting: list[tuple[str, h5py.Group]] = [("", file)]
+    seen: set[int] = set()
+    while waiting and len(seen) < _MOST_OBJECTS:
+        prefix, group = waiting.pop(0)
+        for name in group:
+            if (not prefix and name in skip) or not isinstance(group.get(name, getlink=True), h5py.HardLink):
+                continue
+            item = group[name]
+            # groups may contain each other
+            address = h5py.h5o.get_info(item.id).addr
+            if address in seen:
+                continue
+            seen.add(address)
+            if isinstance(item, h5py.Group):
+                waiting.append((f"{prefix}{name}/", item))
+            elif isinstance(item, h5py.Dataset):
+                yield f"{prefix}{name}", item
+
+
+def _check_extent(data: h5py.Dataset, path: Path) -> None:
+    """Refuse a contiguous dataset that claims pixels which its file does not hold."""
+    stored, claimed = data.id.get_storage_size(), math.prod(data.shape) * data.dtype.itemsize
+    # none at all is legal: never written, so all of it is the fill value
+    if 0 < stored < claimed:
+        raise VolumeError(
+            f"{path} is corrupt: {data.name} has {stored} bytes where {claimed} are needed; copy it again"
+        )
+
+
+def _stated_axes(data: h5py.Dataset) -> str | None:
+    tags = axistags_of(data.attrs.get("axistags"))
+    return axes_of(tags or [dimension.label for dimension in data.dims], data.ndim)

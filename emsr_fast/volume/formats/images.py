@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from emsr_fast.errors import VolumeError
+from emsr_fast.errors import UsageError, VolumeError
 from emsr_fast.volume.formats import TIFF_MAGIC, begins_with
 from emsr_fast.volume.formats.base import SourceVolume, VolumeInfo, check_pixels
 from emsr_fast.volume.formats.tiff import TiffSource
@@ -43,8 +43,12 @@ class _Header:
     notes: tuple[str, ...]
 
 
-def open_source(path: Path) -> SourceVolume:
+def open_source(path: Path, key: str | None, axes: str | None) -> SourceVolume:
     """Return the image, or the folder's images in natural order, as a stack."""
+    if key is not None:
+        raise VolumeError(f"{path} is images in files, one slice each: leave key {key!r} out, or name one of the files")
+    if axes not in (None, "ZYX", "YX"):
+        raise UsageError(f"axes {axes!r} do not fit {path}: images in files are slices, ZYX; leave --axes out")
     return ImagesSource(path)
 
 

@@ -1,4 +1,4 @@
-"""TIFF in: classic and BigTIFF, OME, ImageJ and plain stacks, decoded a page at a time."""
+"""TIFF in: classic and BigTIFF, OME, ImageJ and plain stacks, as one grey stack each."""
 
 from __future__ import annotations
 
@@ -12,13 +12,15 @@ from pathlib import Path
 import numpy as np
 import tifffile
 
-from emsr_fast.errors import VolumeError
+from emsr_fast.errors import EmsrError, UsageError, VolumeError
+from emsr_fast.volume.formats.array import check_chunk
+from emsr_fast.volume.formats.axes import chosen
 from emsr_fast.volume.formats.base import SourceVolume, VolumeInfo, check_pixels
+from emsr_fast.volume.formats.tiff_pages import Page, PageReader, keyframe_of
 from emsr_fast.volume.formats.tiff_voxels import read_voxel_size
 
 _WHITE_IS_ZERO, _BLACK_IS_ZERO = 0, 1
 _COLOURS = {2: "RGB", 3: "a colour palette", 5: "CMYK", 6: "YCbCr colour", 8: "L*a*b* colour"}
-_Page = tifffile.TiffPage | tifffile.TiffFrame
 # axes that are a stack's depth whatever the writer called them; T because many writers call z time
 _STACK_AXES = "ZQI"
 _READ_AS_Z = {"T": "time", "C": "channel"}
@@ -30,17 +32,16 @@ _LOSS = re.compile(r"zeroed|missing|corrupted|incomplete|out of range|invalid (o
 _PRIVATE_TAG = re.compile(r"TiffTag (3276[89]|327[7-9]\d|32[89]\d\d|3[3-9]\d{3}|[4-6]\d{4}) ")
 
 
-def open_source(path: Path) -> SourceVolume:
-    """Return the TIFF stack at ``path``, opened for reading."""
-    return TiffSource(path)
+def open_source(path: Path, key: str | None, axes: str | None) -> SourceVolume:
+    """Return the TIFF stack at ``path``, or its series number ``key``, opened for reading."""
+    return TiffSource(path, key, axes)
 
 
 class TiffSource(SourceVolume):
-    """A TIFF file as one grey stack; pages are found anywhere in the file, the last one decoded is kept."""
+    """A TIFF file as one grey stack; pages are found anywhere in the file."""
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._kept: tuple[int, np.ndarray] | None = None
+    def __init__(self, path: Path, key: str | None = None, axes: str | None = None) -> None:
+        self._path, self._key, self._asked = path, key, axes
         with _tifffile_errors(path) as notes:
             self._file = tifffile.TiffFile(path)
             try:
@@ -54,51 +55,55 @@ class TiffSource(SourceVolume):
         if len(self._file.pages) == 0:
             raise VolumeError(f"{path} is truncated: it has a TIFF header and no complete page; copy it again")
         self._pages, axes = self._stack(path, notes)
-        first = _keyframe(self._pages[0])
+        first = keyframe_of(self._pages[0])
         _check_grey(first, path)
         pixels = np.dtype(first.dtype or "V1").newbyteorder("=")
         height, width = (int(side) for side in first.shape[-2:])
         shape = (len(self._pages) * self._slices_in_page, height, width)
         notes.extend(check_pixels(shape, pixels, path))
         self._check_extent(path)
+        # pixels as they are in one piece, as we write them, are read by their place, however many
+        if not (first.is_final and len(first.dataoffsets) == 1):
+            check_chunk(tuple(int(side) for side in first.chunks), pixels, path)
+        self._reader = PageReader(first, (height, width), pixels)
         self._inverted = int(first.photometric) == _WHITE_IS_ZERO
         if self._inverted:
             if pixels.kind != "u" or first.bitspersample != 8 * pixels.itemsize:
                 raise VolumeError(f"{path} stores white as zero in {pixels.name}; save it with black as zero first")
             notes.append("stored with white as zero: inverted while reading, so that black is zero")
-        voxel_size_nm, stated, voxel_notes = read_voxel_size(self._file)
+        voxel_size_nm, stated, voxel_notes = read_voxel_size(self._file, self._series)
         self.info = VolumeInfo(
             path=path,
             format=self._format_name(),
             shape=shape,
             dtype=pixels,
             axes=axes,
-            chunks=(1, height, width),
+            chunks=(1, int(first.chunks[0]), int(first.chunks[1])),
+            key=self._key,
             voxel_size_nm=voxel_size_nm,
             voxel_size_from=stated,
             notes=(*notes, *voxel_notes),
         )
 
-    def _stack(self, path: Path, notes: list[str]) -> tuple[list[_Page], str]:
-        """Return the pages in z order and the axes as the file names them."""
-        series = self._file.series
+    def _stack(self, path: Path, notes: list[str]) -> tuple[list[Page], str]:
+        """Return the pages in z order and the axes as the file, or the user, names them."""
+        series, self._series = self._file.series, 0
         # a writer that appended its slices one by one left one series each
         kinds = {(one.shape, one.dtype) for one in series}
-        if len(kinds) > 1:
-            shapes = sorted({"x".join(map(str, one.shape)) for one in series})
-            raise VolumeError(
-                f"{path} holds {len(series)} images of different kinds ({', '.join(shapes[:4])}); "
-                "save the stack you want as a file of its own"
-            )
-        if len(series) > 1 and len(series[0].shape) != 2:
-            raise VolumeError(f"{path} holds {len(series)} stacks; save the one you want as a file of its own")
+        if self._key is not None or len(kinds) > 1 or (len(series) > 1 and len(series[0].shape) != 2):
+            listed = {str(n): f"{' x '.join(map(str, one.shape))} {one.dtype}" for n, one in enumerate(series)}
+            self._key = chosen(listed, self._key, path)
+            self._series = int(self._key)
+            series = [series[self._series]]
         if 0 in series[0].shape:
             raise VolumeError(f"{path} has no pixels: its shape is {series[0].shape}; check how it was written")
         axes = "I" + series[0].axes if len(series) > 1 else series[0].axes
+        if self._asked is not None:
+            axes = _named(axes, self._asked, series[0].shape, path)
         _check_axes(axes, series[0], path, notes)
         # a big ImageJ stack has one page entry, its slices follow each other behind it
         self._slices_in_page = series[0].shape[0] if series[0].is_truncated and len(axes) == 3 else 1
-        pages: list[_Page] = []
+        pages: list[Page] = []
         for page in (page for one in series for page in one.pages):
             if page is None:
                 raise VolumeError(f"{path} is incomplete: slice {len(pages)} is missing; copy it again")
@@ -112,7 +117,7 @@ class TiffSource(SourceVolume):
     def _check_extent(self, path: Path) -> None:
         """Refuse pages whose pixels lie outside their file, which is what truncation looks like."""
         for z, page in enumerate(self._pages):
-            keyframe, size = _keyframe(page), page.parent.filehandle.size
+            keyframe, size = keyframe_of(page), page.parent.filehandle.size
             offsets, counts = page.dataoffsets, page.databytecounts
             if len(offsets) < math.prod(page.chunked) or len(offsets) != len(counts) or 0 in counts:
                 raise VolumeError(f"{path} is incomplete: slice {z} lacks some of its strips or tiles; export it again")
@@ -140,20 +145,14 @@ class TiffSource(SourceVolume):
 
     def read(self, z: int, rows: slice, cols: slice) -> np.ndarray:
         """Return pixels of slice ``z``, (rows, cols)."""
-        if self._kept is None or self._kept[0] != z:
-            with _tifffile_errors(self._path, f"slice {z}"):
-                self._kept = (z, self._decode(z))
-        return self._kept[1][rows, cols]
-
-    def _decode(self, z: int) -> np.ndarray:
+        _, height, width = self.shape
+        rows, cols = slice(*rows.indices(height)), slice(*cols.indices(width))
         page = self._pages[z // self._slices_in_page]
-        if self._slices_in_page > 1:
-            stored = self.info.dtype.newbyteorder(self._file.byteorder)
-            page.parent.filehandle.seek(page.dataoffsets[0] + z * page.nbytes)
-            pixels = np.frombuffer(page.parent.filehandle.read(page.nbytes), stored).reshape(page.shape)
-        else:
-            pixels = page.asarray()
-        pixels = pixels.reshape(self.info.shape[1:]).astype(self.info.dtype, copy=False)
+        with _tifffile_errors(self._path, f"slice {z}"):
+            if self._slices_in_page > 1:
+                pixels = self._reader.read_raw(page, page.dataoffsets[0] + z * page.nbytes, rows, cols)
+            else:
+                pixels = self._reader.read(z, page, rows, cols)
         return np.iinfo(pixels.dtype).max - pixels if self._inverted else pixels
 
     def close(self) -> None:
@@ -161,16 +160,18 @@ class TiffSource(SourceVolume):
         self._file.close()
 
 
-def _keyframe(page: _Page) -> tifffile.TiffPage:
-    """Return the page whose tags ``page`` shares; itself, if it has its own."""
-    keyframe: tifffile.TiffPage | None = page if isinstance(page, tifffile.TiffPage) else page.keyframe
-    if keyframe is None:
-        raise VolumeError("a page of the stack has no tags; export the file again")
-    return keyframe
+def _named(axes: str, asked: str, shape: tuple[int, ...], path: Path) -> str:
+    """Return what ``--axes`` says; of a TIFF it can only say what its pages are, not what lies in a page."""
+    shape = shape if len(axes) == len(shape) else (-1, *shape)
+    if len(asked) != len(axes) or not asked.endswith("YX") or not axes.endswith("YX"):
+        sized = ", ".join(f"{name}={size}" for name, size in zip(axes, shape, strict=True))
+        raise UsageError(f"axes {asked!r} do not fit {path}, which has {sized}; name as many, the last two Y and X")
+    return asked
 
 
 def _check_axes(axes: str, series: tifffile.TiffPageSeries, path: Path, notes: list[str]) -> None:
-    extra = [(name, size) for name, size in zip(series.axes, series.shape, strict=True) if name not in "YX"]
+    names = axes[-len(series.shape) :]
+    extra = [(name, size) for name, size in zip(names, series.shape, strict=True) if name not in "YX"]
     if "S" in axes:
         raise VolumeError(
             f"{path} has {series.sizes.get('sample', 'several')} samples per pixel (RGB, or grey with alpha), "
@@ -182,7 +183,7 @@ def _check_axes(axes: str, series: tifffile.TiffPageSeries, path: Path, notes: l
             "or if these are slices, save it with axes ZYX"
         )
     if len(extra) > 1 or not axes.endswith("YX"):
-        named = ", ".join(f"{name}={size}" for name, size in zip(series.axes, series.shape, strict=True))
+        named = ", ".join(f"{name}={size}" for name, size in zip(names, series.shape, strict=True))
         raise VolumeError(f"{path} has axes {named}; expected one stack of slices: Z, Y, X")
     if axes[0] in _READ_AS_Z:
         notes.append(f"the {_READ_AS_Z[axes[0]]} axis is read as z")
@@ -217,7 +218,7 @@ def _tifffile_errors(path: Path, part: str = "") -> Iterator[list[str]]:
     log.addHandler(listener)
     try:
         yield notes
-    except (VolumeError, MemoryError, NotImplementedError) as error:
+    except (EmsrError, MemoryError, NotImplementedError) as error:
         if isinstance(error, NotImplementedError):
             raise VolumeError(f"{where} uses a TIFF feature that cannot be read: {error}; save it again") from error
         if grave and isinstance(error, VolumeError):

@@ -1,4 +1,4 @@
-"""Voxel sizes in TIFF files: OME's PhysicalSize, ImageJ's spacing and unit, the resolution tags."""
+"""Voxel sizes in TIFF files: OME's PhysicalSize, ImageJ's spacing and unit, microscopes' tags, the resolution tags."""
 
 from __future__ import annotations
 
@@ -11,12 +11,18 @@ from emsr_fast.volume.voxels import UNKNOWN, VoxelSize, from_density, nanometres
 _RESOLUTION_UNITS = {2: "inch", 3: "cm"}
 
 
-def read_voxel_size(file: tifffile.TiffFile) -> tuple[VoxelSize, str, tuple[str, ...]]:
-    """Return the voxel size in nm (z, y, x), where it was found, and notes on what was not believed."""
+def read_voxel_size(file: tifffile.TiffFile, series: int = 0) -> tuple[VoxelSize, str, tuple[str, ...]]:
+    """Return the voxel size in nm (z, y, x), where it was found, and notes on what was not believed.
+
+    Args:
+        file: an open TIFF.
+        series: which of OME's images it is about.
+    """
     notes: list[str] = []
     for found, origin in (
-        (_from_ome(file, notes), "OME PhysicalSize"),
+        (_from_ome(file, series, notes), "OME PhysicalSize"),
         (_from_imagej(file, notes), "ImageJ unit, spacing and resolution"),
+        (_from_microscope(file), "the microscope's own TIFF tag"),
         (_from_resolution(file, notes), "TIFF resolution tags"),
     ):
         if found != UNKNOWN:
@@ -24,7 +30,7 @@ def read_voxel_size(file: tifffile.TiffFile) -> tuple[VoxelSize, str, tuple[str,
     return UNKNOWN, "not stated in the file", tuple(notes)
 
 
-def _from_ome(file: tifffile.TiffFile, notes: list[str]) -> VoxelSize:
+def _from_ome(file: tifffile.TiffFile, series: int, notes: list[str]) -> VoxelSize:
     if not file.is_ome or not file.ome_metadata:
         return UNKNOWN
     try:
@@ -32,9 +38,10 @@ def _from_ome(file: tifffile.TiffFile, notes: list[str]) -> VoxelSize:
     except ElementTree.ParseError as error:
         notes.append(f"OME metadata ignored: {error}")
         return UNKNOWN
-    pixels = next((node for node in root.iter() if node.tag.rpartition("}")[2] == "Pixels"), None)
-    if pixels is None:
+    images = [node for node in root.iter() if node.tag.rpartition("}")[2] == "Pixels"]
+    if series >= len(images):
         return UNKNOWN
+    pixels = images[series]
 
     def side(axis: str) -> float | None:
         value = pixels.get(f"PhysicalSize{axis}")
@@ -70,6 +77,27 @@ def _from_imagej(file: tifffile.TiffFile, notes: list[str]) -> VoxelSize:
         nanometres(1 / density_y, unit) if density_y > 0 else None,
         nanometres(1 / density_x, unit) if density_x > 0 else None,
     )
+
+
+def _from_microscope(file: tifffile.TiffFile) -> VoxelSize:
+    """Return what FEI and Thermo, Zeiss, and Olympus write; their resolution tags are a printer's."""
+    try:
+        if metadata := file.fei_metadata:
+            scan = metadata["Scan"] if "PixelWidth" in metadata.get("Scan", ()) else metadata["EScan"]
+            return (None, nanometres(float(scan["PixelHeight"]), "m"), nanometres(float(scan["PixelWidth"]), "m"))
+        if metadata := file.sem_metadata:
+            _, size, unit = metadata["ap_image_pixel_size"]
+            side = nanometres(float(size), str(unit))
+            return (None, side, side)
+        if metadata := file.sis_metadata:
+            return (
+                None,
+                nanometres(float(metadata["pixelsizey"]), "m"),
+                nanometres(float(metadata["pixelsizex"]), "m"),
+            )
+    except (KeyError, TypeError, ValueError):
+        pass  # a vendor's tag without a size
+    return UNKNOWN
 
 
 def _from_resolution(file: tifffile.TiffFile, notes: list[str]) -> VoxelSize:

@@ -1,18 +1,17 @@
-"""OME-TIFF out: an empty file of the final size is laid out first, blocks then go to their byte offsets."""
+"""OME-TIFF out, BigTIFF where classic TIFF is too small."""
 
 from __future__ import annotations
 
-import os
 import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import tifffile
 
-from emsr_fast.volume.formats.base import TargetSpec, TargetVolume, check_block
-from emsr_fast.volume.formats.destination import Staging, check_space, printable, system_errors
+from emsr_fast.volume.formats.base import TargetSpec, TargetVolume
+from emsr_fast.volume.formats.destination import printable
+from emsr_fast.volume.formats.raw_write import RawTarget
 from emsr_fast.volume.voxels import VoxelSize
 
 # classic TIFF counts bytes in 32 bits; what each page adds to its pixels stays below this
@@ -25,79 +24,38 @@ def create_target(path: Path, spec: TargetSpec, *, overwrite: bool) -> TargetVol
     return TiffTarget(path, spec, overwrite=overwrite)
 
 
-class TiffTarget(TargetVolume):
+class TiffTarget(RawTarget):
     """An uncompressed OME-TIFF; BigTIFF when classic TIFF cannot hold it."""
 
     def __init__(self, path: Path, spec: TargetSpec, *, overwrite: bool) -> None:
-        self.spec = spec
-        self._staging = Staging(path, overwrite=overwrite)
-        self._descriptor = -1
-        try:
-            check_space(self._staging.final, _file_bytes(spec))
-            with system_errors(self._staging.final):
-                self._first_pixel = _lay_out(self._staging.path, spec, title=printable(self._staging.final.name))
-                self._descriptor = os.open(self._staging.path, os.O_RDWR)
-        except BaseException:
-            self.abort()
-            raise
+        super().__init__(path, spec, spec.dtype, overwrite=overwrite)
 
-    def write(self, z: int, rows: slice, cols: slice, block: np.ndarray) -> None:
-        """Write ``block``, (rows, cols), into slice ``z``."""
-        check_block(self.spec, z, rows, cols, block)
-        _, height, width = self.spec.shape
-        lines = np.ascontiguousarray(block)
-        if block.shape[1] == width:
-            lines = lines.reshape(1, -1)  # whole rows follow each other in the file too
-        offset = self._first_pixel + ((z * height + rows.start) * width + cols.start) * lines.itemsize
-        with system_errors(self._staging.final):
-            for number, line in enumerate(lines):
-                _write_all(self._descriptor, memoryview(line).cast("B"), offset + number * width * lines.itemsize)
+    def _file_bytes(self) -> int:
+        depth, height, width = self.spec.shape
+        return depth * (height * width * self.spec.dtype.itemsize + _BYTES_PER_PAGE_ENTRY)
 
-    def commit(self) -> None:
-        """Flush the file to the disk and give it its final name."""
-        with system_errors(self._staging.final):
-            # a full quota on a network disk may show only here
-            os.fsync(self._descriptor)
-            self._close()
-        self._staging.publish()
-
-    def abort(self) -> None:
-        """Remove the unfinished file."""
-        self._close()
-        self._staging.discard()
-
-    def _close(self) -> None:
-        if self._descriptor >= 0:
-            descriptor, self._descriptor = self._descriptor, -1
-            os.close(descriptor)
-
-
-def _file_bytes(spec: TargetSpec) -> int:
-    depth, height, width = spec.shape
-    return depth * (height * width * spec.dtype.itemsize + _BYTES_PER_PAGE_ENTRY)
-
-
-def _lay_out(path: Path, spec: TargetSpec, *, title: str) -> int:
-    """Write headers, page entries and metadata around a hole for the pixels; return the first pixel's offset."""
-    with tifffile.TiffWriter(path, bigtiff=_file_bytes(spec) > _CLASSIC_LIMIT, ome=True) as file:
-        written = file.write(
-            shape=spec.shape,
-            dtype=spec.dtype,
-            photometric="minisblack",
-            returnoffset=True,
-            software=str(spec.provenance.get("software", "emsr_fast")),
-            metadata={
-                "axes": "ZYX",
-                "Name": title,
-                # by default it holds the time: the same run shall give the same bytes
-                "UUID": str(uuid.uuid5(uuid.NAMESPACE_OID, f"{title} {sorted(spec.provenance.items())}")),
-                **_physical_sizes(spec.voxel_size_nm),
-                "MapAnnotation": {"Namespace": "emsr_fast", **_flat(spec.provenance)},
-            },
-            **_resolution(spec.voxel_size_nm),
-        )
-    assert written is not None  # returnoffset asks for it
-    return written[0]
+    def _lay_out(self, path: Path) -> int:
+        """Write headers, page entries and metadata around a hole for the pixels; return the first pixel's offset."""
+        spec, title = self.spec, printable(self._staging.final.name)
+        with tifffile.TiffWriter(path, bigtiff=self._file_bytes() > _CLASSIC_LIMIT, ome=True) as file:
+            written = file.write(
+                shape=spec.shape,
+                dtype=spec.dtype,
+                photometric="minisblack",
+                returnoffset=True,
+                software=str(spec.provenance.get("software", "emsr_fast")),
+                metadata={
+                    "axes": "ZYX",
+                    "Name": title,
+                    # by default it holds the time: the same run shall give the same bytes
+                    "UUID": str(uuid.uuid5(uuid.NAMESPACE_OID, f"{title} {sorted(spec.provenance.items())}")),
+                    **_physical_sizes(spec.voxel_size_nm),
+                    "MapAnnotation": {"Namespace": "emsr_fast", **flattened(spec.provenance)},
+                },
+                **_resolution(spec.voxel_size_nm),
+            )
+        assert written is not None  # returnoffset asks for it
+        return written[0]
 
 
 def _physical_sizes(voxel_size_nm: VoxelSize) -> dict[str, float | str]:
@@ -116,19 +74,12 @@ def _resolution(voxel_size_nm: VoxelSize) -> dict[str, Any]:
     return {"resolution": (1e7 / x, 1e7 / y), "resolutionunit": "CENTIMETER"}
 
 
-def _flat(provenance: Mapping[str, Any]) -> dict[str, str]:
+def flattened(provenance: Mapping[str, Any]) -> dict[str, str]:
     """Return nested settings as text under dotted names, which is what OME's key-value annotations hold."""
     flat: dict[str, str] = {}
     for name, value in provenance.items():
         if isinstance(value, Mapping):
-            flat |= {f"{name}.{inner}": text for inner, text in _flat(value).items()}
+            flat |= {f"{name}.{inner}": text for inner, text in flattened(value).items()}
         else:
             flat[name] = "" if value is None else str(value)
     return flat
-
-
-def _write_all(descriptor: int, data: memoryview, offset: int) -> None:
-    """Write all of ``data``: a nearly full disk takes a part of it first and fails the next time."""
-    while data:
-        count = os.pwrite(descriptor, data, offset)
-        data, offset = data[count:], offset + count

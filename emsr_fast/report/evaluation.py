@@ -1,0 +1,205 @@
+"""What ``emsr-fast evaluate`` does, as a function: measure a super-resolved volume, write the report."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from emsr_fast import __version__
+from emsr_fast.errors import UsageError, VolumeError
+from emsr_fast.metrics import RingCorrelation, added
+from emsr_fast.report.figures import DEFINITIONS, Lpips, SampleFigures, measure_sample
+from emsr_fast.report.folder import check_report_folder, report_folder
+from emsr_fast.report.inputs import Inputs, open_inputs
+from emsr_fast.report.samples import Sample, choose_samples
+from emsr_fast.volume.arguments import choose_slices, parse_slices
+
+DEFAULT_SAMPLES = 16
+DEFAULT_REGION = 1024
+# of a thousand slices, nobody looks at every curve
+_CURVES_KEPT = 20
+
+
+@dataclass
+class RingCurves:
+    """The ring correlations of one image: all samples together, and the first of them one by one."""
+
+    together: RingCorrelation
+    each: list[RingCorrelation]
+
+    def add(self, curve: RingCorrelation) -> None:
+        """Take in the curve of another sample."""
+        self.together = added([self.together, curve])
+        if len(self.each) < _CURVES_KEPT:
+            self.each.append(curve)
+
+
+@dataclass
+class MeanCurve:
+    """The mean of decorrelation curves."""
+
+    frequency: np.ndarray  # cycles per pixel
+    total: np.ndarray
+    number: int = 1
+
+    @property
+    def value(self) -> np.ndarray:
+        """The mean, (R,)."""
+        return self.total / self.number
+
+
+@dataclass
+class Evaluation:
+    """All that the report shows."""
+
+    inputs: Inputs
+    slices: range  # that samples were chosen from
+    samples: list[Sample] = field(default_factory=list)  # measured
+    rows: list[dict[str, Any]] = field(default_factory=list)  # of the table: slice, region, image, figures
+    ring_curves: dict[str, RingCurves] = field(default_factory=dict)  # by image
+    single_curves: dict[str, RingCurves] = field(default_factory=dict)
+    decorrelations: dict[str, MeanCurve] = field(default_factory=dict)
+    skipped: list[str] = field(default_factory=list)  # samples left out, and why
+
+    def add(self, sample: Sample, figures: SampleFigures) -> None:
+        """Take in what was measured of ``sample``."""
+        place = {"slice": sample.z, "y0": sample.rows.start, "y1": sample.rows.stop}
+        place |= {"x0": sample.cols.start, "x1": sample.cols.stop}
+        self.samples.append(sample)
+        self.rows += [{**place, **row} for row in figures.rows]
+        for kept, curves in ((self.ring_curves, figures.ring_curves), (self.single_curves, figures.single_curves)):
+            for name, curve in curves.items():
+                if name in kept:
+                    kept[name].add(curve)
+                else:
+                    kept[name] = RingCurves(curve, [curve])
+        for name, found in figures.decorrelations.items():
+            if name in self.decorrelations:
+                self.decorrelations[name].total = self.decorrelations[name].total + found.deciding
+                self.decorrelations[name].number += 1
+            else:
+                self.decorrelations[name] = MeanCurve(found.frequency, found.deciding)
+
+    def values(self, image: str, figure: str) -> np.ndarray:
+        """Return ``figure`` of ``image`` for each sample, (samples,), NaN where it is missing."""
+        found = [row.get(figure) for row in self.rows if row["image"] == image]
+        return np.array([np.nan if value is None else value for value in found], dtype=np.float64)
+
+    def mean(self, image: str, figure: str) -> float | None:
+        """Return the mean of ``figure`` over the samples that have it, None if none has."""
+        values = self.values(image, figure)
+        values = values[~np.isnan(values)]
+        return float(values.mean()) if values.size else None
+
+
+def evaluate(
+    sr: str | Path,
+    output: str | Path,
+    *,
+    reference: str | Path | None = None,
+    lr: str | Path | None = None,
+    second_scan: str | Path | None = None,
+    slices: str = ":",
+    samples: int = DEFAULT_SAMPLES,
+    region: int = DEFAULT_REGION,
+    grey_range: str | None = None,
+    pixel_nm: float | None = None,
+    lpips: str | Path | None = None,
+    overwrite: bool = False,
+    say: Callable[[str], None] = lambda line: None,
+) -> dict[str, Any]:
+    """Measure the volume ``sr`` and write report.html, report.json and slices.csv; return what report.json holds.
+
+    Volumes are anything ``open_source`` reads. One region of one slice is in memory at a time.
+
+    Args:
+        sr: (Z, Y, X), the super-resolved volume.
+        output: the report's folder; appears when complete.
+        reference: (Z, Y, X) of the same field; fidelity is measured against it, or against ``second_scan`` without it.
+        lr: (Z, Y / scale, X / scale), what ``sr`` was made from; bicubic interpolation of it is measured too.
+        second_scan: (Z, Y, X), a scan of the same field with noise of its own, for Fourier ring correlation.
+            Without it, the correlation is with the reference, and within each image.
+        slices: "a:b" of ``sr``, from which ``samples`` are chosen; 0 is all.
+        region: HR pixels, side of the region measured in each slice.
+        grey_range: "LO:HI" or "dtype", the data range of PSNR and SSIM; as in ``infer`` by default.
+        pixel_nm: side of an SR pixel; the files' own by default.
+        lpips: file with AlexNet's weights; without it LPIPS is left out.
+        overwrite: whether an earlier report in ``output`` is replaced.
+        say: called with each line of progress.
+
+    Raises:
+        UsageError: the arguments contradict each other, or shapes do not fit.
+        VolumeError: a volume cannot be read or is constant, or the report not be written.
+    """
+    _check_packages(reference or second_scan)
+    if pixel_nm is not None and not 0 < pixel_nm < float("inf"):
+        raise UsageError(f"pixel-nm is {pixel_nm}; give the side of an SR pixel in nm, above 0")
+    if lpips is not None and reference is None and second_scan is None:
+        raise UsageError("LPIPS compares with a reference; give --reference or --second-scan, or leave --lpips out")
+    start, stop = parse_slices(slices)
+    final = check_report_folder(output, overwrite=overwrite)
+    distance = _lpips(lpips)
+    paths = {"reference": reference, "lr": lr, "second_scan": second_scan}
+    with open_inputs(sr, **paths, grey_range=grey_range, pixel_nm=pixel_nm) as inputs:
+        chosen = choose_slices(start, stop, inputs.sr.shape[0])
+        places = choose_samples(inputs.sr.shape, chosen, samples, region, inputs.scale or 1)
+        say(f"measure {len(places)} of {len(chosen)} slices, {places[0].shape[0]} x {places[0].shape[1]} px of each")
+        evaluation = _measured(inputs, chosen, places, distance, say)
+
+        from emsr_fast.report.page import page
+        from emsr_fast.report.tables import as_csv, as_json, dumped
+
+        content = as_json(evaluation, {"software": f"emsr_fast {__version__}", "definitions": DEFINITIONS})
+        with report_folder(final, overwrite=overwrite) as folder:
+            (folder / "slices.csv").write_text(as_csv(evaluation), encoding="utf-8")
+            (folder / "report.json").write_text(dumped(content), encoding="utf-8")
+            (folder / "report.html").write_text(page(evaluation), encoding="utf-8")
+    return {**content, "report": str(final / "report.html")}
+
+
+def _measured(
+    inputs: Inputs, chosen: range, places: Sequence[Sample], lpips: Lpips | None, say: Callable[[str], None]
+) -> Evaluation:
+    evaluation = Evaluation(inputs, chosen)
+    for place in places:
+        images = inputs.read(place)
+        flat = [name for name, image in images.items() if image.min() == image.max()]
+        if flat:
+            evaluation.skipped.append(f"{place.describe()}: {flat[0]} is constant ({images[flat[0]].flat[0]:g})")
+            say(f"skipped {evaluation.skipped[-1]}")
+            continue
+        evaluation.add(place, measure_sample(images, place, inputs, lpips))
+        say(f"{place.describe()}{_in_short(evaluation)}")
+    if not evaluation.samples:
+        raise VolumeError(
+            f"nothing to measure in {inputs.sr.info.path}: {evaluation.skipped[0]}; give volumes with contrast, "
+            "or other --slices"
+        )
+    return evaluation
+
+
+def _in_short(evaluation: Evaluation) -> str:
+    """Return the PSNR of the last sample in words, "" without a reference."""
+    ours, bicubic = (evaluation.values(name, "psnr_db") for name in ("sr", "bicubic"))
+    if np.isnan(ours[-1]):
+        return ""
+    return f": PSNR {ours[-1]:.2f} dB" + (f" (bicubic {ours[-1] - bicubic[-1]:+.2f})" if bicubic.size else "")
+
+
+def _check_packages(compares: object) -> None:
+    needed = ("skimage", "torchmetrics") if compares else ()
+    if missing := [name for name in needed if importlib.util.find_spec(name) is None]:
+        raise UsageError(f"comparing with a reference needs {missing[0]}: pip install 'emsr-fast[evaluate]'")
+
+
+def _lpips(path: str | Path | None) -> Lpips | None:
+    if path is None:
+        return None
+    from emsr_fast.metrics.perceptual import Lpips
+
+    return Lpips(Path(path))

@@ -1,0 +1,81 @@
+"""What an output of ``infer`` says of itself: tile, halo, scale, slices, model; read back from its metadata."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import tifffile
+
+_TITLE = "emsr_fast"  # the attribute in a Zarr group, the namespace of an OME annotation
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """How a volume was made; every field is None where the file does not say."""
+
+    tile: int | None = None  # side of what a tile owns, LR px
+    halo: int | None = None
+    scale: int | None = None
+    slices: tuple[int, int] | None = None  # of the input: from, to before
+    model: str | None = None
+    software: str | None = None
+
+
+def read_provenance(path: Path) -> Provenance:
+    """Return what ``infer`` wrote into the OME-Zarr or OME-TIFF at ``path``; nothing known for any other volume."""
+    if path.is_dir():
+        return _understood(_of_zarr(path))
+    return _understood(_of_tiff(path)) if path.is_file() else Provenance()
+
+
+def _of_zarr(path: Path) -> Mapping[str, Any]:
+    try:
+        attributes = json.loads((path / "zarr.json").read_text()).get("attributes", {})
+    except (OSError, ValueError):
+        return {}
+    found = attributes.get(_TITLE)
+    return found if isinstance(found, Mapping) else {}
+
+
+def _of_tiff(path: Path) -> Mapping[str, Any]:
+    try:
+        with tifffile.TiffFile(path) as file:
+            root = ElementTree.fromstring(file.ome_metadata or "<none/>")
+    except (OSError, ValueError, ElementTree.ParseError, tifffile.TiffFileError):
+        return {}
+    for annotation in root.findall(".//{*}MapAnnotation"):
+        if annotation.get("Namespace") == _TITLE:
+            return {pair.get("K", ""): pair.text or "" for pair in annotation.findall(".//{*}M")}
+    return {}
+
+
+def _understood(found: Mapping[str, Any]) -> Provenance:
+    slices = found.get("slices")
+    if isinstance(slices, str):
+        slices = slices.strip("[]()").split(",")
+    ends = [_number(end) for end in slices] if isinstance(slices, list) else []
+    first, last = ends if len(ends) == 2 else (None, None)
+    return Provenance(
+        tile=_number(found.get("tile")),
+        halo=_number(found.get("halo")),
+        scale=_number(found.get("scale")),
+        slices=(first, last) if first is not None and last is not None else None,
+        model=_text(found.get("model")),
+        software=_text(found.get("software")),
+    )
+
+
+def _number(value: Any) -> int | None:
+    try:
+        return int(value)
+    except (TypeError, ValueError):
+        return None
+
+
+def _text(value: Any) -> str | None:
+    return str(value) if value else None

@@ -1,0 +1,143 @@
+"""Which stored axis is z, y and x: as the file names them, as ``--axes`` says, or as usual."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import PurePath
+from typing import Any, TypeVar
+
+import numpy as np
+
+from emsr_fast.errors import UsageError, VolumeError
+
+_T = TypeVar("_T")
+# a last axis so short beside two long ones may be colours as well as slices
+_MOST_COLOURS = 4
+_DROPPED = "-"
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The names of a stored array's axes, slowest first; all but z, y and x have length 1."""
+
+    names: str  # one character per axis, "ZYX", "TCZYX", "YXZ"; no z means one slice
+    shape: tuple[int, ...]
+
+    @property
+    def stack(self) -> tuple[int, int, int]:
+        """The shape as (Z, Y, X)."""
+        return self.in_order(self.shape, 1)
+
+    def in_order(self, values: Sequence[_T], missing: _T) -> tuple[_T, _T, _T]:
+        """Return ``values``, one per stored axis, as (z, y, x); ``missing`` where there is no such axis."""
+        found = dict(zip(self.names, values, strict=True))
+        return (found.get("Z", missing), found.get("Y", missing), found.get("X", missing))
+
+    def reversed(self) -> Layout:
+        """Return the layout of the same array stored fastest axis first."""
+        return Layout(self.names[::-1], self.shape[::-1])
+
+    def read(self, array: Any, slices: slice, rows: slice, cols: slice) -> np.ndarray:
+        """Return part of ``array`` as (slices, rows, cols), whatever the order in which it is stored."""
+        where = {"Z": slices, "Y": rows, "X": cols}
+        block = np.asarray(array[tuple(where.get(name, 0) for name in self.names)])
+        kept = [name for name in self.names if name in where]
+        if "Z" not in kept:
+            block, kept = block[None], ["Z", *kept]
+        return block.transpose([kept.index(name) for name in "ZYX"])
+
+
+def layout_of(
+    shape: Sequence[int], path: PurePath, *, asked: str | None = None, stated: str | None = None, usual: str = "ZYX"
+) -> tuple[Layout, str]:
+    """Return the layout of an array of ``shape``, and the axes in words.
+
+    Args:
+        shape: sides of the stored array.
+        path: the file, for messages.
+        asked: what ``--axes`` says; it goes before what the file says.
+        stated: the axes' names in the file, one character each, None if it has none.
+        usual: the order of three unnamed axes; of two, the same without Z.
+
+    Raises:
+        UsageError: ``asked`` names no axes of this array.
+        VolumeError: several images, no grey stack, or axes that only the user can name.
+    """
+    sides = tuple(int(side) for side in shape)
+    sized = " x ".join(map(str, sides)) or "no axes"
+    if asked is not None:
+        names, words = check_axes(asked), "as --axes says"
+        if len(names) != len(sides):
+            raise UsageError(
+                f"axes {asked!r} are {len(names)}, but {path} has {len(sides)}: {sized}; name each of them"
+            )
+    elif stated is not None:
+        names, words = stated.upper(), ""
+    else:
+        names, words = _usual(sides, usual, path, sized), "not named in the file: taken as usual"
+    if "Y" not in names or "X" not in names:
+        raise VolumeError(f"{path} has axes {names}, expected Y and X among them; say which they are with --axes")
+    for name, side in zip(names, sides, strict=True):
+        if name not in "ZYX" and side != 1:
+            raise VolumeError(
+                f"{path} has {side} along axis {name} ({names}: {sized}); expected one grey stack: "
+                "save one of them by itself, or if they are slices, name the axis Z with --axes"
+            )
+    shown = names.replace(_DROPPED, "1")
+    return Layout(names, sides), f"{shown} ({words})" if words else shown
+
+
+def check_axes(text: str) -> str:
+    """Return what ``--axes`` says in upper case.
+
+    Raises:
+        UsageError: other characters than letters, a letter twice, or no Y and X.
+    """
+    names = text.upper()
+    if not (names.isascii() and names.isalpha()) or len(set(names)) != len(names) or not {"Y", "X"} <= set(names):
+        raise UsageError(
+            f"axes {text!r} must name each axis once by a letter, slowest first, with Y and X; such as ZYX or CZYX"
+        )
+    return names
+
+
+def _usual(shape: tuple[int, ...], usual: str, path: PurePath, sized: str) -> str:
+    long = [index for index, side in enumerate(shape) if side != 1]
+    if len(shape) <= 3:
+        kept = list(range(len(shape)))
+    elif len(long) in (2, 3):
+        kept = long
+    else:
+        kept = []
+    if len(kept) not in (2, 3):
+        raise VolumeError(f"{path} has axes without names, {sized}; name them with --axes, such as TZYX")
+    if len(kept) == 3 and shape[kept[2]] <= _MOST_COLOURS < min(shape[kept[0]], shape[kept[1]]):
+        raise VolumeError(
+            f"{path} has axes without names, {sized}: the last may be slices or colours; "
+            f"say so with --axes, such as {usual} or YXC"
+        )
+    letters = iter(usual if len(kept) == 3 else usual.replace("Z", ""))
+    return "".join(next(letters) if index in kept else _DROPPED for index in range(len(shape)))
+
+
+def chosen(candidates: Mapping[str, str], key: str | None, path: PurePath) -> str:
+    """Return the image that ``key`` names, or the only one.
+
+    Args:
+        candidates: the images' names, with what each is in words.
+
+    Raises:
+        VolumeError: several without a key, or none of that name; the message lists what there is.
+    """
+    listed = ", ".join(f"{name or '/'} ({what})" for name, what in list(candidates.items())[:8]) or "none"
+    more = f" and {len(candidates) - 8} more" if len(candidates) > 8 else ""
+    if key is not None:
+        if key not in candidates:
+            raise VolumeError(f"{path} has no image {key!r} of its own; there are: {listed}{more}")
+        return key
+    if not candidates:
+        raise VolumeError(f"{path} has no image in it: no numbers with two or more axes; check the path")
+    if len(candidates) > 1:
+        raise VolumeError(f"{path} has {len(candidates)} images; name one with --key: {listed}{more}")
+    return next(iter(candidates))

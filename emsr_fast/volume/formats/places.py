@@ -1,0 +1,48 @@
+"""Where an input is: a path or a URL, and the place inside a file that "file.h5:/place" names."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path, PurePosixPath
+
+from emsr_fast.errors import UsageError, VolumeError
+
+_WITH_PARTS = r"h5|hdf5|hdf|ims|mat|n5|precomputed|tiff?|zarr"
+_PLACE = re.compile(rf"(.+\.(?:{_WITH_PARTS})):/*(.*)", re.IGNORECASE | re.DOTALL)
+# pathlib makes one slash of two
+_URL = re.compile(r"(s3|gs|https?):/+(?=[^/])", re.IGNORECASE)
+
+
+class RemotePath(PurePosixPath):
+    """The URL of a volume on s3, gs or http, with a path's names and parents; its text is the URL."""
+
+    def __str__(self) -> str:
+        return _URL.sub(lambda found: f"{found[1].lower()}://", super().__str__(), count=1)
+
+
+def is_remote(path: str | PurePosixPath | Path) -> bool:
+    """Return whether ``path`` is a URL: s3://, gs://, http:// or https://."""
+    return _URL.match(str(path)) is not None
+
+
+def within(path: Path) -> tuple[Path, str | None]:
+    """Return the file and the place inside it that "file.h5:/place" names; None where no place is named."""
+    match = None if path.exists() else _PLACE.fullmatch(str(path))
+    return (Path(match[1]), match[2]) if match else (path, None)
+
+
+def checked_key(key: str | None, inside: str | None, path: str | Path) -> str | None:
+    """Return the one image asked for, by ``--key`` or behind the file's name, without slashes around it.
+
+    Raises:
+        UsageError: both are given.
+        VolumeError: it leads out of the file.
+    """
+    if key is not None and inside:
+        raise UsageError(f"{path} names an image and so does key {key!r}; give one of them")
+    named = key if key is not None else inside
+    if named is None:
+        return None
+    if ".." in re.split(r"[/\\]", named):
+        raise VolumeError(f"key {named!r} leads out of {path}; name something inside it")
+    return named.strip("/") or None
