@@ -11,7 +11,7 @@ from typing import Any
 from emsr_fast.errors import PartialError, UsageError, VolumeError
 from emsr_fast.volume.arguments import parse_memory, parse_share, parse_slices
 from emsr_fast.volume.completion import complete
-from emsr_fast.volume.formats import open_source, within
+from emsr_fast.volume.formats import open_source, output_format, within
 from emsr_fast.volume.formats.destination import check_destination, check_space, printable
 from emsr_fast.volume.formats.multiscale import VERSIONS
 from emsr_fast.volume.formats.ome_zarr_write import Pyramid
@@ -113,7 +113,8 @@ def _begin(request: Request, work: WorkFolder, journal: dict[str, Any], say: Say
         say(f"resume  {work.path}")
         return
     spec, plan = spec_from_json(journal["spec"]), Plan.from_json(journal["plan"])
-    if not journal["pyramid"]:
+    # what is not compressed has a known size
+    if output_format(work.final).name in ("TIFF", "MRC"):
         z, y, x = spec.shape
         check_space(work.final, z * y * x * spec.dtype.itemsize)
     title = printable(work.final.name)

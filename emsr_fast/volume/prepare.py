@@ -73,7 +73,10 @@ def _region(request: Request, source: SourceVolume) -> tuple[Span, Span, Span]:
 def prepare(
     request: Request, work: WorkFolder, source: SourceVolume, say: Say
 ) -> tuple[SourceVolume, Emsr, Engine, dict[str, Any]]:
-    """Return source (resampled if so asked), network, engine and journal: that of the run to go on with, or a new one; say what was understood."""
+    """Return source, resampled if so asked, network, engine and journal, and say what was understood.
+
+    The journal is that of the run to go on with, if there is one.
+    """
     voxel_choice = parse_input_voxel(request.input_voxel)
     choose_slices(*parse_slices(request.slices), source.shape[0])
     given = parse_range(request.grey_range, source.dtype) if request.grey_range else None
