@@ -19,7 +19,7 @@ def test_a_terminal_gets_a_bar_with_rate(examples, tmp_path):
     source, output = examples / "flyem_fibsem_10nm_48x192x192.tif", tmp_path / "a.tif"
     controller, terminal = pty.openpty()
     process = subprocess.Popen(
-        [*COMMAND, "infer", str(source), "-o", str(output), "--slices", ":1"],
+        [*COMMAND, "infer", str(source), "-o", str(output), "--slices", ":1", "--input-voxel", "ignore"],
         stdout=subprocess.DEVNULL,
         stderr=terminal,
     )
