@@ -41,7 +41,7 @@ demo: $(VENV)/.installed
 	$(BIN)/python examples/demo.py
 
 test: $(VENV)/.installed-dev
-	$(BIN)/pytest -m 'not packaging'
+	$(BIN)/pytest -m 'not packaging and not slow'
 
 packaging: $(VENV)/.installed-dev
 	$(BIN)/pytest -m packaging tests

@@ -21,6 +21,12 @@ class VolumeError(EmsrError):
     exit_code = 3
 
 
+class PartialError(EmsrError):
+    """Not all could be done, or not all is there; what is there is right."""
+
+    exit_code = 4
+
+
 class CheckpointError(EmsrError):
     """A model file is not one this package can load."""
 

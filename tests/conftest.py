@@ -1,6 +1,8 @@
 """Fixtures that every test of an operator shares."""
 
 import importlib
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -80,3 +82,40 @@ def cache_of_its_own(monkeypatch, tmp_path_factory):
     folder = tmp_path_factory.mktemp("cache")
     monkeypatch.setenv("EMSR_FAST_CACHE", str(folder))
     return folder
+
+
+class NearestEngine:
+    """Repeats pixels; takes ``seconds`` a tile, and like a GPU has memory for ``largest_px`` only."""
+
+    name, scale = "nearest", 3
+
+    def __init__(self, seconds=0.0, largest_px=None):
+        self.seconds, self.largest_px = seconds, largest_px
+        self.shapes, self.threads = [], set()
+
+    def run(self, batch):
+        self.shapes.append(batch.shape[2:])
+        self.threads.add(threading.current_thread().name)
+        if self.largest_px is not None and batch.size > self.largest_px:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        time.sleep(self.seconds)
+        return batch.repeat(3, axis=2).repeat(3, axis=3)
+
+
+@pytest.fixture
+def use_nearest(monkeypatch):
+    """Let ``infer`` run a ``NearestEngine`` of the given options under the default model's name, and return it."""
+
+    def use(**options):
+        engine = NearestEngine(**options)
+        for module in ("prepare", "station"):
+            monkeypatch.setattr(f"emsr_fast.volume.{module}.load_engine", lambda *arguments: (engine, None))
+        return engine
+
+    return use
+
+
+@pytest.fixture
+def nearest_engine():
+    """The class itself."""
+    return NearestEngine

@@ -51,17 +51,34 @@ def test_elsewhere_progress_is_plain_lines_also_while_a_tile_takes_long():
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 @pytest.mark.parametrize("name", ["a.tif", "a.ome.zarr"])
-def test_a_signal_leaves_nothing_behind(examples, tmp_path, number, code, name):
+@pytest.mark.parametrize("blocks", [0, 2])
+def test_a_signal_leaves_what_is_done_and_says_how_to_go_on(examples, tmp_path, number, code, name, blocks):
     source = examples / "flyem_fibsem_10nm_48x192x192.tif"
+    options = [
+        "--tile",
+        "64",
+        "--halo",
+        "0",
+        "--max-memory",
+        "9MB",
+        "--roi",
+        "0,0,0:48,128,128",
+        "--input-voxel",
+        "ignore",
+    ]
     process = subprocess.Popen(
-        [*COMMAND, "infer", str(source), "-o", str(tmp_path / name), "--tile", "32", "--input-voxel", "ignore"],
+        [*COMMAND, "infer", str(source), "-o", str(tmp_path / name), "--input-voxel", "ignore", *options],
         stderr=subprocess.PIPE,
         text=True,
     )
+    partial = tmp_path / f"{name}.partial"
     deadline = time.monotonic() + 60
-    while not list(tmp_path.glob(".*.partial-*")) and time.monotonic() < deadline:
-        time.sleep(0.02)
-    time.sleep(0.3)
+    while time.monotonic() < deadline:
+        shards = [path for path in (partial / "volume" / "0" / "c").rglob("*") if path.is_file()]
+        if partial.exists() and len(shards) >= blocks:
+            break
+        time.sleep(0.005)
+    time.sleep(0.1)
     assert process.poll() is None
     process.send_signal(number)
     process.send_signal(number)
@@ -69,7 +86,12 @@ def test_a_signal_leaves_nothing_behind(examples, tmp_path, number, code, name):
     assert process.returncode == code, errors
     assert errors.splitlines()[-1].startswith("error: stopped by SIG")
     assert "Traceback" not in errors
-    assert not list(tmp_path.iterdir())
+    if blocks:
+        assert f"go on with: emsr-fast infer {source}" in errors
+    # without any block there is nothing to go on with
+    done = [path for path in (partial / "volume" / "0" / "c").rglob("*") if path.is_file()]
+    assert len(done) >= blocks
+    assert [entry.name for entry in tmp_path.iterdir()] == ([partial.name] if done else [])
 
 
 def test_a_second_signal_does_not_cut_the_clean_up_short(capsys):
@@ -86,5 +108,5 @@ def test_a_second_signal_does_not_cut_the_clean_up_short(capsys):
 
     assert exits.run(command, as_json=False) == 130
     assert steps == ["cleaned up"]
-    assert capsys.readouterr().err == "error: stopped by SIGINT; nothing was left behind\n"
+    assert capsys.readouterr().err == "error: stopped by SIGINT; nothing half-done has its final name\n"
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler

@@ -56,7 +56,7 @@ def test_grown_tiles_are_aligned_and_of_at_most_two_sizes(length, tile_windows, 
         # never less than before, never beyond the slice
         assert 0 <= read.start <= before.start < before.stop <= read.stop <= length
         sizes.add(read.stop - read.start)
-    least, largest = grown_sides(length, tile, halo)
+    least, largest = grown_sides(length, tile + 2 * halo)
     assert least <= min(sizes) <= max(sizes) == largest
     assert len(sizes) == 1 or (len(sizes) == 2 and length % 4 and least == largest - 3)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -18,6 +19,7 @@ import typer
 from emsr_fast import __version__
 from emsr_fast.cli import deployment, evaluation, pairing, training
 from emsr_fast.cli.exits import run
+from emsr_fast.errors import PartialError
 
 app = typer.Typer(
     name="emsr-fast",
@@ -42,8 +44,10 @@ def main(arguments: list[str] | None = None) -> int:
     # torch's threads spin while they wait: beside another program on the same cores that costs a factor of 30
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     command = typer.main.get_command(app)
+    typed = shlex.join(["emsr-fast", *arguments])
     return run(
-        lambda: command.main(arguments, prog_name="emsr-fast", standalone_mode=False), as_json="--json" in arguments
+        lambda: command.main(arguments, prog_name="emsr-fast", standalone_mode=False, obj=typed),
+        as_json="--json" in arguments,
     )
 
 
@@ -75,6 +79,7 @@ def _options(
 
 @app.command()
 def infer(
+    context: typer.Context,
     input_path: Annotated[
         Path,
         typer.Argument(
@@ -112,9 +117,15 @@ def infer(
     no_truth_test: Annotated[
         bool, typer.Option("--no-truth-test", help="Do not ask an engine to agree with PyTorch first.")
     ] = False,
-    tile: Annotated[int, typer.Option(help="Side of a tile in input pixels, a multiple of 4.")] = 256,
+    tile: Annotated[
+        int | None, typer.Option(help="Side of a tile in input pixels, a multiple of 4. Default: what fits the memory.")
+    ] = None,
     halo: Annotated[int, typer.Option(help="Input pixels read around a tile, a multiple of 4.")] = 32,
     slices: Annotated[str, typer.Option(help="a:b, slices from a to before b, counted from 0.")] = ":",
+    roi: Annotated[
+        str | None,
+        typer.Option(metavar="Z,Y,X:Z,Y,X", help="Input voxels from the first corner to before the second."),
+    ] = None,
     grey_range: Annotated[
         str | None,
         typer.Option(
@@ -124,14 +135,35 @@ def infer(
             "else the 0.1 and 99.9 percentiles of 16 slices across the volume.",
         ),
     ] = None,
+    max_memory: Annotated[
+        str | None, typer.Option(metavar="SIZE", help="Above the loaded model, such as 4GB. Default: 1.5GB.")
+    ] = None,
+    ome_zarr: Annotated[
+        str, typer.Option("--ome-zarr", help="0.5 (Zarr v3 with shards), or 0.4 (Zarr v2) for older readers.")
+    ] = "0.5",
+    dask: Annotated[
+        str | None,
+        typer.Option(metavar="local:N|tcp://HOST:PORT|FILE", help="Do the blocks on workers of dask.distributed."),
+    ] = None,
+    shard: Annotated[
+        str | None,
+        typer.Option(metavar="I/N", help="Do the I-th of N shares of the blocks, I from 1; for array jobs."),
+    ] = None,
+    finish: Annotated[
+        bool, typer.Option("--finish", help="Only complete OUTPUT.partial; slices that failed stay 0, and are listed.")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print blocks, bytes, memory and time, and write nothing.")
+    ] = False,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace an existing output, at the very end.")
     ] = False,
     as_json: Json = False,
-) -> None:
+) -> int:
     """Super-resolve a stack in y and x, slice by slice.
 
     The output is larger by the model's scale; dtype and grey values are kept, the voxel size is carried over.
+    A run that was stopped leaves OUTPUT.partial, and goes on when the same command is given again.
     """
     from emsr_fast.cli.progress import progress
     from emsr_fast.volume import job
@@ -152,19 +184,49 @@ def infer(
         tile=tile,
         halo=halo,
         slices=slices,
+        roi=roi,
         grey_range=grey_range,
+        max_memory=max_memory,
+        ome_zarr=ome_zarr,
+        dask=dask,
+        shard=shard,
+        finish=finish,
+        dry_run=dry_run,
         overwrite=overwrite,
+        retry=context.obj,
         say=_say,
         progress=progress,
     )
     if as_json:
         _print_json(done)
-    else:
+    elif not dry_run:
         _say(
-            f"done    {done['slices']} slices in {done['seconds']:.1f} s, {done['lr_mpx_per_s']:.3f} LR Mpx/s, "
+            f"done    {done['blocks']} blocks in {done['seconds']:.1f} s, {done['lr_mpx_per_s']:.3f} LR Mpx/s, "
+            f"{100 * done['network_fraction']:.1f} % of it in the network, "
             f"{100 * done['clipped_fraction']:.3g} % of pixels clipped"
         )
-        print(done["output"])
+        if done["complete"]:
+            print(done["output"])
+    return PartialError.exit_code if done.get("failed_slices") else 0
+
+
+@app.command()
+def verify(
+    path: Annotated[Path, typer.Argument(metavar="OUTPUT", help="What infer wrote, or is writing.")],
+    as_json: Json = False,
+) -> int:
+    """Check an output: every shard there, decodable, its checksums right, its values finite. Exit code 4 if not."""
+    from emsr_fast.volume.verify import verify as check
+
+    found = check(path)
+    if as_json:
+        _print_json(found)
+    else:
+        for problem in found["problems"]:
+            print(problem)
+        whole = "complete" if found["complete"] else f"{len(found['problems'])} problem(s)"
+        _say(f"{found['output']}: {found['checked']} parts checked, {whole}")
+    return 0 if found["complete"] else PartialError.exit_code
 
 
 @app.command()

@@ -44,7 +44,7 @@ def run(command: Callable[[], Any], *, as_json: bool) -> int:
         return 128 + signal.SIGPIPE
     except Interrupted as stopped:
         name = signal.Signals(stopped.number).name
-        return _report(f"stopped by {name}; nothing was left behind", 128 + stopped.number, as_json)
+        return _report(f"stopped by {name}; nothing half-done has its final name", 128 + stopped.number, as_json)
     except Exception as error:
         if os.environ.get(DEBUG_VARIABLE) == "1":
             traceback.print_exc()

@@ -20,10 +20,10 @@ from emsr_fast.register.pose import Pose
 from emsr_fast.register.produce import Kept, produce
 from emsr_fast.register.refine import Field, Slice, levels, refine
 from emsr_fast.register.sheet import pair_sheet
+from emsr_fast.volume.arguments import choose_slices, parse_slices
 from emsr_fast.volume.formats import open_source
 from emsr_fast.volume.formats.base import SourceVolume
 from emsr_fast.volume.intensity import measure
-from emsr_fast.volume.job import choose_slices, parse_slices
 
 Progress = Callable[[int], AbstractContextManager[Callable[[int], None]]]
 
@@ -92,7 +92,7 @@ def pair(
         shapes = geometry(lr, hr, scale, lr_voxel, hr_voxel, say)
         bounds = bounds_of(shapes, max_angle, max_magnification)
         check_field(lr, hr, bounds)
-        grey = measure(lr, range(0))
+        grey = measure(lr)
         grey_range = f"{grey.low:.9g}:{grey.high:.9g}"
         found = locate(lr, hr, chosen, scale, bounds, offset=z_offset, min_ncc=min_ncc, say=say)
         _say_found(found, shapes, say)

@@ -17,7 +17,7 @@ from emsr_fast.report.figures import DEFINITIONS, Lpips, SampleFigures, measure_
 from emsr_fast.report.folder import check_report_folder, report_folder
 from emsr_fast.report.inputs import Inputs, open_inputs
 from emsr_fast.report.samples import Sample, choose_samples
-from emsr_fast.volume.job import choose_slices, parse_slices
+from emsr_fast.volume.arguments import choose_slices, parse_slices
 
 DEFAULT_SAMPLES = 16
 DEFAULT_REGION = 1024

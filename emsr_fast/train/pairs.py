@@ -16,10 +16,10 @@ from emsr_fast.train.config import Degradation, Source
 from emsr_fast.train.degrade import reduce
 from emsr_fast.train.denoise import denoise_slice, kept_under, write_stack
 from emsr_fast.train.volumes import TrainingVolume
+from emsr_fast.volume.arguments import parse_slices
 from emsr_fast.volume.formats import is_volume_folder, within
 from emsr_fast.volume.formats.images import IMAGE_SUFFIXES, natural_key
 from emsr_fast.volume.intensity import Normalisation
-from emsr_fast.volume.job import parse_slices
 
 _CHECKED_PAIRS = 32  # of each source, before training
 DENOISED = "denoised, in the range of its source"  # where such a reference's normalisation is from

@@ -69,7 +69,7 @@ class TrainingVolume:
         self.shape, self.dtype = source.shape, source.dtype
         # slices with NaN may be among those that the settings leave out: they are refused where they are used
         given = parse_range(grey_range, self.dtype) if grey_range else None
-        self.normalisation = normalisation or given or measure(source, range(0))
+        self.normalisation = normalisation or given or measure(source)
 
     def whole(self, z: int) -> np.ndarray:
         """Return slice ``z``, (Y, X) in the file's dtype.

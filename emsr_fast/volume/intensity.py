@@ -82,28 +82,32 @@ def parse_range(text: str, dtype: np.dtype) -> Normalisation:
     return Normalisation(low, high, "given")
 
 
-def measure(source: SourceVolume, slices: range | None = None, *, by_percentile: bool = False) -> Normalisation:
+def measure(source: SourceVolume, *, by_percentile: bool = False) -> Normalisation:
     """Return the map for ``source``: the dtype's range for 8 bits, else percentiles of slices across all of it.
 
     Args:
-        source: always sampled over its whole depth, so that runs over parts of one volume agree.
-        slices: those that will be processed, all by default; NaN is an error in these, and skipped in others.
+        source: always sampled over its whole depth, so that runs over parts of one volume agree. Slices that cannot
+            be read, and pixels that are NaN or infinite, are left out: it is the prediction that reports them.
         by_percentile: percentiles for 8 bits too, as a model trained on them wants.
 
     Raises:
-        VolumeError: a sampled slice has NaN or infinite pixels, or all sampled pixels are equal.
+        VolumeError: no sampled slice can be read, none has a finite pixel, or all sampled pixels are equal.
     """
     if source.dtype.kind in "ui" and source.dtype.itemsize == 1 and not by_percentile:
         return dtype_range(source.dtype)
     depth, height, width = source.shape
     # every n-th pixel both ways: thinning the rows alone would be blind to half of a checkerboard
     step = max(1, int(np.ceil(np.sqrt(height * width / _SAMPLED_PIXELS))))
-    samples = []
+    samples, unreadable = [], VolumeError(f"{source.info.path} has no slices")
     for z in np.unique(np.linspace(0, depth - 1, min(depth, _SAMPLED_SLICES)).round().astype(int)):
-        image = source.read(int(z), slice(0, height), slice(0, width))
-        if slices is None or int(z) in slices:
-            check_finite(image, int(z), source)
+        try:
+            image = source.read(int(z), slice(0, height), slice(0, width))
+        except VolumeError as error:
+            unreadable = error
+            continue
         samples.append(image[::step, ::step].ravel())
+    if not samples:
+        raise unreadable
     values = np.concatenate(samples)
     values = values[np.isfinite(values)]
     if values.size == 0:

@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 import shlex
+import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from emsr_fast import __version__
-from emsr_fast.errors import UsageError
-from emsr_fast.export.shapes import Shapes
-from emsr_fast.volume.formats import create_target, open_source, within
-from emsr_fast.volume.formats.base import SourceVolume, TargetSpec, output_dtype
-from emsr_fast.volume.formats.destination import check_destination, printable
-from emsr_fast.volume.intensity import measure, parse_range
-from emsr_fast.volume.predict import DEFAULT_HALO, DEFAULT_TILE, super_resolve
-from emsr_fast.volume.resample import ResampledSource, fit_to_model, parse_input_voxel
-from emsr_fast.volume.tiles import ALIGNMENT, check_tiling, grown_sides, tiles_of
-from emsr_fast.volume.voxels import described, divided
-
-if TYPE_CHECKING:
-    from emsr_fast.model import Emsr
+from emsr_fast.errors import PartialError, UsageError, VolumeError
+from emsr_fast.volume.arguments import parse_memory, parse_share, parse_slices
+from emsr_fast.volume.completion import complete
+from emsr_fast.volume.formats import open_source, output_format, within
+from emsr_fast.volume.formats.destination import check_destination, check_space, printable
+from emsr_fast.volume.formats.multiscale import VERSIONS
+from emsr_fast.volume.formats.ome_zarr_write import Pyramid
+from emsr_fast.volume.pipeline import Outcome
+from emsr_fast.volume.plan import Plan
+from emsr_fast.volume.prepare import Request, Say, bytes_per_px, prepare
+from emsr_fast.volume.station import Station, open_volume, spec_from_json
+from emsr_fast.volume.tiles import ALIGNMENT, check_tiling
+from emsr_fast.volume.workfolder import WorkFolder
 
 # given the LR pixels to do, a context whose value is called with the LR pixels done
 Progress = Callable[[int], AbstractContextManager[Callable[[int], None]]]
@@ -31,215 +31,190 @@ def infer(
     input_path: str | Path,
     output_path: str | Path,
     *,
-    key: str | None = None,
-    axes: str | None = None,
-    input_voxel: str | None = None,
-    model: str | Path | None = None,
-    window_fit: str | None = None,
-    device: str = "auto",
-    engine: str = "torch",
-    precision: str | None = None,
-    provider: str = "auto",
-    truth_test: bool = True,
-    tile: int = DEFAULT_TILE,
-    halo: int = DEFAULT_HALO,
-    slices: str = ":",
-    grey_range: str | None = None,
-    overwrite: bool = False,
-    say: Callable[[str], None] = lambda line: None,
+    say: Say = lambda line: None,
     progress: Progress = lambda lr_pixels: nullcontext(lambda done: None),
+    **options: Any,
 ) -> dict[str, Any]:
     """Super-resolve the volume at ``input_path`` into a new one; return what was done, as JSON values.
 
+    A run that was stopped, by whatever, goes on when the same is asked for again, and ends with the same bytes.
+
     Args:
         input_path: anything ``open_source`` reads.
-        output_path: .ome.zarr, .zarr, .ome.tif, .tif, .h5 or .mrc; appears only when complete.
-        key: which image of a file with several, see ``open_source``.
-        axes: what the stored axes are, see ``open_source``.
-        input_voxel: what to do about pixels of another size than the model's, see ``fit_to_model``.
-        model: name of a shipped model or path of a model file; the default model if None.
-        window_fit: "pad" or "resize" instead of the model's own, see ``EmsrConfig``.
-        device: "auto", "cpu", "cuda" or "cuda:N".
-        engine: "torch", "onnx" or "trt"; see docs/deployment.md.
-        precision: "fp32", "fp16" or "bf16"; the engine's own if None.
-        provider: of TensorRT, "auto", "tensorrt" or "tensorrt-rtx".
-        truth_test: whether an engine other than torch must agree with it on real tiles first.
-        tile: side of what a tile owns, in LR pixels; a multiple of 4.
-        halo: LR pixels read around it; a multiple of 4.
-        slices: "a:b", the slices from a to before b; either may be left out.
-        grey_range: "LO:HI" in the input's grey values, or "dtype"; measured if None.
-        overwrite: whether an existing output of the same format is replaced, at the very end.
+        output_path: its suffix chooses the format; appears only when complete, and is OUTPUT.partial until then.
         say: called with each line of what was understood, before the work starts.
         progress: see ``Progress``.
+        options: fields of ``Request``.
 
     Raises:
         UsageError: the arguments contradict each other or the input.
-        VolumeError: the input cannot be read or the output not written.
+        VolumeError: the input cannot be read, the output not written, or an unfinished output is of something else.
+        PartialError: slices could not be done, or blocks are missing.
         CheckpointError: the model file is not one.
         BackendError: the device or engine is not there, it failed its truth test, or the network failed on it.
     """
+    request = Request(input_path, output_path, **options)
     # cheap checks first: torch takes seconds to load, a model longer
-    check_tiling(tile, halo)
-    start, stop = parse_slices(slices)
-    if window_fit not in (None, "pad", "resize"):
-        raise UsageError(f"window-fit is {window_fit!r}; give pad or resize, or leave it out for the model's own")
-    voxel_choice = parse_input_voxel(input_voxel)
-    final = check_destination(output_path, overwrite=overwrite, source=within(Path(input_path))[0])
-    if engine != "torch" or precision is not None:
+    share = _check(request)
+    final = Path(output_path).resolve()
+    work = WorkFolder(final)
+    if work.is_remains():
+        work.remove()
+    if work.exists() and work.was_published():
+        journal = work.journal()
+        work.remove()
+        say(f"note    {final} was complete already; what a stopped run left beside it is removed")
+        resumed = len(Plan.from_json(journal["plan"]))
+        return _summary(final, journal, Outcome(), resumed=resumed) | {"complete": True}
+    container, _ = within(Path(input_path))
+    final = check_destination(output_path, overwrite=request.overwrite, source=container)
+    if request.finish:
+        return _finish_only(request, work, say)
+    with open_source(input_path, request.key, request.axes) as stored:
+        source, network, engine, journal = prepare(request, work, stored, say)
+        if request.dry_run:
+            from emsr_fast.volume.estimate import estimate
+
+            return estimate(journal, source, engine, bytes_per_px(network), say)
+        _begin(request, work, journal, say)
+        with work.locked(alone=request.shard is None):
+            try:
+                return _work(request, share, Station(work, journal, source, engine), journal, say, progress)
+            except PartialError:
+                raise  # it says how to go on
+            except BaseException:
+                _leave(request, work, journal, say)
+                raise
+
+
+def _check(request: Request) -> tuple[int, int]:
+    """Return which share of the blocks is ours, (i, N); raise UsageError for what contradicts itself."""
+    if request.engine != "torch" or request.precision is not None:
         from emsr_fast.engine import check_engine
 
-        instead = f"emsr-fast infer {shlex.quote(str(input_path))} -o {shlex.quote(str(output_path))} --engine torch"
-        check_engine(engine, precision, device, instead=instead)
-    with open_source(input_path, key, axes) as source:
-        chosen = choose_slices(start, stop, source.shape[0])
-        given = parse_range(grey_range, source.dtype) if grey_range else None
-        _say_input(source, say)
+        source, output = (shlex.quote(str(path)) for path in (request.input_path, request.output_path))
+        instead = f"emsr-fast infer {source} -o {output} --engine torch"
+        check_engine(request.engine, request.precision, request.device, instead=instead)
+    if request.tile is not None:
+        check_tiling(request.tile, request.halo)
+    check_tiling(ALIGNMENT, request.halo)
+    parse_slices(request.slices)
+    if request.roi is not None and request.slices != ":":
+        raise UsageError("slices and roi are both given; the roi's first number of each corner says the slices")
+    if request.window_fit not in (None, "pad", "resize"):
+        raise UsageError(
+            f"window-fit is {request.window_fit!r}; give pad or resize, or leave it out for the model's own"
+        )
+    if request.ome_zarr not in VERSIONS:
+        raise UsageError(f"ome-zarr is {request.ome_zarr!r}; give one of {', '.join(VERSIONS)}")
+    if request.max_memory is not None:
+        parse_memory(request.max_memory)
+    if sum([request.dask is not None, request.shard is not None, request.finish]) > 1:
+        raise UsageError("dask, shard and finish are given together; give one of them")
+    return parse_share(request.shard)
 
-        from emsr_fast.engine import open_engine
-        from emsr_fast.model import load_model
-        from emsr_fast.model.zoo import DEFAULT_MODEL
 
-        # the other engines need the network for its weights only, and to be judged by
-        place = device if engine == "torch" else "cpu"
-        network = load_model(DEFAULT_MODEL if model is None else model, device=place, window_fit=window_fit)
-        source = fit_to_model(source, network.card.lr_pixel_nm, network.card.name, voxel_choice, say)
-        if network.config.window_fit == "resize":
-            _check_resize(source.shape, tile, halo)
-        runs, truth = open_engine(
-            engine,
-            network,
-            shapes=_shapes(source.shape, tile, halo),
-            precision=precision,
-            device=device,
-            provider=provider,
-            truth=truth_test,
-            say=say,
-        )
-        by_percentile = network.card.normalisation == "percentile"
-        grey = given or measure(source, chosen, by_percentile=by_percentile)
-        say(f"grey    {grey.describe()}")
-        spec = _target_spec(source, network, chosen, tile, provenance=_provenance(source, network, runs.name))
-        if isinstance(source, ResampledSource):
-            spec.provenance["resampled"] = source.as_metadata()
-        spec.provenance.update(
-            tile=tile, halo=halo, slices=[chosen.start, chosen.stop], normalisation=grey.as_metadata()
-        )
-        if truth is not None:
-            spec.provenance.update(precision=runs.precision, truth_test=truth)
-        say(f"model   {network.card.name}, x{spec.scale}, window_fit {network.config.window_fit}")
-        say(f"engine  {runs.name}")
-        say(f"tiles   {tile} px, halo {halo} px")
-        say(
-            f"output  {final}: {' x '.join(map(str, spec.shape))} (Z, Y, X), {spec.dtype.name}, "
-            f"voxel size {described(spec.voxel_size_nm)}"
-        )
-        _, height, width = source.shape
-        with create_target(final, spec, overwrite=overwrite) as target:
-            with progress(len(chosen) * height * width) as done:
-                result = super_resolve(
-                    source,
-                    target,
-                    runs,
-                    tile=tile,
-                    halo=halo,
-                    slices=chosen,
-                    normalisation=grey,
-                    equal_reads=runs.shapes is not None,
-                    progress=done,
-                )
-            target.commit()
+def _begin(request: Request, work: WorkFolder, journal: dict[str, Any], say: Say) -> None:
+    """Make the work folder if there is none."""
+    if work.exists():
+        say(f"resume  {work.path}")
+        return
+    spec, plan = spec_from_json(journal["spec"]), Plan.from_json(journal["plan"])
+    # what is not compressed has a known size
+    if output_format(work.final).name in ("TIFF", "MRC"):
+        z, y, x = spec.shape
+        check_space(work.final, z * y * x * spec.dtype.itemsize)
+    title = printable(work.final.name)
+
+    def make_volume(path: Path, unfinished: Path) -> None:
+        Pyramid.create(
+            path, spec, plan.shard,
+            title=title, version=request.ome_zarr, pyramid=journal["pyramid"], unfinished=unfinished,
+        )  # fmt: skip
+
+    if not work.create(journal, make_volume):
+        # another process of an array job was faster; it must be of the same job
+        work.check_same(journal["identity"])
+
+
+def _work(
+    request: Request,
+    share: tuple[int, int],
+    station: Station,
+    journal: dict[str, Any],
+    say: Say,
+    progress: Progress,
+) -> dict[str, Any]:
+    """Do the blocks of our share, complete the output if it was the last one, and return the summary."""
+    work, plan = station.work, station.plan
+    part, parts = share
+    ours = range(len(plan) * part // parts, len(plan) * (part + 1) // parts)
+    for index in work.failed():
+        # what could not be done is tried again
+        if plan.number_of(index) in ours:
+            station.volume.forget(index)
+            work.forgive(index)
+    to_do = [number for number in ours if not station.is_done(number)]
+    if len(to_do) < len(ours):
+        say(f"resume  {len(ours) - len(to_do)} of {len(ours)} blocks are done")
+    start = time.perf_counter()
+    with progress(sum(plan.block_at(number).lr_pixels for number in to_do)) as done:
+        if request.dask is not None:
+            from emsr_fast.volume.distributed import run_on_dask
+
+            outcome = run_on_dask(request.dask, station, to_do, journal["runner"]["device"], say, done)
+        else:
+            outcome = station.run(to_do, done)
+    failed = work.failed()
+    if len(failed) == len(plan) and all(len(failed[index]) == plan.depth_at(index) for index in failed):
+        # not one slice could be done: that is no partial result, but bad input
+        work.remove()
+        raise VolumeError(next(reason for slices in failed.values() for reason in slices.values()))
+    wall_s = time.perf_counter() - start
+    summary = _summary(work.final, journal, outcome, resumed=len(ours) - len(to_do), wall_s=wall_s)
+    return summary | complete(work, journal, station.volume, ours, retry=request.retry, say=say)
+
+
+def _leave(request: Request, work: WorkFolder, journal: dict[str, Any], say: Say) -> None:
+    """Say how to go on after an error, or remove the folder if there is nothing to go on with."""
+    if not work.exists():
+        return
+    volume = open_volume(work, journal)
+    if request.shard is None and not any(volume.has(0, index) for index in volume.levels[0].indices()):
+        work.remove()
+    else:
+        say(f"note    {work.path} holds what is done; go on with: {request.retry}")
+
+
+def _finish_only(request: Request, work: WorkFolder, say: Say) -> dict[str, Any]:
+    if not work.exists():
+        raise UsageError(f"there is nothing to finish: {work.path} does not exist")
+    journal = work.journal()
+    with work.locked(alone=True):
+        blocks = range(len(Plan.from_json(journal["plan"])))
+        summary = _summary(work.final, journal, Outcome(), resumed=len(blocks))
+        volume = open_volume(work, journal)
+        return summary | complete(work, journal, volume, blocks, retry=request.retry, say=say, finish=True)
+
+
+def _summary(
+    final: Path, journal: dict[str, Any], outcome: Outcome, *, resumed: int, wall_s: float = 0.0
+) -> dict[str, Any]:
+    spec = spec_from_json(journal["spec"])
+    hr_pixels = outcome.lr_pixels * spec.scale**2
     return {
         "output": str(final),
         "shape": list(spec.shape),
         "dtype": spec.dtype.name,
         "voxel_size_nm": list(spec.voxel_size_nm),
-        "slices": result.slices,
-        "lr_pixels": result.lr_pixels,
-        "seconds": round(result.seconds, 3),
-        "lr_mpx_per_s": round(result.lr_pixels / 1e6 / max(result.seconds, 1e-9), 4),
-        "clipped_fraction": result.clipped_fraction,
+        "slices": spec.shape[0],
+        "blocks": outcome.blocks,
+        "blocks_done_before": resumed,
+        "lr_pixels": outcome.lr_pixels,
+        "seconds": round(wall_s, 3),
+        # of the time of all workers, where there are several
+        "network_fraction": round(outcome.network_s / max(outcome.seconds, 1e-9), 4),
+        "lr_mpx_per_s": round(outcome.lr_pixels / 1e6 / max(wall_s, 1e-9), 4),
+        "clipped_fraction": outcome.clipped / max(1, hr_pixels),
         "settings": spec.provenance,
-    }
-
-
-def parse_slices(text: str) -> tuple[int | None, int | None]:
-    """Return the two ends of "a:b", None where one is left out.
-
-    Raises:
-        UsageError: another form, a negative number, or b not above a.
-    """
-    first, colon, last = text.partition(":")
-    advice = "give a:b, from slice a to before slice b counted from 0, such as 10:20, 10: or :20"
-    if not colon or any(end and not (end.isascii() and end.isdigit()) for end in (first, last)):
-        raise UsageError(f"slices is {text!r}; {advice}")
-    start, stop = (int(end) if end else None for end in (first, last))
-    if stop is not None and stop <= (start or 0):
-        raise UsageError(f"slices {text!r} has no slice in it; {advice}")
-    return start, stop
-
-
-def choose_slices(start: int | None, stop: int | None, depth: int) -> range:
-    """Return the slices from ``start`` to before ``stop`` of a volume with ``depth`` of them.
-
-    Raises:
-        UsageError: the volume has fewer.
-    """
-    chosen = range(start or 0, depth if stop is None else stop)
-    if chosen.start >= depth or chosen.stop > depth:
-        asked = f"{'' if start is None else start}:{'' if stop is None else stop}"
-        raise UsageError(f"slices {asked} reach beyond the volume, which has {depth} (0 to {depth - 1}); give fewer")
-    return chosen
-
-
-def _check_resize(shape: tuple[int, int, int], tile: int, halo: int) -> None:
-    """Refuse slices and tilings with a tile that a network with window_fit "resize" cannot take."""
-    _, height, width = shape
-    for part in tiles_of(height, width, tile, halo):
-        sides = [span.stop - span.start for span in part.read]
-        if min(sides) < ALIGNMENT:
-            raise UsageError(
-                f"a tile would read {sides[0]}x{sides[1]} px of {height}x{width}; this model resizes to windows of "
-                f"{ALIGNMENT} px and needs as many: give --window-fit pad, or another --tile or --halo"
-            )
-
-
-def _shapes(shape: tuple[int, int, int], tile: int, halo: int) -> Shapes:
-    """Return the batches that tiles of equal reads make: one shape, or a few that differ by less than a window."""
-    rows, cols = (grown_sides(length, tile, halo) for length in shape[1:])
-    return Shapes((1, rows[0], cols[0]), (1, rows[1], cols[1]), (1, rows[1], cols[1]))
-
-
-def _say_input(source: SourceVolume, say: Callable[[str], None]) -> None:
-    info = source.info
-    say(f"input   {info.path}: {info.format}, {' x '.join(map(str, info.shape))} (Z, Y, X), {info.dtype.name}")
-    say(f"voxel   {described(info.voxel_size_nm)}, {info.voxel_size_from}")
-    for note in info.notes:
-        say(f"note    {note}")
-
-
-def _target_spec(
-    source: SourceVolume, network: Emsr, chosen: range, tile: int, provenance: dict[str, Any]
-) -> TargetSpec:
-    scale = network.config.scale
-    _, height, width = source.shape
-    return TargetSpec(
-        shape=(len(chosen), scale * height, scale * width),
-        dtype=output_dtype(source.dtype),
-        scale=scale,
-        voxel_size_nm=divided(source.info.voxel_size_nm, scale),
-        block=scale * tile,
-        first_slice=chosen.start,
-        provenance=provenance,
-        carried=source.info.carried,
-    )
-
-
-def _provenance(source: SourceVolume, network: Emsr, engine_name: str) -> dict[str, Any]:
-    return {
-        "software": f"emsr_fast {__version__}",
-        "model": network.card.name,
-        "input": printable(source.info.path.name),
-        "scale": network.config.scale,
-        "window_fit": network.config.window_fit,
-        "engine": engine_name,
     }

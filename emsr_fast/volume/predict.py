@@ -1,25 +1,23 @@
-"""Prediction: a source volume, tile by tile through an engine, into a target volume."""
+"""Prediction from a source volume into a target volume, both open: the same stream that ``infer`` uses, in one call."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import numpy as np
-
-from emsr_fast.errors import BackendError, UsageError
+from emsr_fast.errors import UsageError
 from emsr_fast.volume.formats.base import SourceVolume, TargetVolume
-from emsr_fast.volume.intensity import Normalisation, check_finite, measure
-from emsr_fast.volume.tiles import Tile, check_tiling, grown, tiles_of
+from emsr_fast.volume.intensity import Normalisation, measure
+from emsr_fast.volume.pipeline import FinishedBlock, Outcome, stream
+from emsr_fast.volume.plan import DEFAULT_HALO, Plan
+from emsr_fast.volume.tiles import check_tiling
 
 # engines bring torch, which takes seconds; what only prepares a prediction does without
 if TYPE_CHECKING:
     from emsr_fast.engine.base import Engine
 
 DEFAULT_TILE = 256
-DEFAULT_HALO = 32
 
 
 @dataclass(frozen=True)
@@ -69,49 +67,31 @@ def super_resolve(
     expected = (len(slices), height * engine.scale, width * engine.scale)
     if target.spec.shape != expected:
         raise UsageError(f"target is {target.spec.shape}, but {engine.name} makes {expected} of this input")
-    normalisation = measure(source, slices) if normalisation is None else normalisation
-    start, clipped = time.perf_counter(), 0
-    for index, z in enumerate(slices):
-        for part in tiles_of(height, width, tile, halo):
-            if equal_reads:
-                part = grown(part, (tile + 2 * halo, tile + 2 * halo), (height, width))
-            image = source.read(z, *part.read)
-            check_finite(image, z, source)
-            result = _run(engine, normalisation.to_model(image), part, z)
-            block, clipped_here = normalisation.from_model(result, target.spec.dtype)
-            target.write(index, *part.own_in_output(engine.scale), block)
-            clipped += clipped_here
-            if progress is not None:
-                progress(part.pixels)
-    return Prediction(
-        slices=len(slices),
-        lr_pixels=len(slices) * height * width,
-        seconds=time.perf_counter() - start,
-        clipped_fraction=clipped / max(1, expected[0] * expected[1] * expected[2]),
+    normalisation = measure(source) if normalisation is None else normalisation
+    plan = Plan(
+        shape=source.shape,
+        region=((slices.start, slices.stop), (0, height), (0, width)),
+        scale=engine.scale,
+        tile=(tile, tile),
+        halo=halo,
+        block=(1, min(tile, height), min(tile, width)),
+        tile_is_given=True,
+        equal_reads=equal_reads,
     )
 
+    def write(finished: FinishedBlock) -> None:
+        z, rows, cols = finished.block.output
+        target.write(z.start, rows, cols, finished.pixels[0])
 
-def _run(engine: Engine, image: np.ndarray, part: Tile, z: int) -> np.ndarray:
-    """Return the HR pixels that tile ``part`` owns, from ``image``, the LR pixels it reads."""
-    height, width = image.shape
-    place = f"slice {z}, rows {part.own[0].start}:{part.own[0].stop}, columns {part.own[1].start}:{part.own[1].stop}"
-    try:
-        result = engine.run(image[None, None])
-    except (MemoryError, RuntimeError) as error:
-        # torch has its own class on a GPU and a plain RuntimeError on a CPU
-        if isinstance(error, MemoryError) or "memory" in str(error).lower():
-            raise BackendError(
-                f"{engine.name} ran out of memory on a tile of {height}x{width} px ({place}); give a smaller --tile"
-            ) from error
-        raise
-    expected = (1, 1, height * engine.scale, width * engine.scale)
-    if result.shape != expected:
-        raise BackendError(f"{engine.name} returned shape {result.shape} for {place}, expected {expected}")
-    owned: np.ndarray = result[0, 0][part.own_in_read(engine.scale)]
-    if not np.isfinite(owned).all():
-        bad = np.count_nonzero(~np.isfinite(owned))
-        raise BackendError(
-            f"{engine.name} returned {bad} NaN or infinite pixel(s) for {place}; "
-            "check the model file, or run it with --device cpu"
-        )
-    return owned
+    done = Outcome()
+    blocks = (plan.block_at(number) for number in range(len(plan)))
+    stream(
+        blocks, source, engine, plan, normalisation, target.spec.dtype, write,
+        outcome=done, keep_going=False, progress=progress,
+    )  # fmt: skip
+    return Prediction(
+        slices=len(slices),
+        lr_pixels=done.lr_pixels,
+        seconds=done.seconds,
+        clipped_fraction=done.clipped / max(1, expected[0] * expected[1] * expected[2]),
+    )

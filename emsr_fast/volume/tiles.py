@@ -9,6 +9,8 @@ from emsr_fast.errors import UsageError
 
 # the network gives the same result for a shifted image only if the shift is a multiple of its window side
 ALIGNMENT = 4
+# smaller tiles cost more time per pixel, and their halos many times their own pixels
+_SMALLEST_AUTOMATIC = 64
 
 
 @dataclass(frozen=True)
@@ -56,16 +58,7 @@ def tiles_of(height: int, width: int, tile: int, halo: int) -> Iterator[Tile]:
     Raises:
         UsageError: ``tile`` or ``halo`` is not a multiple of 4.
     """
-    check_tiling(tile, halo)
-    for rows in _spans(height, tile, halo):
-        for cols in _spans(width, tile, halo):
-            yield Tile(read=(rows[0], cols[0]), own=(rows[1], cols[1]))
-
-
-def _spans(length: int, tile: int, halo: int) -> Iterator[tuple[slice, slice]]:
-    for start in range(0, length, tile):
-        stop = min(start + tile, length)
-        yield slice(max(start - halo, 0), min(stop + halo, length)), slice(start, stop)
+    yield from tiles_within(slice(0, height), slice(0, width), (tile, tile), halo, (height, width))
 
 
 def grown(part: Tile, read: tuple[int, int], sides: tuple[int, int]) -> Tile:
@@ -91,7 +84,70 @@ def _grown(span: slice, most: int, length: int) -> slice:
     return slice(start, min(start + most, length))
 
 
-def grown_sides(length: int, tile: int, halo: int) -> tuple[int, int]:
-    """Return the least and most pixels along an axis of ``length`` that ``grown`` tiles of (tile + 2 * halo) read."""
-    most = min(tile + 2 * halo, length)
+def grown_sides(length: int, most: int) -> tuple[int, int]:
+    """Return the least and most pixels along an axis of ``length`` that ``grown`` tiles of at most ``most`` read."""
+    most = min(most, length)
     return (most if (length - most) % ALIGNMENT == 0 else most - ALIGNMENT + 1), most
+
+
+def tiles_within(rows: slice, cols: slice, tile: tuple[int, int], halo: int, sides: tuple[int, int]) -> Iterator[Tile]:
+    """Yield the tiles of part of a slice, row by row.
+
+    Args:
+        rows, cols: the part, in LR pixels of the slice; it may begin anywhere.
+        tile: rows and columns that a tile owns; multiples of 4.
+        halo: pixels read around it where the slice has them, beyond the part too.
+        sides: (height, width) of the slice.
+    """
+    for side in tile:
+        check_tiling(side, halo)
+    for read_rows, own_rows in _spans(rows, tile[0], halo, sides[0]):
+        for read_cols, own_cols in _spans(cols, tile[1], halo, sides[1]):
+            yield Tile(read=(read_rows, read_cols), own=(own_rows, own_cols))
+
+
+def _spans(part: slice, tile: int, halo: int, length: int) -> Iterator[tuple[slice, slice]]:
+    for start in range(part.start, part.stop, tile):
+        stop = min(start + tile, part.stop)
+        # what is read starts on a multiple of 4 of the whole slice, whatever part of it is asked for
+        first = max(start - halo, 0) // ALIGNMENT * ALIGNMENT
+        yield slice(first, min(stop + halo, length)), slice(start, stop)
+
+
+def automatic_tile(height: int, width: int, halo: int, largest_read_px: int) -> tuple[int, int]:
+    """Return rows and columns of tiles that divide (height, width) evenly at the least cost of halos.
+
+    The network's time per pixel hardly depends on the tile, so what counts is how many pixels are read in all.
+
+    Args:
+        largest_read_px: what a tile may read, its halo included, in LR pixels; but tiles of 64 px are always allowed.
+    """
+    smallest = (min(_SMALLEST_AUTOMATIC, _up(height)), min(_SMALLEST_AUTOMATIC, _up(width)))
+    choices = []
+    for rows in _even_divisions(height):
+        read_rows = min(rows + 2 * halo, height)
+        fitting = (
+            cols for cols in _even_divisions(width) if read_rows * min(cols + 2 * halo, width) <= largest_read_px
+        )
+        # the first that fits is the widest, so it has the fewest halos
+        if cols := next(fitting, 0):
+            choices.append((_pixels_read(height, rows, halo) * _pixels_read(width, cols, halo), rows, cols))
+    return min(choices)[1:] if choices else smallest
+
+
+def _even_divisions(length: int) -> Iterator[int]:
+    """Yield tile sides, multiples of 4 from the whole of ``length`` down to 64, that divide it into equal parts."""
+    sides = (_up(-(-length // parts)) for parts in range(1, length // _SMALLEST_AUTOMATIC + 2))
+    previous = 0
+    for side in sides:
+        if side != previous and (side >= _SMALLEST_AUTOMATIC or previous == 0):
+            yield side
+        previous = side
+
+
+def _pixels_read(length: int, tile: int, halo: int) -> int:
+    return length + 2 * halo * (-(-length // tile) - 1)
+
+
+def _up(length: int) -> int:
+    return -(-length // ALIGNMENT) * ALIGNMENT

@@ -1,0 +1,221 @@
+"""What is understood of a request before the first pixel is computed: region, model, plan, grey values, identity."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from emsr_fast import __version__
+from emsr_fast.errors import UsageError
+from emsr_fast.volume import fingerprint
+from emsr_fast.volume.arguments import Span, choose_slices, parse_memory, parse_roi, parse_slices
+from emsr_fast.volume.formats import output_format, within
+from emsr_fast.volume.formats.base import SourceVolume, TargetSpec, output_dtype
+from emsr_fast.volume.formats.destination import printable
+from emsr_fast.volume.formats.places import is_remote
+from emsr_fast.volume.intensity import measure, parse_range
+from emsr_fast.volume.plan import DEFAULT_HALO, Plan, make_plan
+from emsr_fast.volume.resample import ResampledSource, fit_to_model, parse_input_voxel
+from emsr_fast.volume.station import Runner, load_engine, load_network, spec_as_json, spec_from_json
+from emsr_fast.volume.tiles import ALIGNMENT
+from emsr_fast.volume.voxels import described, divided
+from emsr_fast.volume.workfolder import WorkFolder
+
+if TYPE_CHECKING:
+    from emsr_fast.engine import Engine
+    from emsr_fast.model import Emsr
+
+Say = Callable[[str], None]
+
+# float32 feature maps alive at the network's peak, measured: 7.5 to 8 (docs/scale.md)
+_LIVE_MAPS = 8
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is asked for; the options of ``emsr-fast infer``, which explains them."""
+
+    input_path: str | Path
+    output_path: str | Path
+    key: str | None = None
+    axes: str | None = None
+    input_voxel: str | None = None
+    model: str | Path | None = None
+    window_fit: str | None = None
+    device: str = "auto"
+    engine: str = "torch"
+    precision: str | None = None
+    provider: str = "auto"
+    truth_test: bool = True
+    tile: int | None = None
+    halo: int = DEFAULT_HALO
+    slices: str = ":"
+    roi: str | None = None
+    grey_range: str | None = None
+    overwrite: bool = False
+    max_memory: str | None = None
+    ome_zarr: str = "0.5"
+    dask: str | None = None
+    shard: str | None = None
+    finish: bool = False
+    dry_run: bool = False
+    retry: str = "the same command"  # what to type to go on, for messages
+
+
+def _region(request: Request, source: SourceVolume) -> tuple[Span, Span, Span]:
+    depth, height, width = source.shape
+    if request.roi is not None:
+        return parse_roi(request.roi, source.shape)
+    chosen = choose_slices(*parse_slices(request.slices), depth)
+    return (chosen.start, chosen.stop), (0, height), (0, width)
+
+
+def prepare(
+    request: Request, work: WorkFolder, source: SourceVolume, say: Say
+) -> tuple[SourceVolume, Emsr, Engine, dict[str, Any]]:
+    """Return source, resampled if so asked, network, engine and journal, and say what was understood.
+
+    The journal is that of the run to go on with, if there is one.
+    """
+    voxel_choice = parse_input_voxel(request.input_voxel)
+    choose_slices(*parse_slices(request.slices), source.shape[0])
+    given = parse_range(request.grey_range, source.dtype) if request.grey_range else None
+    info = source.info
+    say(f"input   {info.path}: {info.format}, {' x '.join(map(str, info.shape))} (Z, Y, X), {info.dtype.name}")
+    say(f"voxel   {described(info.voxel_size_nm)}, {info.voxel_size_from}")
+    for note in info.notes:
+        say(f"note    {note}")
+    runner = Runner(request.engine, request.precision, request.provider, request.truth_test, request.device)
+    network = load_network(request.model, request.window_fit, runner)
+    source = fit_to_model(source, network.card.lr_pixel_nm, network.card.name, voxel_choice, say)
+    # a resampled volume has other rows and columns: what is asked for is of these
+    region = _region(request, source)
+    identity = {
+        "version": __version__,
+        "model": fingerprint.of_model(network),
+        "input": fingerprint.of_input(source),
+        "settings": {
+            "key": request.key,
+            "axes": request.axes,
+            "input_voxel": request.input_voxel,
+            "tile": request.tile or "automatic",
+            "halo": request.halo,
+            "region": [list(span) for span in region],
+            "range": request.grey_range or "measured",
+            "engine": request.engine,
+            "precision": request.precision or "the engine's own",
+            "max_memory": request.max_memory or "default",
+            "ome_zarr": request.ome_zarr,
+        },
+    }
+    if work.exists():
+        journal = work.check_same(identity)
+        engine, _ = load_engine(network, Plan.from_json(journal["plan"]), runner, say)
+    else:
+        plan = make_plan(
+            source.shape, region, scale=network.config.scale, tile=request.tile, halo=request.halo,
+            itemsize=output_dtype(source.dtype).itemsize, bytes_per_px=bytes_per_px(network),
+            max_memory=None if request.max_memory is None else parse_memory(request.max_memory),
+            equal_reads=request.engine == "trt",
+        )  # fmt: skip
+        if network.config.window_fit == "resize":
+            _check_resize(plan)
+        engine, truth = load_engine(network, plan, runner, say)
+        grey = given or measure(source, by_percentile=network.card.normalisation == "percentile")
+        journal = {
+            "format": 1,
+            "identity": identity,
+            "plan": plan.as_json(),
+            "normalisation": grey.as_metadata(),
+            "input": _from_anywhere(request.input_path),
+            "key": request.key,
+            "axes": request.axes,
+            "input_voxel": request.input_voxel,
+            "model": None if request.model is None else _absolute_if_file(request.model),
+            "runner": asdict(runner),
+            "window_fit": request.window_fit,
+            "engine": engine.name,
+            "truth_test": truth,
+            "ome_zarr": request.ome_zarr,
+            "pyramid": output_format(work.final).name == "OME-Zarr",
+        }
+        journal["spec"] = spec_as_json(_target_spec(source, network, plan, journal))
+    plan, spec = Plan.from_json(journal["plan"]), spec_from_json(journal["spec"])
+    low, high = journal["normalisation"]["low"], journal["normalisation"]["high"]
+    say(f"grey    {low:.7g} .. {high:.7g} to 0 .. 1 ({journal['normalisation']['origin']})")
+    say(f"model   {network.card.name}, x{spec.scale}, window_fit {network.config.window_fit}")
+    say(f"engine  {engine.name}")
+    if engine.name != journal["engine"]:
+        say(f"note    begun on {journal['engine']}: another engine rounds differently, in the last digit")
+    rows, cols = plan.tile
+    tile = f"{rows}" if rows == cols else f"{rows}x{cols}"
+    say(f"tiles   {tile} px, halo {plan.halo} px; {len(plan)} blocks of {' x '.join(map(str, plan.block))}")
+    say(
+        f"output  {work.final}: {' x '.join(map(str, spec.shape))} (Z, Y, X), {spec.dtype.name}, "
+        f"voxel size {described(spec.voxel_size_nm)}"
+    )
+    return source, network, engine, journal
+
+
+def bytes_per_px(network: Emsr) -> int:
+    """Return what the network holds at its peak, in bytes per LR pixel of a tile."""
+    return _LIVE_MAPS * 4 * network.config.features
+
+
+def _from_anywhere(path: str | Path) -> str:
+    """Return the input's path as a worker in another folder needs it; a URL as it is."""
+    return str(path) if is_remote(within(Path(path))[0]) else str(Path(path).absolute())
+
+
+def _absolute_if_file(model: str | Path) -> str:
+    return str(Path(model).absolute()) if Path(model).exists() else str(model)
+
+
+def _check_resize(plan: Plan) -> None:
+    """Refuse slices and tilings with a tile that a network with window_fit "resize" cannot take."""
+    for number in range(plan.grid[1] * plan.grid[2]):
+        for part in plan.tiles(plan.block_at(number)):
+            sides = [span.stop - span.start for span in part.read]
+            if min(sides) < ALIGNMENT:
+                raise UsageError(
+                    f"a tile would read {sides[0]}x{sides[1]} px of {plan.shape[1]}x{plan.shape[2]}; this model "
+                    f"resizes to windows of {ALIGNMENT} px and needs as many: give --window-fit pad, or another "
+                    "--tile or --halo"
+                )
+
+
+def _target_spec(source: SourceVolume, network: Emsr, plan: Plan, journal: dict[str, Any]) -> TargetSpec:
+    (first, last), rows, cols = plan.region
+    key = hashlib.sha256(json.dumps(journal["identity"], sort_keys=True).encode()).hexdigest()
+    return TargetSpec(
+        shape=plan.output_shape,
+        dtype=output_dtype(source.dtype),
+        scale=plan.scale,
+        voxel_size_nm=divided(source.info.voxel_size_nm, plan.scale),
+        block=max(plan.shard[1:]),
+        first_slice=first,
+        first_pixel=(rows[0], cols[0]),
+        carried=source.info.carried,
+        provenance={
+            "software": f"emsr_fast {__version__}",
+            "model": network.card.name,
+            "model_sha256": journal["identity"]["model"]["sha256"],
+            "input": printable(source.info.path.name),
+            "scale": plan.scale,
+            "window_fit": network.config.window_fit,
+            "engine": journal["engine"],
+            **({} if journal["truth_test"] is None else {"truth_test": journal["truth_test"]}),
+            "tile": list(plan.tile),
+            "halo": plan.halo,
+            "slices": [first, last],
+            "rows": list(rows),
+            "columns": list(cols),
+            "normalisation": journal["normalisation"],
+            "run": key,
+            **({"resampled": source.as_metadata()} if isinstance(source, ResampledSource) else {}),
+        },
+    )

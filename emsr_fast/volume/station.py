@@ -1,0 +1,173 @@
+"""A station does blocks of one work folder: in the process of the command, or in a worker on another machine."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from emsr_fast.errors import VolumeError
+from emsr_fast.volume import fingerprint
+from emsr_fast.volume.formats import open_source
+from emsr_fast.volume.formats.base import SourceVolume, TargetSpec
+from emsr_fast.volume.formats.destination import system_errors
+from emsr_fast.volume.formats.multiscale import levels_of
+from emsr_fast.volume.formats.ome_zarr_write import Pyramid
+from emsr_fast.volume.intensity import Normalisation
+from emsr_fast.volume.pipeline import FinishedBlock, Outcome, TileTooLarge, stream
+from emsr_fast.volume.plan import Block, Plan
+from emsr_fast.volume.resample import fit_to_model, parse_input_voxel
+from emsr_fast.volume.workfolder import WorkFolder
+
+if TYPE_CHECKING:
+    from emsr_fast.engine import Engine
+    from emsr_fast.model import Emsr
+
+
+@dataclass(frozen=True)
+class Runner:
+    """Who is to run the network: options of ``engine.open_engine``."""
+
+    engine: str = "torch"
+    precision: str | None = None
+    provider: str = "auto"
+    truth_test: bool = True
+    device: str = "auto"
+
+
+def load_network(model: str | Path | None, window_fit: str | None, runner: Runner) -> Emsr:
+    """Return the network, where PyTorch runs it; takes seconds."""
+    from emsr_fast.model import load_model
+    from emsr_fast.model.zoo import DEFAULT_MODEL
+
+    # the other engines need the network for its weights only, and to be judged by
+    device = runner.device if runner.engine == "torch" else "cpu"
+    return load_model(DEFAULT_MODEL if model is None else model, device=device, window_fit=window_fit)
+
+
+def load_engine(
+    network: Emsr, plan: Plan, runner: Runner, say: Callable[[str], None] = lambda line: None
+) -> tuple[Engine, dict[str, Any] | None]:
+    """Return the engine for the tiles of ``plan``, and its truth test's result if it had one."""
+    from emsr_fast.engine import open_engine
+    from emsr_fast.export.shapes import Shapes
+
+    rows, cols = plan.read_sizes
+    return open_engine(
+        runner.engine,
+        network,
+        shapes=Shapes((1, rows[0], cols[0]), (1, rows[1], cols[1]), (1, rows[1], cols[1])),
+        precision=runner.precision,
+        device=runner.device,
+        provider=runner.provider,
+        truth=runner.truth_test,
+        say=say,
+    )
+
+
+class Station:
+    """Source, engine and volume of one work folder, open."""
+
+    def __init__(self, work: WorkFolder, journal: dict[str, Any], source: SourceVolume, engine: Engine) -> None:
+        self.work, self.source, self.engine = work, source, engine
+        self.plan = Plan.from_json(journal["plan"])
+        self.spec = spec_from_json(journal["spec"])
+        self.volume = open_volume(work, journal)
+        self._grey = Normalisation(**journal["normalisation"])
+
+    @classmethod
+    def open(cls, final: Path, device: str | None = None) -> Station:
+        """Return a station for the output ``final``, everything loaded as its journal says.
+
+        Args:
+            device: instead of the journal's.
+
+        Raises:
+            VolumeError: the model or the input is not the one that the journal knows.
+        """
+        work = WorkFolder(final)
+        journal = work.journal()
+        runner = Runner(**journal["runner"])
+        if device is not None:
+            runner = replace(runner, device=device)
+        network = load_network(journal["model"], journal["window_fit"], runner)
+        engine, _ = load_engine(network, Plan.from_json(journal["plan"]), runner)
+        source = fit_to_model(
+            open_source(journal["input"], journal["key"], journal["axes"]),
+            network.card.lr_pixel_nm, network.card.name, parse_input_voxel(journal["input_voxel"]),
+        )  # fmt: skip
+        seen = {"model": fingerprint.of_model(network), "input": fingerprint.of_input(source)}
+        different = list(fingerprint.differences({name: journal["identity"][name] for name in seen}, seen))
+        if different:
+            raise VolumeError(f"this machine sees something else than {work.path} was begun with: {different[0]}")
+        return cls(work, journal, source, engine)
+
+    @staticmethod
+    def run_key(final: Path) -> str:
+        """Return what tells the present run towards ``final`` from earlier ones."""
+        return str(WorkFolder(final).journal()["spec"]["provenance"]["run"])
+
+    def is_done(self, number: int) -> bool:
+        """Return whether block ``number`` is written."""
+        return self.volume.has(0, self.plan.block_at(number).index)
+
+    def run(self, numbers: Iterable[int], progress: Callable[[int], None] | None = None) -> Outcome:
+        """Do those of the blocks ``numbers`` that are not done; return what was done.
+
+        Where the engine runs out of memory on an automatic tile, its side is halved, for good, and the blocks that are
+        not done begin anew.
+        """
+        numbers, outcome = list(numbers), Outcome()
+        halvings = self.work.halvings()
+        while True:
+            plan = self.plan
+            for _ in range(halvings):
+                plan = plan.halved()
+            try:
+                stream(
+                    self._to_do(numbers), self.source, self.engine, plan, self._grey, self.spec.dtype, self._write,
+                    outcome=outcome, progress=progress,
+                )  # fmt: skip
+                return outcome
+            except TileTooLarge:
+                if plan.tile_is_given or plan.halved() == plan:
+                    raise
+                halvings += 1
+                self.work.halve_once_more(halvings)
+
+    def _to_do(self, numbers: Iterable[int]) -> Iterator[Block]:
+        for number in numbers:
+            block = self.plan.block_at(number)
+            if not self.volume.has(0, block.index):
+                yield block
+
+    def _write(self, finished: FinishedBlock) -> None:
+        index = finished.block.index
+        with system_errors(self.work.final):
+            if finished.failed:
+                # first the mark: nobody must take the zeros for an image
+                self.work.mark_failed(index, finished.failed)
+            self.volume.write(0, index, finished.pixels)
+            self.volume.raise_above(index)
+
+
+def open_volume(work: WorkFolder, journal: dict[str, Any]) -> Pyramid:
+    """Return the volume of ``work``, open for writing."""
+    spec, plan = spec_from_json(journal["spec"]), Plan.from_json(journal["plan"])
+    levels = levels_of(spec, plan.shard, journal["ome_zarr"], pyramid=journal["pyramid"])
+    with system_errors(work.final):
+        return Pyramid(work.volume, levels, work.unfinished)
+
+
+def spec_as_json(spec: TargetSpec) -> dict[str, Any]:
+    """Return ``spec`` as JSON values."""
+    return asdict(spec) | {"dtype": spec.dtype.name}
+
+
+def spec_from_json(values: dict[str, Any]) -> TargetSpec:
+    """Return the spec that ``spec_as_json`` described."""
+    lists = {name: tuple(values[name]) for name in ("shape", "voxel_size_nm", "first_pixel")}
+    return TargetSpec(**{**values, **lists, "dtype": np.dtype(values["dtype"])})

@@ -1,0 +1,109 @@
+"""Two threads beside the main one: one that works ahead of it, one that follows; both wait where it is slower."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from queue import Empty, Full, Queue
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+_END = object()
+_POLL_S = 0.1  # how soon a thread that waits notices that the others have stopped
+
+
+@contextmanager
+def ahead(items: Iterable[T], depth: int) -> Iterator[Iterator[T]]:
+    """Yield an iterator over ``items``, which a thread of its own produces, at most ``depth`` in advance.
+
+    An exception of the producer is raised where its item would have come. Leaving the context stops the producer.
+    """
+    queue: Queue[object] = Queue(depth)
+    stopped = threading.Event()
+    errors: list[BaseException] = []
+
+    def put(item: object) -> bool:
+        while not stopped.is_set():
+            try:
+                queue.put(item, timeout=_POLL_S)
+                return True
+            except Full:
+                continue
+        return False
+
+    def produce() -> None:
+        try:
+            for item in items:
+                if not put(item):
+                    return
+        except BaseException as error:  # handed to the consumer
+            errors.append(error)
+        put(_END)
+
+    def consume() -> Iterator[T]:
+        while (item := queue.get()) is not _END:
+            yield item  # type: ignore[misc]
+        if errors:
+            raise errors[0]
+
+    thread = threading.Thread(target=produce, name="emsr-read")
+    thread.start()
+    try:
+        yield consume()
+    finally:
+        stopped.set()
+        thread.join()
+
+
+class Behind(Generic[T]):
+    """Calls ``work`` on what it is given, in order, in a thread of its own; at most ``depth`` wait for it."""
+
+    def __init__(self, work: Callable[[T], None], depth: int) -> None:
+        self._work = work
+        self._queue: Queue[object] = Queue(depth)
+        self._errors: list[BaseException] = []
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._follow, name="emsr-write")
+        self._thread.start()
+
+    def give(self, item: T) -> None:
+        """Queue ``item``; wait while ``depth`` others are waiting. Raises what ``work`` raised on an earlier one."""
+        self._put(item)
+
+    def finish(self) -> None:
+        """Wait until all is worked on. Raises what ``work`` raised."""
+        self._put(_END)
+        self._thread.join()
+        self._raise()
+
+    def stop(self) -> None:
+        """Wait for the item being worked on, and leave the others; harmless after ``finish``."""
+        self._stopped.set()
+        self._thread.join()
+
+    def _put(self, item: object) -> None:
+        while True:
+            self._raise()
+            try:
+                return self._queue.put(item, timeout=_POLL_S)
+            except Full:
+                continue
+
+    def _raise(self) -> None:
+        if self._errors:
+            raise self._errors[0]
+
+    def _follow(self) -> None:
+        while not self._stopped.is_set():
+            try:
+                item = self._queue.get(timeout=_POLL_S)
+            except Empty:
+                continue
+            if item is _END:
+                return
+            try:
+                self._work(item)  # type: ignore[arg-type]
+            except BaseException as error:  # handed to the giver
+                self._errors.append(error)
+                return

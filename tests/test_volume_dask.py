@@ -1,0 +1,128 @@
+"""Workers of dask.distributed: the same bytes as alone, and a killed worker costs the block it was at."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import tifffile
+from distributed import Client, LocalCluster
+
+from emsr_fast.errors import BackendError, UsageError, VolumeError
+from emsr_fast.volume.distributed import batches_of, in_flight
+from emsr_fast.volume.job import infer
+from emsr_fast.volume.verify import verify
+
+# 12 blocks of 4 slices
+OPTIONS = {
+    "tile": 32,
+    "halo": 0,
+    "max_memory": "4MB",
+    "roi": "0,0,0:48,64,64",
+    "device": "cpu",
+    "input_voxel": "ignore",
+}
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    with LocalCluster(
+        n_workers=2, threads_per_worker=1, processes=True, memory_limit=0, dashboard_address=":0"
+    ) as running:
+        yield running
+
+
+def files_of(path):
+    return {str(f.relative_to(path)): f.read_bytes() for f in path.rglob("*") if f.is_file()}
+
+
+def test_workers_write_the_same_bytes_as_one_process(stack, tmp_path, cluster, monkeypatch):
+    (tmp_path / "alone").mkdir()
+    (tmp_path / "dask").mkdir()
+    infer(stack, tmp_path / "alone" / "a.zarr", **OPTIONS)
+    done = infer(stack, tmp_path / "dask" / "a.zarr", **OPTIONS, dask=cluster.scheduler_address)
+    assert (done["blocks"], done["complete"]) == (12, True)
+    assert done["network_fraction"] > 0
+    assert files_of(tmp_path / "alone" / "a.zarr") == files_of(tmp_path / "dask" / "a.zarr")
+
+
+def test_a_worker_killed_in_mid_block_costs_that_block_only(stack, tmp_path, cluster):
+    output = tmp_path / "a.zarr"
+    script = (
+        "import sys, json; from emsr_fast.volume.job import infer\n"
+        "print(json.dumps(infer(sys.argv[1], sys.argv[2], dask=sys.argv[3], **json.loads(sys.argv[4]))))"
+    )
+    options = json.dumps(OPTIONS | {"roi": "0,0,0:48,128,128"})
+    arguments = [sys.executable, "-c", script, str(stack), str(output), cluster.scheduler_address, options]
+    process = subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True)
+    shards = tmp_path / "a.zarr.partial" / "volume" / "0" / "c"
+    while len([p for p in shards.rglob("*") if p.is_file()]) < 4:
+        time.sleep(0.01)
+        assert process.poll() is None
+    written = {p: p.stat().st_mtime_ns for p in shards.rglob("*") if p.is_file()}
+    victim = next(iter(cluster.workers.values())).process.pid
+    os.kill(victim, signal.SIGKILL)
+    time.sleep(0.2)
+    # what was there stays as it is: nobody does it again
+    still = {p: p.stat().st_mtime_ns for p in written if p.exists()}
+    assert all(written[p] == at for p, at in still.items())
+    text, _ = process.communicate(timeout=120)
+    assert process.returncode == 0
+    done = json.loads(text)
+    assert done["complete"]
+    # blocks that the killed worker had finished are counted by nobody; the rest is
+    assert done["blocks"] <= 48
+    assert verify(output)["complete"]
+    after = {p: (output / "0" / "c" / p.relative_to(shards)).stat().st_mtime_ns for p in written}
+    assert after == written
+
+
+def test_an_error_of_the_input_is_the_same_line_as_alone(stack, tmp_path, cluster, monkeypatch):
+    tifffile.imwrite(tmp_path / "in.tif", tifffile.imread(stack)[:8, :64, :64], photometric="minisblack")
+    from emsr_fast.volume import distributed
+
+    run = distributed.run_on_dask
+
+    def spoil(where, station, *rest):
+        (tmp_path / "in.tif").write_bytes(b"II*\0")
+        return run(where, station, *rest)
+
+    monkeypatch.setattr(distributed, "run_on_dask", spoil)
+    options = OPTIONS | {"roi": "0,0,0:8,64,64", "dask": cluster.scheduler_address}
+    with pytest.raises(VolumeError, match=r"in\.tif"):
+        infer(tmp_path / "in.tif", tmp_path / "a.zarr", **options)
+
+
+def _die(numbers):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_blocks_that_kill_every_worker_end_the_run_with_one_line():
+    with (
+        LocalCluster(
+            n_workers=1, threads_per_worker=1, processes=True, memory_limit=0, dashboard_address=":0"
+        ) as local,
+        Client(local) as client,
+    ):
+        client.run_on_scheduler(lambda dask_scheduler: setattr(dask_scheduler, "allowed_failures", 0))
+        with pytest.raises(BackendError, match="several workers died on blocks 3 to 5"):
+            list(in_flight(client, _die, iter([[3, 4, 5]]), (), 1))
+
+
+def test_a_million_blocks_are_some_ten_thousand_tasks():
+    sizes = [len(batch) for batch in batches_of(list(range(1_000_000)), 100)]
+    assert (sum(sizes), len(sizes)) == (1_000_000, 15625)
+    # few blocks: as many tasks, so that no worker is idle
+    assert [len(batch) for batch in batches_of(list(range(10)), 4)] == [1] * 10
+
+
+@pytest.mark.parametrize("where", ["local:0", "local:x", "nowhere.json", "tcp://127.0.0.1:1"])
+def test_what_is_no_cluster_is_refused(stack, tmp_path, where, monkeypatch):
+    import dask
+
+    with dask.config.set({"distributed.comm.timeouts.connect": "1s"}), pytest.raises(UsageError, match="local:N"):
+        infer(stack, tmp_path / "a.zarr", **OPTIONS, dask=where)
+    assert not list(tmp_path.iterdir())
