@@ -141,6 +141,12 @@ def infer(
     ome_zarr: Annotated[
         str, typer.Option("--ome-zarr", help="0.5 (Zarr v3 with shards), or 0.4 (Zarr v2) for older readers.")
     ] = "0.5",
+    trust: Annotated[
+        bool,
+        typer.Option(
+            "--trust", help="Write maps of the error to expect too; about 9 times the time. See docs/trust.md."
+        ),
+    ] = False,
     dask: Annotated[
         str | None,
         typer.Option(metavar="local:N|tcp://HOST:PORT|FILE", help="Do the blocks on workers of dask.distributed."),
@@ -188,6 +194,7 @@ def infer(
         grey_range=grey_range,
         max_memory=max_memory,
         ome_zarr=ome_zarr,
+        trust=trust,
         dask=dask,
         shard=shard,
         finish=finish,

@@ -45,14 +45,19 @@ def load_model(
         BackendError: the device is not available.
     """
     place = choose_device(device)
+    return read_model(model_path(name_or_path), window_fit).to(place)
+
+
+def model_path(name_or_path: str | os.PathLike[str]) -> Path:
+    """Return the file of a model; see ``load_model``."""
     path = Path(name_or_path)
     if str(name_or_path) in available_models():
-        path = _folder() / f"{name_or_path}.safetensors"
-    elif not path.exists():
+        return _folder() / f"{name_or_path}.safetensors"
+    if not path.exists():
         raise CheckpointError(
             f"model {str(name_or_path)!r} is neither a file nor one of the package's: {', '.join(available_models())}"
         )
-    return read_model(path, window_fit).to(place)
+    return path
 
 
 def choose_device(device: str) -> torch.device:

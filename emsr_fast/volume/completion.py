@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from emsr_fast.volume.formats.destination import system_errors
 from emsr_fast.volume.formats.ome_zarr_write import DurableStore, Pyramid
 from emsr_fast.volume.plan import Plan
 from emsr_fast.volume.station import spec_from_json
+from emsr_fast.volume.trust_maps import map_path, map_spec
 from emsr_fast.volume.workfolder import WorkFolder
 
 _NAMED = 5  # slices or blocks in a message
@@ -27,6 +28,7 @@ def complete(
     work: WorkFolder,
     journal: dict[str, Any],
     volume: Pyramid,
+    maps: Mapping[str, Pyramid],
     ours: range,
     *,
     retry: str,
@@ -36,6 +38,7 @@ def complete(
     """Publish the output if all of it is there; return whether it is, as part of a summary.
 
     Args:
+        maps: of trust, by name.
         ours: the blocks that were ours to do.
         retry: the command that goes on.
         finish: whether missing blocks are an error, and slices that failed are not: they stay 0, are listed in the
@@ -76,12 +79,19 @@ def complete(
             return {"complete": False}
         except OSError:
             pass  # no locks on this file system: the second to publish finds nothing left to rename
-        _publish(work, journal, volume, slices)
+        _publish(work, journal, volume, maps, slices)
     return {"complete": True, "failed_slices": slices} if slices else {"complete": True}
 
 
-def _publish(work: WorkFolder, journal: dict[str, Any], volume: Pyramid, failed: dict[int, str]) -> None:
-    volume.finish()
+def _publish(
+    work: WorkFolder,
+    journal: dict[str, Any],
+    volume: Pyramid,
+    maps: Mapping[str, Pyramid],
+    failed: dict[int, str],
+) -> None:
+    for pyramid in (*maps.values(), volume):
+        pyramid.finish()
     more: dict[str, Any] = {}
     if failed:
         more["failed_slices"] = {str(z): failed[z] for z in sorted(failed)}
@@ -95,9 +105,15 @@ def _publish(work: WorkFolder, journal: dict[str, Any], volume: Pyramid, failed:
             group.attrs["emsr_fast"] = own | more
         work.publish(work.volume)
     else:
-        ready = work.empty_export() / work.final.name
-        _export(volume, replace(spec, provenance=spec.provenance | more), ready)
-        work.publish(ready)
+        folder = work.empty_export()
+        spec = replace(spec, provenance=spec.provenance | more)
+        beside: dict[Path, Path] = {}
+        for name, pyramid in maps.items():
+            final = map_path(work.final, name)
+            beside[folder / final.name] = final
+            _export(pyramid, map_spec(spec, name, Plan.from_json(journal["plan"])), folder / final.name)
+        _export(volume, spec, folder / work.final.name)
+        work.publish(folder / work.final.name, beside)
 
 
 def _export(volume: Pyramid, spec: TargetSpec, path: Path) -> None:

@@ -10,11 +10,13 @@ import numpy as np
 from numcodecs import Blosc
 
 from emsr_fast.errors import VolumeError
+from emsr_fast.trust.maps import RUNS
 from emsr_fast.volume.formats.base import SourceVolume
 from emsr_fast.volume.formats.multiscale import levels_of
 from emsr_fast.volume.intensity import Normalisation
 from emsr_fast.volume.plan import Plan
 from emsr_fast.volume.station import spec_from_json
+from emsr_fast.volume.trust_maps import BYTES_PER_HR_PX
 
 if TYPE_CHECKING:
     from emsr_fast.engine.base import Engine
@@ -57,23 +59,28 @@ def estimate(
     raw = sum(int(np.prod(level.shape, dtype=object)) for level in levels) * spec.dtype.itemsize
     read_px = _pixels_to_read(plan)
     block_bytes = int(np.prod(plan.shard)) * spec.dtype.itemsize
+    runs, map_bytes = 1, 0
+    if "trust" in journal:
+        runs, map_bytes = RUNS, raw // spec.dtype.itemsize * BYTES_PER_HR_PX
+        block_bytes += int(np.prod(plan.shard)) * BYTES_PER_HR_PX
     tile_bytes = _TILES_HELD * plan.largest_read_px * 4 * (1 + plan.scale**2)
-    took_s = read_px * seconds / image.size
+    took_s = read_px * seconds * runs / image.size
     found: dict[str, Any] = {
         "blocks": len(plan),
         "block_shape": list(plan.shard),
         "tile": list(plan.tile),
-        "bytes_uncompressed": raw,
-        "bytes_expected": round(raw * len(packed) / pixels.nbytes),
+        "bytes_uncompressed": raw + map_bytes,
+        # of a map's 32 bits 16 are zeros
+        "bytes_expected": round(raw * len(packed) / pixels.nbytes) + map_bytes // 2,
         "memory_bytes": plan.largest_read_px * bytes_per_px + 4 * block_bytes + tile_bytes,
         "lr_pixels": plan.lr_pixels,
-        "lr_mpx_per_s": round(image.size / 1e6 / seconds, 4),
+        "lr_mpx_per_s": round(image.size / 1e6 / seconds / runs, 4),
         "halo_factor": round(read_px / plan.lr_pixels, 3),
         "seconds": round(took_s, 1),
     }
     hours, rest = divmod(round(took_s), 3600)
     say(f"blocks  {found['blocks']} of {' x '.join(map(str, plan.shard))} voxels")
-    say(f"bytes   about {found['bytes_expected'] / 1e9:.3g} GB, at most {raw / 1e9:.3g} GB")
+    say(f"bytes   about {found['bytes_expected'] / 1e9:.3g} GB, at most {(raw + map_bytes) / 1e9:.3g} GB")
     say(f"memory  about {found['memory_bytes'] / 1e9:.2f} GB above the model")
     say(f"time    about {hours}:{rest // 60:02}:{rest % 60:02} on this engine, {found['lr_mpx_per_s']} LR Mpx/s")
     return found

@@ -9,7 +9,10 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from emsr_fast.errors import PartialError, UsageError, VolumeError
+from emsr_fast.trust.maps import Trust
 from emsr_fast.volume.arguments import parse_memory, parse_share, parse_slices
 from emsr_fast.volume.completion import complete
 from emsr_fast.volume.formats import open_source, output_format, within
@@ -19,8 +22,9 @@ from emsr_fast.volume.formats.ome_zarr_write import Pyramid
 from emsr_fast.volume.pipeline import Outcome
 from emsr_fast.volume.plan import Plan
 from emsr_fast.volume.prepare import Request, Say, bytes_per_px, prepare
-from emsr_fast.volume.station import Station, open_volume, spec_from_json
+from emsr_fast.volume.station import Station, open_trust, open_volume, spec_from_json
 from emsr_fast.volume.tiles import ALIGNMENT, check_tiling
+from emsr_fast.volume.trust_maps import create_maps, map_path
 from emsr_fast.volume.workfolder import WorkFolder
 
 # given the LR pixels to do, a context whose value is called with the LR pixels done
@@ -111,6 +115,8 @@ def _check(request: Request) -> tuple[int, int]:
         parse_memory(request.max_memory)
     if sum([request.dask is not None, request.shard is not None, request.finish]) > 1:
         raise UsageError("dask, shard and finish are given together; give one of them")
+    if request.trust and request.engine == "trt":
+        raise UsageError("trust turns tiles, and engine trt takes tiles of fixed sides; give another --engine")
     return parse_share(request.shard)
 
 
@@ -120,10 +126,14 @@ def _begin(request: Request, work: WorkFolder, journal: dict[str, Any], say: Say
         say(f"resume  {work.path}")
         return
     spec, plan = spec_from_json(journal["spec"]), Plan.from_json(journal["plan"])
+    maps = Trust.from_json(journal["trust"]).names if "trust" in journal else ()
+    if not journal["pyramid"]:
+        for name in maps:
+            check_destination(map_path(work.final, name), overwrite=request.overwrite, source=request.input_path)
     # what is not compressed has a known size
     if output_format(work.final).name in ("TIFF", "MRC"):
         z, y, x = spec.shape
-        check_space(work.final, z * y * x * spec.dtype.itemsize)
+        check_space(work.final, z * y * x * (spec.dtype.itemsize + len(maps) * np.dtype(np.float32).itemsize))
     title = printable(work.final.name)
 
     def make_volume(path: Path, unfinished: Path) -> None:
@@ -131,6 +141,7 @@ def _begin(request: Request, work: WorkFolder, journal: dict[str, Any], say: Say
             path, spec, plan.shard,
             title=title, version=request.ome_zarr, pyramid=journal["pyramid"], unfinished=unfinished,
         )  # fmt: skip
+        create_maps(path, unfinished, spec, plan, journal)
 
     if not work.create(journal, make_volume):
         # another process of an array job was faster; it must be of the same job
@@ -152,7 +163,7 @@ def _work(
     for index in work.failed():
         # what could not be done is tried again
         if plan.number_of(index) in ours:
-            station.volume.forget(index)
+            station.forget(index)
             work.forgive(index)
     to_do = [number for number in ours if not station.is_done(number)]
     if len(to_do) < len(ours):
@@ -172,7 +183,7 @@ def _work(
         raise VolumeError(next(reason for slices in failed.values() for reason in slices.values()))
     wall_s = time.perf_counter() - start
     summary = _summary(work.final, journal, outcome, resumed=len(ours) - len(to_do), wall_s=wall_s)
-    return summary | complete(work, journal, station.volume, ours, retry=request.retry, say=say)
+    return summary | complete(work, journal, station.volume, station.maps, ours, retry=request.retry, say=say)
 
 
 def _leave(request: Request, work: WorkFolder, journal: dict[str, Any], say: Say) -> None:
@@ -193,8 +204,8 @@ def _finish_only(request: Request, work: WorkFolder, say: Say) -> dict[str, Any]
     with work.locked(alone=True):
         blocks = range(len(Plan.from_json(journal["plan"])))
         summary = _summary(work.final, journal, Outcome(), resumed=len(blocks))
-        volume = open_volume(work, journal)
-        return summary | complete(work, journal, volume, blocks, retry=request.retry, say=say, finish=True)
+        volume, maps = open_volume(work, journal), open_trust(work, journal)
+        return summary | complete(work, journal, volume, maps, blocks, retry=request.retry, say=say, finish=True)
 
 
 def _summary(
@@ -202,6 +213,7 @@ def _summary(
 ) -> dict[str, Any]:
     spec = spec_from_json(journal["spec"])
     hr_pixels = outcome.lr_pixels * spec.scale**2
+    maps = Trust.from_json(journal["trust"]).names if "trust" in journal else ()
     return {
         "output": str(final),
         "shape": list(spec.shape),
@@ -216,5 +228,6 @@ def _summary(
         "network_fraction": round(outcome.network_s / max(outcome.seconds, 1e-9), 4),
         "lr_mpx_per_s": round(outcome.lr_pixels / 1e6 / max(wall_s, 1e-9), 4),
         "clipped_fraction": outcome.clipped / max(1, hr_pixels),
+        "trust": {name: str(map_path(final, name)) for name in maps},
         "settings": spec.provenance,
     }

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from emsr_fast.errors import BackendError, VolumeError
+from emsr_fast.trust.maps import RESIDUAL, Trust, aligned_stop, rounded
 from emsr_fast.volume.formats.base import SourceVolume
 from emsr_fast.volume.intensity import Normalisation, check_finite
 from emsr_fast.volume.plan import Block, Plan
@@ -62,6 +63,7 @@ class FinishedBlock:
     block: Block
     pixels: np.ndarray  # (slices, rows, columns) of the output
     failed: dict[int, str]  # by slice of the input
+    maps: dict[str, np.ndarray]  # of trust, float32, NaN where failed; the residual has the input's voxels
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,7 @@ class _Piece:
     block: Block
     z: int
     tile: Tile
-    image: np.ndarray | None
+    image: np.ndarray | None  # what the tile reads; with trust, up to 3 px more at its ends
     failed: dict[int, str]  # of the block, complete when its first piece comes
     is_last: bool  # of the block
 
@@ -86,6 +88,7 @@ def stream(
     write: Callable[[FinishedBlock], None],
     *,
     outcome: Outcome,
+    trust: Trust | None = None,
     keep_going: bool = True,
     progress: Callable[[int], None] | None = None,
 ) -> None:
@@ -94,6 +97,7 @@ def stream(
     Args:
         dtype: of the output.
         outcome: what was done is added here, also where an error ends it.
+        trust: makes the maps of trust too; nine runs of the network instead of one.
         keep_going: whether a slice that cannot be read, or has NaN pixels, becomes zeros and a reason, or an error.
         progress: called after each tile with the number of LR pixels it owns.
 
@@ -105,17 +109,17 @@ def stream(
     start = time.perf_counter()
     threads = max(1, min(4, (os.cpu_count() or 1) // 2))
     with ThreadPoolExecutor(threads, "emsr-grey") as pool:
-        filling = _Filling(plan, grey, dtype, write, outcome, pool)
+        filling = _Filling(plan, grey, dtype, write, outcome, pool, trust)
         behind = Behind(filling.take, _TILES_WAITING)
         try:
-            with ahead(_read(blocks, source, plan, grey, keep_going=keep_going), _TILES_WAITING) as pieces:
+            with ahead(_read(blocks, source, plan, grey, trust, keep_going=keep_going), _TILES_WAITING) as pieces:
                 for piece in pieces:
-                    result = None
+                    result, maps = None, {}
                     if piece.image is not None:
                         before = time.perf_counter()
-                        result = _run(engine, piece.image, piece.tile, piece.z)
+                        result, maps = _results(engine, piece.image, piece.tile, piece.z, trust)
                         outcome.network_s += time.perf_counter() - before
-                    behind.give((piece, result))
+                    behind.give((piece, result, maps))
                     if progress is not None:
                         progress(piece.tile.pixels)
             behind.finish()
@@ -125,12 +129,27 @@ def stream(
 
 
 def _read(
-    blocks: Iterable[Block], source: SourceVolume, plan: Plan, grey: Normalisation, *, keep_going: bool
+    blocks: Iterable[Block],
+    source: SourceVolume,
+    plan: Plan,
+    grey: Normalisation,
+    trust: Trust | None,
+    *,
+    keep_going: bool,
 ) -> Iterator[_Piece]:
+    def to_read(tile: Tile) -> tuple[slice, slice]:
+        if trust is None:
+            return tile.read
+        rows, cols = (
+            slice(part.start, aligned_stop(part.stop, side))
+            for part, side in zip(tile.read, plan.shape[1:], strict=True)
+        )
+        return rows, cols
+
     for block in blocks:
         tiles = list(plan.tiles(block))
-        rows = slice(tiles[0].read[0].start, tiles[-1].read[0].stop)
-        cols = slice(tiles[0].read[1].start, tiles[-1].read[1].stop)
+        (first_rows, first_cols), (last_rows, last_cols) = to_read(tiles[0]), to_read(tiles[-1])
+        rows, cols = slice(first_rows.start, last_rows.stop), slice(first_cols.start, last_cols.stop)
         failed: dict[int, str] = {}
         slices: dict[int, np.ndarray] = {}
         for z in range(block.own[0].start, block.own[0].stop):
@@ -147,7 +166,8 @@ def _read(
             for number, tile in enumerate(tiles, 1):
                 part = None
                 if image is not None:
-                    part = grey.to_model(image[_shifted(tile.read[0], rows), _shifted(tile.read[1], cols)])
+                    down, across = to_read(tile)
+                    part = grey.to_model(image[_shifted(down, rows), _shifted(across, cols)])
                 is_last = z + 1 == block.own[0].stop and number == len(tiles)
                 yield _Piece(block, z, tile, part, failed, is_last)
 
@@ -167,29 +187,47 @@ class _Filling:
         write: Callable[[FinishedBlock], None],
         outcome: Outcome,
         pool: ThreadPoolExecutor,
+        trust: Trust | None,
     ) -> None:
         self._plan, self._grey, self._dtype = plan, grey, dtype
         self._write, self._outcome, self._pool = write, outcome, pool
+        self._names = trust.names if trust else ()
         self._pixels: np.ndarray | None = None
+        self._maps: dict[str, np.ndarray] = {}
 
-    def take(self, item: tuple[_Piece, np.ndarray | None]) -> None:
+    def take(self, item: tuple[_Piece, np.ndarray | None, dict[str, np.ndarray]]) -> None:
         """Put a tile's pixels into its block; write the block if it was the last."""
-        piece, result = item
+        piece, result, maps = item
         block, scale = piece.block, self._plan.scale
         if self._pixels is None:
             self._pixels = np.zeros([part.stop - part.start for part in block.output], self._dtype)
+            for name in self._names:
+                voxels = block.own if name == RESIDUAL else block.output
+                self._maps[name] = np.full([part.stop - part.start for part in voxels], np.nan, np.float32)
+        z = piece.z - block.own[0].start
         if result is not None:
-            rows, cols = (
-                slice((tile.start - own.start) * scale, (tile.stop - own.start) * scale)
-                for tile, own in zip(piece.tile.own, block.own[1:], strict=True)
-            )
-            self._map_back(result, self._pixels[piece.z - block.own[0].start, rows, cols])
+            self._map_back(result, self._pixels[(z, *self._place(piece, scale))])
+        for name, values in maps.items():
+            if name == RESIDUAL:
+                self._maps[name][(z, *self._place(piece, 1))] = rounded(values)
+            else:
+                grey_values = values * np.float32(self._grey.high - self._grey.low)
+                self._maps[name][(z, *self._place(piece, scale))] = rounded(grey_values)
         if piece.is_last:
             pixels, self._pixels = self._pixels, None
-            self._write(FinishedBlock(block, pixels, piece.failed))
+            self._write(FinishedBlock(block, pixels, piece.failed, dict(self._maps)))
             self._outcome.blocks += 1
             self._outcome.lr_pixels += block.lr_pixels
             self._outcome.failed |= piece.failed
+
+    @staticmethod
+    def _place(piece: _Piece, scale: int) -> tuple[slice, slice]:
+        """Return where the piece's pixels lie in its block, in pixels of an image magnified by ``scale``."""
+        rows, cols = (
+            slice((tile.start - own.start) * scale, (tile.stop - own.start) * scale)
+            for tile, own in zip(piece.tile.own, piece.block.own[1:], strict=True)
+        )
+        return rows, cols
 
     def _map_back(self, result: np.ndarray, place: np.ndarray) -> None:
         height = max(1, _STRIP_PX // result.shape[1])
@@ -202,8 +240,28 @@ class _Filling:
         self._outcome.clipped += sum(self._pool.map(one, strips))
 
 
+def _results(
+    engine: Engine, image: np.ndarray, part: Tile, z: int, trust: Trust | None
+) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """Return the HR pixels that tile ``part`` owns, and its maps of trust, from ``image``, the LR pixels it reads."""
+    rows, cols = part.read
+    # with trust more was read; the result itself must not depend on that
+    result = _run(engine, image[: rows.stop - rows.start, : cols.stop - cols.start], part, z)
+    maps: dict[str, np.ndarray] = {}
+    if trust is not None:
+        maps = trust.maps(
+            lambda other: _run(engine, other, part, z),
+            image,
+            result,
+            part.own_in_read(),
+            (z, rows.start, cols.start),
+            engine.scale,
+        )
+    return result[part.own_in_read(engine.scale)], maps
+
+
 def _run(engine: Engine, image: np.ndarray, part: Tile, z: int) -> np.ndarray:
-    """Return the HR pixels that tile ``part`` owns, from ``image``, the LR pixels it reads."""
+    """Return all HR pixels that the network makes of ``image``; ``part`` and ``z`` are for messages."""
     height, width = image.shape
     place = f"slice {z}, rows {part.own[0].start}:{part.own[0].stop}, columns {part.own[1].start}:{part.own[1].stop}"
     try:
@@ -218,11 +276,11 @@ def _run(engine: Engine, image: np.ndarray, part: Tile, z: int) -> np.ndarray:
     expected = (1, 1, height * engine.scale, width * engine.scale)
     if result.shape != expected:
         raise BackendError(f"{engine.name} returned shape {result.shape} for {place}, expected {expected}")
-    owned: np.ndarray = result[0, 0][part.own_in_read(engine.scale)]
-    if not np.isfinite(owned).all():
-        bad = np.count_nonzero(~np.isfinite(owned))
+    image_out: np.ndarray = result[0, 0]
+    if not np.isfinite(image_out).all():
+        bad = np.count_nonzero(~np.isfinite(image_out))
         raise BackendError(
             f"{engine.name} returned {bad} NaN or infinite pixel(s) for {place}; "
             "check the model file, or run it with --device cpu"
         )
-    return owned
+    return image_out

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from emsr_fast import __version__
 from emsr_fast.errors import UsageError
+from emsr_fast.trust.maps import RUNS, Trust
 from emsr_fast.volume import fingerprint
 from emsr_fast.volume.arguments import Span, choose_slices, parse_memory, parse_roi, parse_slices
 from emsr_fast.volume.formats import output_format, within
@@ -22,6 +23,7 @@ from emsr_fast.volume.plan import DEFAULT_HALO, Plan, make_plan
 from emsr_fast.volume.resample import ResampledSource, fit_to_model, parse_input_voxel
 from emsr_fast.volume.station import Runner, load_engine, load_network, spec_as_json, spec_from_json
 from emsr_fast.volume.tiles import ALIGNMENT
+from emsr_fast.volume.trust_maps import BYTES_PER_HR_PX, described_trust, prepare_trust
 from emsr_fast.volume.voxels import described, divided
 from emsr_fast.volume.workfolder import WorkFolder
 
@@ -63,6 +65,7 @@ class Request:
     shard: str | None = None
     finish: bool = False
     dry_run: bool = False
+    trust: bool = False
     retry: str = "the same command"  # what to type to go on, for messages
 
 
@@ -94,7 +97,7 @@ def prepare(
     source = fit_to_model(source, network.card.lr_pixel_nm, network.card.name, voxel_choice, say)
     # a resampled volume has other rows and columns: what is asked for is of these
     region = _region(request, source)
-    identity = {
+    identity: dict[str, Any] = {
         "version": __version__,
         "model": fingerprint.of_model(network),
         "input": fingerprint.of_input(source),
@@ -112,13 +115,16 @@ def prepare(
             "ome_zarr": request.ome_zarr,
         },
     }
+    if request.trust:
+        identity["settings"]["trust"] = True
     if work.exists():
         journal = work.check_same(identity)
         engine, _ = load_engine(network, Plan.from_json(journal["plan"]), runner, say)
     else:
         plan = make_plan(
             source.shape, region, scale=network.config.scale, tile=request.tile, halo=request.halo,
-            itemsize=output_dtype(source.dtype).itemsize, bytes_per_px=bytes_per_px(network),
+            itemsize=output_dtype(source.dtype).itemsize + (BYTES_PER_HR_PX if request.trust else 0),
+            bytes_per_px=bytes_per_px(network),
             max_memory=None if request.max_memory is None else parse_memory(request.max_memory),
             equal_reads=request.engine == "trt",
         )  # fmt: skip
@@ -143,11 +149,17 @@ def prepare(
             "ome_zarr": request.ome_zarr,
             "pyramid": output_format(work.final).name == "OME-Zarr",
         }
+        if request.trust:
+            trust = prepare_trust(source, grey, request.model, identity["model"]["sha256"])
+            journal["trust"] = trust.as_json()
         journal["spec"] = spec_as_json(_target_spec(source, network, plan, journal))
     plan, spec = Plan.from_json(journal["plan"]), spec_from_json(journal["spec"])
     low, high = journal["normalisation"]["low"], journal["normalisation"]["high"]
     say(f"grey    {low:.7g} .. {high:.7g} to 0 .. 1 ({journal['normalisation']['origin']})")
     say(f"model   {network.card.name}, x{spec.scale}, window_fit {network.config.window_fit}")
+    if journal.get("trust") is not None:
+        say(f"trust   {described_trust(Trust.from_json(journal['trust']))}")
+        say(f"note    {RUNS} runs of the network instead of one: about {RUNS} times the time")
     say(f"engine  {engine.name}")
     if engine.name != journal["engine"]:
         say(f"note    begun on {journal['engine']}: another engine rounds differently, in the last digit")
@@ -217,5 +229,6 @@ def _target_spec(source: SourceVolume, network: Emsr, plan: Plan, journal: dict[
             "normalisation": journal["normalisation"],
             "run": key,
             **({"resampled": source.as_metadata()} if isinstance(source, ResampledSource) else {}),
+            **({"trust": journal["trust"]} if "trust" in journal else {}),
         },
     )

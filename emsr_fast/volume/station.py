@@ -10,16 +10,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from emsr_fast.errors import VolumeError
+from emsr_fast.trust.maps import Trust
 from emsr_fast.volume import fingerprint
 from emsr_fast.volume.formats import open_source
 from emsr_fast.volume.formats.base import SourceVolume, TargetSpec
 from emsr_fast.volume.formats.destination import system_errors
-from emsr_fast.volume.formats.multiscale import levels_of
+from emsr_fast.volume.formats.multiscale import Triple, levels_of
 from emsr_fast.volume.formats.ome_zarr_write import Pyramid
 from emsr_fast.volume.intensity import Normalisation
 from emsr_fast.volume.pipeline import FinishedBlock, Outcome, TileTooLarge, stream
 from emsr_fast.volume.plan import Block, Plan
 from emsr_fast.volume.resample import fit_to_model, parse_input_voxel
+from emsr_fast.volume.trust_maps import open_maps
 from emsr_fast.volume.workfolder import WorkFolder
 
 if TYPE_CHECKING:
@@ -76,7 +78,9 @@ class Station:
         self.plan = Plan.from_json(journal["plan"])
         self.spec = spec_from_json(journal["spec"])
         self.volume = open_volume(work, journal)
+        self.maps = open_trust(work, journal)
         self._grey = Normalisation(**journal["normalisation"])
+        self._trust = None if journal.get("trust") is None else Trust.from_json(journal["trust"])
 
     @classmethod
     def open(cls, final: Path, device: str | None = None) -> Station:
@@ -114,6 +118,11 @@ class Station:
         """Return whether block ``number`` is written."""
         return self.volume.has(0, self.plan.block_at(number).index)
 
+    def forget(self, index: Triple) -> None:
+        """Remove what is written of the block at ``index``."""
+        for volume in (self.volume, *self.maps.values()):
+            volume.forget(index)
+
     def run(self, numbers: Iterable[int], progress: Callable[[int], None] | None = None) -> Outcome:
         """Do those of the blocks ``numbers`` that are not done; return what was done.
 
@@ -129,7 +138,7 @@ class Station:
             try:
                 stream(
                     self._to_do(numbers), self.source, self.engine, plan, self._grey, self.spec.dtype, self._write,
-                    outcome=outcome, progress=progress,
+                    outcome=outcome, trust=self._trust, progress=progress,
                 )  # fmt: skip
                 return outcome
             except TileTooLarge:
@@ -150,6 +159,10 @@ class Station:
             if finished.failed:
                 # first the mark: nobody must take the zeros for an image
                 self.work.mark_failed(index, finished.failed)
+            # the maps first: that the volume's shard is there means that all of the block is
+            for name, values in finished.maps.items():
+                self.maps[name].write(0, index, values)
+                self.maps[name].raise_above(index)
             self.volume.write(0, index, finished.pixels)
             self.volume.raise_above(index)
 
@@ -160,6 +173,13 @@ def open_volume(work: WorkFolder, journal: dict[str, Any]) -> Pyramid:
     levels = levels_of(spec, plan.shard, journal["ome_zarr"], pyramid=journal["pyramid"])
     with system_errors(work.final):
         return Pyramid(work.volume, levels, work.unfinished)
+
+
+def open_trust(work: WorkFolder, journal: dict[str, Any]) -> dict[str, Pyramid]:
+    """Return the maps of trust of ``work`` by name, open for writing."""
+    spec, plan = spec_from_json(journal["spec"]), Plan.from_json(journal["plan"])
+    with system_errors(work.final):
+        return open_maps(work.volume, work.unfinished, spec, plan, journal)
 
 
 def spec_as_json(spec: TargetSpec) -> dict[str, Any]:

@@ -12,6 +12,7 @@ import zarr
 
 from emsr_fast.errors import VolumeError
 from emsr_fast.volume.formats import open_source, output_format
+from emsr_fast.volume.trust_maps import GROUP
 from emsr_fast.volume.workfolder import WorkFolder, work_path
 
 
@@ -36,7 +37,7 @@ def verify(path: str | Path) -> dict[str, Any]:
     else:
         raise VolumeError(f"neither {final} nor {work_path(final)} exists; check the path")
     if place.is_dir() and any((place / mark).exists() for mark in ("zarr.json", ".zgroup")):
-        results: Iterator[str | None] = _zarr_shards(place)
+        results: Iterator[str | None] = itertools.chain(_zarr_shards(place), _maps(place))
     else:
         output_format(final)
         results = _slices(place)
@@ -45,6 +46,13 @@ def verify(path: str | Path) -> dict[str, Any]:
         if problem is not None:
             problems.append(problem)
     return {"output": str(place), "complete": not problems, "checked": checked, "problems": problems}
+
+
+def _maps(path: Path) -> Iterator[str | None]:
+    """Yield the same for the maps of trust inside an output, if it has any."""
+    for map_folder in sorted((path / GROUP).glob("*/")):
+        for problem in _zarr_shards(map_folder):
+            yield None if problem is None else f"{GROUP}/{map_folder.name}: {problem}"
 
 
 def _zarr_shards(path: Path) -> Iterator[str | None]:

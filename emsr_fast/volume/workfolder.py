@@ -20,7 +20,7 @@ import json
 import os
 import secrets
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -165,11 +165,17 @@ class WorkFolder:
         """Write down that the tile was halved ``times`` times, so that all that follows uses the same."""
         (self.path / f"tile-halved-{times}").touch()
 
-    def publish(self, ready: Path) -> None:
-        """Give ``ready``, in this folder, the final name, and remove the rest; an old output goes only now."""
+    def publish(self, ready: Path, beside: Mapping[Path, Path] | None = None) -> None:
+        """Give ``ready``, in this folder, the final name, and remove the rest; an old output goes only now.
+
+        Args:
+            beside: files in this folder and the names they get first, so that who sees the output sees them too.
+        """
         old = self.path / "replaced"
         with system_errors(self.final), shielded_from_signals():
             self._note_ready(ready)
+            for part, name in (beside or {}).items():
+                part.replace(name)
             if self.final.exists():
                 self.final.rename(old)
             ready.rename(self.final)
