@@ -39,7 +39,7 @@ def noise_of(images: Iterable[np.ndarray], name: str) -> NoiseModel:
     Raises:
         VolumeError: too few blocks are not clipped.
     """
-    points = [_blocks(image) for image in images]
+    points = [_blocks(image) for image in images] or [(np.empty(0), np.empty(0))]
     mean, variance = (np.concatenate(parts) for parts in zip(*points, strict=True))
     inside = (mean > _CLIPPED) & (mean < 1 - _CLIPPED)
     mean, variance = mean[inside], variance[inside]

@@ -32,10 +32,15 @@ class Calibration:
         return root
 
 
-def fit(disagreement: np.ndarray, residual: np.ndarray, error: np.ndarray) -> tuple[float, float, float]:
-    """Return floor and gains, none negative, of the least-squares fit to ``error**2``; all (N,), the model's range."""
+def fit(disagreement: np.ndarray, residual: np.ndarray, squared_error: np.ndarray) -> tuple[float, float, float]:
+    """Return floor and gains, none negative, of the least-squares fit to the squared error.
+
+    Args:
+        disagreement, residual: (N,), the model's range.
+        squared_error: (N,); where the reference is noisy, less its noise's variance, so that some are negative.
+    """
     features = np.stack([np.ones_like(disagreement), disagreement**2, residual**2], axis=1).astype(np.float64)
-    wanted = error.astype(np.float64) ** 2
+    wanted = squared_error.astype(np.float64)
     best, least = np.zeros(3), math.inf
     # with three unknowns, every set of those that are not at their bound can be tried
     for number in (1, 2, 3):
@@ -53,7 +58,7 @@ def spearman(first: np.ndarray, second: np.ndarray) -> float:
     ranks = [_ranks(values) for values in (first, second)]
     if min(float(np.ptp(rank)) for rank in ranks) == 0:
         return math.nan
-    return float(np.corrcoef(*ranks)[0, 1])
+    return float(np.corrcoef(ranks[0], ranks[1])[0, 1])
 
 
 def _ranks(values: np.ndarray) -> np.ndarray:
@@ -63,11 +68,22 @@ def _ranks(values: np.ndarray) -> np.ndarray:
     return np.asarray((last - (counts - 1) / 2)[group.ravel()])
 
 
-def calibration_curve(expected: np.ndarray, error: np.ndarray, bins: int = 10) -> Sequence[tuple[float, float, int]]:
-    """Return (root mean square of expected, of error, pixels) for ``bins`` equally large groups by ``expected``."""
+def calibration_curve(
+    expected: np.ndarray, squared_error: np.ndarray, bins: int = 10
+) -> Sequence[tuple[float, float, int]]:
+    """Return (root mean square of expected, of error, pixels) for ``bins`` equally large groups by ``expected``.
+
+    Args:
+        expected: (N,).
+        squared_error: (N,); where the reference is noisy, less its noise's variance. Groups below 0 count as 0.
+    """
     order = np.argsort(expected, kind="stable")
     return [
-        (float(np.sqrt((expected[part] ** 2).mean())), float(np.sqrt((error[part] ** 2).mean())), int(part.size))
+        (
+            float(np.sqrt((expected[part] ** 2).mean())),
+            math.sqrt(max(0.0, float(squared_error[part].mean()))),
+            int(part.size),
+        )
         for part in np.array_split(order, bins)
         if part.size
     ]

@@ -114,7 +114,8 @@ def stream(
         try:
             with ahead(_read(blocks, source, plan, grey, trust, keep_going=keep_going), _TILES_WAITING) as pieces:
                 for piece in pieces:
-                    result, maps = None, {}
+                    result: np.ndarray | None = None
+                    maps: dict[str, np.ndarray] = {}
                     if piece.image is not None:
                         before = time.perf_counter()
                         result, maps = _results(engine, piece.image, piece.tile, piece.z, trust)
