@@ -8,7 +8,7 @@ import tifffile
 import zarr
 
 from emsr_fast import load_model
-from emsr_fast.errors import PartialError, VolumeError
+from emsr_fast.errors import PartialError, UsageError, VolumeError
 from emsr_fast.volume import trust_maps
 from emsr_fast.volume.formats import open_source
 from emsr_fast.volume.job import infer
@@ -16,7 +16,14 @@ from emsr_fast.volume.verify import verify
 
 MAPS = ("error", "disagreement", "residual")
 # five blocks of a slice; begins and ends nowhere in particular
-MANY_BLOCKS = {"roi": "10,3,5:15,61,70", "tile": 16, "halo": 8, "trust": True, "max_memory": "6MB"}
+MANY_BLOCKS = {
+    "roi": "10,3,5:15,61,70",
+    "tile": 16,
+    "halo": 8,
+    "trust": True,
+    "max_memory": "6MB",
+    "input_voxel": "ignore",
+}
 
 
 @pytest.fixture
@@ -48,7 +55,7 @@ def array(path, name):
 
 
 def test_the_output_itself_stays_what_it_was_and_the_maps_lie_in_it(stack, tmp_path):
-    region = {"roi": "3,5,9:5,50,62"}
+    region = {"roi": "3,5,9:5,50,62", "input_voxel": "ignore"}
     plain, done = (infer(stack, tmp_path / f"{t}.zarr", **region, trust=t) for t in (False, True))
     without, with_maps = (zarr.open_group(tmp_path / f"{t}.zarr", mode="r")["0"] for t in (False, True))
     np.testing.assert_array_equal(with_maps[:], without[:])
@@ -163,7 +170,7 @@ def test_an_input_too_small_to_measure_its_noise_is_refused(stack, tmp_path, use
 
 def test_a_dry_run_counts_the_runs_and_the_maps(stack, tmp_path, use_nearest):
     use_nearest(seconds=0.01)
-    options = {"dry_run": True, "tile": 32}
+    options = {"dry_run": True, "tile": 32, "input_voxel": "ignore"}
     plain, found = (infer(stack, tmp_path / "a.zarr", **options, trust=t) for t in (False, True))
     assert found["seconds"] > 4 * plain["seconds"]
     assert found["bytes_uncompressed"] == 9 * plain["bytes_uncompressed"]
@@ -187,3 +194,8 @@ def model_file():
 
     load_model(DEFAULT_MODEL, device="cpu")
     return model_path(DEFAULT_MODEL)
+
+
+def test_an_engine_that_takes_fixed_sides_is_refused(stack, tmp_path):
+    with pytest.raises(UsageError, match="trust turns tiles"):
+        infer(stack, tmp_path / "a.zarr", **MANY_BLOCKS, engine="trt")
