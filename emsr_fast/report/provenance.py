@@ -22,6 +22,8 @@ class Provenance:
     halo: int | None = None
     scale: int | None = None
     slices: tuple[int, int] | None = None  # of the input: from, to before
+    rows: tuple[int, int] | None = None
+    columns: tuple[int, int] | None = None
     model: str | None = None
     software: str | None = None
 
@@ -55,19 +57,24 @@ def _of_tiff(path: Path) -> Mapping[str, Any]:
 
 
 def _understood(found: Mapping[str, Any]) -> Provenance:
-    slices = found.get("slices")
-    if isinstance(slices, str):
-        slices = slices.strip("[]()").split(",")
-    ends = [_number(end) for end in slices] if isinstance(slices, list) else []
-    first, last = ends if len(ends) == 2 else (None, None)
     return Provenance(
         tile=_number(found.get("tile")),
         halo=_number(found.get("halo")),
         scale=_number(found.get("scale")),
-        slices=(first, last) if first is not None and last is not None else None,
+        slices=_span(found.get("slices")),
+        rows=_span(found.get("rows")),
+        columns=_span(found.get("columns")),
         model=_text(found.get("model")),
         software=_text(found.get("software")),
     )
+
+
+def _span(value: Any) -> tuple[int, int] | None:
+    if isinstance(value, str):
+        value = value.strip("[]()").split(",")
+    ends = [_number(end) for end in value] if isinstance(value, list) else []
+    first, last = ends if len(ends) == 2 else (None, None)
+    return None if first is None or last is None else (first, last)
 
 
 def _number(value: Any) -> int | None:

@@ -93,6 +93,8 @@ def infer(
 
 def _check(request: Request) -> tuple[int, int]:
     """Return which share of the blocks is ours, (i, N); raise UsageError for what contradicts itself."""
+    if request.trust and request.engine == "trt":
+        raise UsageError("trust turns tiles, and engine trt takes tiles of fixed sides; give another --engine")
     if request.engine != "torch" or request.precision is not None:
         from emsr_fast.engine import check_engine
 
@@ -115,8 +117,6 @@ def _check(request: Request) -> tuple[int, int]:
         parse_memory(request.max_memory)
     if sum([request.dask is not None, request.shard is not None, request.finish]) > 1:
         raise UsageError("dask, shard and finish are given together; give one of them")
-    if request.trust and request.engine == "trt":
-        raise UsageError("trust turns tiles, and engine trt takes tiles of fixed sides; give another --engine")
     return parse_share(request.shard)
 
 
