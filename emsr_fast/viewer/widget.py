@@ -56,8 +56,15 @@ class SuperResolve(Container):  # type: ignore[misc]
             return
         options = {"contrast_limits": layer.contrast_limits, "colormap": layer.colormap.name}
         name, flat = layer.name, layer.ndim == 2
-        steps = _steps(source, region, self.model.value, with_trust=self.trust.value)
-        worker = create_worker(lambda: steps, _start_thread=False)
+        worker = create_worker(
+            _steps,
+            source,
+            region,
+            self.model.value,
+            with_trust=self.trust.value,
+            _start_thread=False,
+            _ignore_errors=True,
+        )
         last: list[Step] = []
 
         def show(step: Step) -> None:
@@ -90,6 +97,9 @@ class SuperResolve(Container):  # type: ignore[misc]
 
     def _tell(self, error: Exception) -> None:
         self.status.value = str(error)
+        if not isinstance(error, EmsrError):
+            # a fault of ours: napari shows where
+            raise error
 
 
 def _images(viewer: napari.Viewer) -> list[Image]:
