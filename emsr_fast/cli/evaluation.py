@@ -20,6 +20,9 @@ def evaluate(
     second_scan: Annotated[
         Path | None, typer.Option(help="Independent HR scan of the same field, for Fourier ring correlation.")
     ] = None,
+    trust: Annotated[
+        Path | None, typer.Option(help="Map of the expected error that infer --trust wrote; judged by the true one.")
+    ] = None,
     slices: Annotated[str, typer.Option(help="a:b, slices of SR from a to before b, counted from 0.")] = ":",
     samples: Annotated[int, typer.Option(help="Slices to measure, spread evenly; 0 for all.")] = 16,
     region: Annotated[int, typer.Option(help="Side in HR pixels of the region measured in each slice.")] = 1024,
@@ -48,6 +51,7 @@ def evaluate(
         reference=reference,
         lr=lr,
         second_scan=second_scan,
+        trust=trust,
         slices=slices,
         samples=samples,
         region=region,

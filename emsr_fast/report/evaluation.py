@@ -17,6 +17,7 @@ from emsr_fast.report.figures import DEFINITIONS, Lpips, SampleFigures, measure_
 from emsr_fast.report.folder import check_report_folder, report_folder
 from emsr_fast.report.inputs import Inputs, open_inputs
 from emsr_fast.report.samples import Sample, choose_samples
+from emsr_fast.report.trust import TrustCheck
 from emsr_fast.volume.arguments import choose_slices, parse_slices
 
 DEFAULT_SAMPLES = 16
@@ -64,6 +65,7 @@ class Evaluation:
     ring_curves: dict[str, RingCurves] = field(default_factory=dict)  # by image
     single_curves: dict[str, RingCurves] = field(default_factory=dict)
     decorrelations: dict[str, MeanCurve] = field(default_factory=dict)
+    trust: TrustCheck = field(default_factory=TrustCheck)
     skipped: list[str] = field(default_factory=list)  # samples left out, and why
 
     def add(self, sample: Sample, figures: SampleFigures) -> None:
@@ -104,6 +106,7 @@ def evaluate(
     reference: str | Path | None = None,
     lr: str | Path | None = None,
     second_scan: str | Path | None = None,
+    trust: str | Path | None = None,
     slices: str = ":",
     samples: int = DEFAULT_SAMPLES,
     region: int = DEFAULT_REGION,
@@ -124,6 +127,7 @@ def evaluate(
         lr: (Z, Y / scale, X / scale), what ``sr`` was made from; bicubic interpolation of it is measured too.
         second_scan: (Z, Y, X), a scan of the same field with noise of its own, for Fourier ring correlation.
             Without it, the correlation is with the reference, and within each image.
+        trust: (Z, Y, X), the map of the expected error of ``sr``; judged by the true one.
         slices: "a:b" of ``sr``, from which ``samples`` are chosen; 0 is all.
         region: HR pixels, side of the region measured in each slice.
         grey_range: "LO:HI" or "dtype", the data range of PSNR and SSIM; as in ``infer`` by default.
@@ -141,10 +145,12 @@ def evaluate(
         raise UsageError(f"pixel-nm is {pixel_nm}; give the side of an SR pixel in nm, above 0")
     if lpips is not None and reference is None and second_scan is None:
         raise UsageError("LPIPS compares with a reference; give --reference or --second-scan, or leave --lpips out")
+    if trust is not None and reference is None and second_scan is None:
+        raise UsageError("trust is judged by the true error; give --reference or --second-scan, or leave --trust out")
     start, stop = parse_slices(slices)
     final = check_report_folder(output, overwrite=overwrite)
     distance = _lpips(lpips)
-    paths = {"reference": reference, "lr": lr, "second_scan": second_scan}
+    paths = {"reference": reference, "lr": lr, "second_scan": second_scan, "trust": trust}
     with open_inputs(sr, **paths, grey_range=grey_range, pixel_nm=pixel_nm) as inputs:
         chosen = choose_slices(start, stop, inputs.sr.shape[0])
         places = choose_samples(inputs.sr.shape, chosen, samples, region, inputs.scale or 1)
@@ -174,6 +180,9 @@ def _measured(
             say(f"skipped {evaluation.skipped[-1]}")
             continue
         evaluation.add(place, measure_sample(images, place, inputs, lpips))
+        expected = inputs.read_trust(place)
+        if expected is not None and inputs.fixed_name is not None:
+            evaluation.trust.add(expected, images["sr"], images[inputs.fixed_name])
         say(f"{place.describe()}{_in_short(evaluation)}")
     if not evaluation.samples:
         raise VolumeError(

@@ -30,6 +30,7 @@ class Inputs:
     lr: SourceVolume | None
     reference: SourceVolume | None
     second_scan: SourceVolume | None
+    trust: SourceVolume | None  # the error to expect of SR
     provenance: Provenance  # of the SR volume
     scale: int | None  # HR pixels per LR pixel
     first_slice: Mapping[str, int]  # by name of a volume: its slice that is slice 0 of SR
@@ -58,6 +59,10 @@ class Inputs:
             images["lr"], images["bicubic"] = self._coarse(self.lr, sample, self.scale)
         return images
 
+    def read_trust(self, sample: Sample) -> np.ndarray | None:
+        """Return the expected error of ``sample``, None if there is no map of it."""
+        return None if self.trust is None else _read(self.trust, sample.z, sample.rows, sample.cols)
+
     def _coarse(self, lr: SourceVolume, sample: Sample, scale: int) -> tuple[np.ndarray, np.ndarray]:
         """Return the LR pixels under ``sample`` and their bicubic enlargement, made with the neighbours around."""
         spans, inner = [], []
@@ -78,6 +83,7 @@ def open_inputs(
     reference: str | Path | None,
     lr: str | Path | None,
     second_scan: str | Path | None,
+    trust: str | Path | None = None,
     grey_range: str | None,
     pixel_nm: float | None,
 ) -> Iterator[Inputs]:
@@ -94,6 +100,11 @@ def open_inputs(
         result = volumes["sr"]
         assert result is not None
         provenance = read_provenance(Path(sr))
+        expected = stack.enter_context(open_source(trust)) if trust is not None else None
+        if expected is not None and expected.shape != result.shape:
+            raise UsageError(
+                f"trust is {expected.shape} and SR {result.shape}; give the map of the error written with this SR"
+            )
         scale = _scale(result, volumes["lr"], provenance)
         for name in ("reference", "second scan"):
             _check_field(name, volumes[name], result)
@@ -105,6 +116,7 @@ def open_inputs(
             lr=volumes["lr"],
             reference=volumes["reference"],
             second_scan=volumes["second scan"],
+            trust=expected,
             provenance=provenance,
             scale=scale,
             first_slice={name: _first_slice(name, volume, result, provenance) for name, volume in known.items()},

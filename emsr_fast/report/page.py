@@ -12,6 +12,7 @@ from emsr_fast.report.figures import DEFINITIONS
 from emsr_fast.report.panels import Row, rows_to_show
 from emsr_fast.report.summary import summary
 from emsr_fast.report.tables import columns_of, means
+from emsr_fast.report.trust import trust_section
 from emsr_fast.report.wording import cell
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ def page(evaluation: Evaluation) -> str:
         f"<h2>Images</h2>{_viewer(rows_to_show(evaluation))}",
         f"<h2>Figures</h2>{_means(evaluation)}",
         f"<h2>Curves</h2><div class='charts'>{''.join(charts(evaluation))}</div>",
+        *([trust_section(evaluation.trust.as_json())] if evaluation.trust.expected else []),
         f"<h2>Slice by slice</h2>{_slices(evaluation)}",
         f"<h2>Volumes</h2>{_volumes(evaluation)}",
     ]

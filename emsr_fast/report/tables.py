@@ -73,6 +73,7 @@ def as_json(evaluation: Evaluation, head: dict[str, Any]) -> dict[str, Any]:
                 for name, curve in evaluation.decorrelations.items()
             },
         },
+        **({"trust": evaluation.trust.as_json()} if evaluation.trust.expected else {}),
         "slices": evaluation.rows,
     }
     return _plain(content)
