@@ -58,7 +58,7 @@ def _of_tiff(path: Path) -> Mapping[str, Any]:
 
 def _understood(found: Mapping[str, Any]) -> Provenance:
     return Provenance(
-        tile=_number(found.get("tile")),
+        tile=_side(found.get("tile")),
         halo=_number(found.get("halo")),
         scale=_number(found.get("scale")),
         slices=_span(found.get("slices")),
@@ -67,6 +67,14 @@ def _understood(found: Mapping[str, Any]) -> Provenance:
         model=_text(found.get("model")),
         software=_text(found.get("software")),
     )
+
+
+def _side(value: Any) -> int | None:
+    """Return the side of a tile that is written as one number, or as rows and columns; None if these differ."""
+    sides = _span(value)
+    if sides is None:
+        return _number(value)
+    return sides[0] if sides[0] == sides[1] else None
 
 
 def _span(value: Any) -> tuple[int, int] | None:
