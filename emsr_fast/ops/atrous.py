@@ -50,9 +50,13 @@ def atrous_details(x: Tensor, levels: int = 3, *, backend: str = "auto") -> Tens
 
 
 def _choose(x: Tensor, levels: int, backend: str) -> str:
+    return _dispatch.choose("atrous_details", x, backend, why_not_levels(levels))
+
+
+def why_not_levels(levels: int) -> str | None:
+    """Return why the kernels cannot run this many levels, or None if they can."""
     most = _native.MAX_ATROUS_LEVELS or levels
-    limits = f"the kernels have at most {most} levels, got {levels}" if levels > most else None
-    return _dispatch.choose("atrous_details", x, backend, limits)
+    return f"the kernels have at most {most} levels, got {levels}" if levels > most else None
 
 
 def _run(x: Tensor, levels: int, backend: str) -> Tensor:
