@@ -66,6 +66,9 @@ def pytest_command(*arguments: str) -> tuple[str, ...]:
     options = "--import-mode=importlib --strict-markers -ra -q -p no:cacheprovider --continue-on-collection-errors"
     if importlib.util.find_spec("pytest_benchmark"):
         options += " --benchmark-disable"
+    if importlib.util.find_spec("xdist"):
+        # most of the time goes into compiling some 200 Triton kernels, a second or more each
+        options += f" -n {min(8, os.cpu_count() or 1)}"
     return (sys.executable, "-m", "pytest", "-o", f"addopts={options}", f"--rootdir={ROOT}", *arguments)
 
 
