@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from emsr_fast import _dispatch, _native
-from emsr_fast.ops._library import LIBRARY, register
+from emsr_fast.ops._library import LIBRARY, has_tangent, register
 from emsr_fast.reference import atrous as reference
 
 
@@ -44,7 +44,7 @@ def atrous_details(x: Tensor, levels: int = 3, *, backend: str = "auto") -> Tens
     if torch.is_autocast_enabled(x.device.type):
         # differences of nearly equal numbers: half precision would lose them
         x = x.float()
-    if _choose(x, levels, backend) == "reference":
+    if _choose(x, levels, backend) == "reference" or has_tangent(x):
         return reference.atrous_details(x, levels)
     return torch.ops.emsr_fast.atrous_details(x, levels, backend)
 
