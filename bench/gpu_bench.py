@@ -71,6 +71,13 @@ def captured(call: Callable[[], Tensor], device: torch.device) -> Run:
     with torch.cuda.stream(side):
         for _ in range(3):
             call()
+        # what waits for the device cannot be captured, and in torch before 2.12 a capture that fails takes
+        # every later one with it: captures_underway stays, and empty_cache raises
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            call()
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
     torch.cuda.current_stream().wait_stream(side)
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):

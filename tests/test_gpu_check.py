@@ -70,6 +70,27 @@ def test_a_step_over_its_time_is_ended_with_all_it_started(bench, tmp_path):
         time.sleep(0.05)
 
 
+def test_a_step_over_its_time_may_say_what_it_knows(bench, tmp_path):
+    check = bench("gpu_check")
+    code = "import time\ntry:\n  print('begun', flush=True); time.sleep(60)\nfinally:\n  print('2 failed')"
+    done = check.run(check.Step("slow", python(code), 3), tmp_path, dict(os.environ))
+    assert done.result == "over its time (3 s)"
+    assert "2 failed" in (tmp_path / "slow.log").read_text()
+
+
+@pytest.mark.cuda
+def test_what_waits_for_the_device_is_not_captured(bench):
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+    gpu_bench, gpu = bench("gpu_bench"), torch.device("cuda")
+    with torch.inference_mode():
+        with pytest.raises(RuntimeError, match="synchroniz"):
+            gpu_bench.captured(lambda: torch.zeros(1, device=gpu).new_tensor([1.0, 2.0]), gpu)
+        # the allocator is as it was
+        torch.cuda.empty_cache()
+        gpu_bench.captured(lambda: torch.zeros(1, device=gpu) + 1, gpu)()
+
+
 def test_the_steps_end_within_eight_minutes(bench):
     check = bench("gpu_check")
     assert sum(step.limit_s for step in check.steps()) <= 480

@@ -132,3 +132,19 @@ def test_whole_network_trains_and_compiles():
 def test_bad_configurations_are_named(fields, message):
     with pytest.raises(ValueError, match=message):
         EmsrConfig(**fields)
+
+
+def test_forward_derivatives_are_those_of_the_definition():
+    torch.manual_seed(0)
+    model = Emsr(EmsrConfig(features=16, blocks=1, heads=4)).eval()
+    x, direction = torch.rand(2, 1, 1, 9, 11).double()
+
+    def derivative(model, dtype):
+        with torch.no_grad():
+            return torch.func.jvp(model, (x.to(dtype),), (direction.to(dtype),))[1]
+
+    found = derivative(model, torch.float32)
+    with _dispatch.use_backend("reference"):
+        expected = derivative(model.double(), torch.float64)
+    # an operator without a forward derivative would have said 0
+    torch.testing.assert_close(found.double(), expected, rtol=1e-3, atol=1e-4 * float(expected.abs().max()))

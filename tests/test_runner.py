@@ -1,15 +1,20 @@
 """Running the network on a GPU: graphs, precision, streams; and of that, what a CPU can show."""
 
 import copy
+import dataclasses
+import subprocess
+import sys
 import threading
 import warnings
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from torch._subclasses import FakeTensorMode
 
 from emsr_fast import BackendError, Emsr, EmsrConfig, UsageError, _dispatch, _native, load_model
-from emsr_fast.engine import TorchEngine
+from emsr_fast.engine import TorchEngine, cuda_graph
 from emsr_fast.engine.cuda_graph import DEPTH, ieee_float32, in_flight
 from emsr_fast.engine.torch_engine import PRECISIONS
 from emsr_fast.model import runner
@@ -107,6 +112,45 @@ def test_float32_means_float32():
         assert not torch.backends.cudnn.allow_tf32
         assert not torch.backends.cuda.matmul.allow_tf32
     assert torch.backends.cudnn.allow_tf32 == before
+
+
+def test_float32_means_float32_by_the_newer_switches_too():
+    if not hasattr(torch.backends.cudnn, "conv"):
+        pytest.skip("torch before 2.9 has one kind of switches")
+    # for good: once these are used, allow_tf32 cannot be read again
+    code = """
+import torch
+from emsr_fast.engine.cuda_graph import ieee_float32
+switches = torch.backends.cudnn.conv, torch.backends.cuda.matmul
+switches[0].fp32_precision, switches[1].fp32_precision = "tf32", "tf32"
+with ieee_float32():
+    assert [s.fp32_precision for s in switches] == ["ieee", "ieee"]
+assert [s.fp32_precision for s in switches] == ["tf32", "tf32"]
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_what_cannot_be_captured_never_begins(monkeypatch):
+    monkeypatch.setattr(_dispatch, "why_not_here", lambda backend: None)
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: False)
+    with FakeTensorMode(), torch.inference_mode():
+        y = torch.empty(1, 1, 8, 8, device="cuda")
+    deep = Emsr(dataclasses.replace(SMALL, levels=5))
+    with torch.inference_mode():
+        assert runner.why_not(Emsr(SMALL), y) is None
+        assert "at most 4 levels, got 5" in runner.why_not(deep, y)
+        with _dispatch.use_backend("reference"):
+            assert "EMSR_FAST_BACKEND asks for it" in runner.why_not(Emsr(SMALL), y)
+
+
+def test_a_batch_in_flight_keeps_its_buffers(monkeypatch):
+    monkeypatch.setattr(cuda_graph, "_Slot", lambda shape, out_shape, device: object())
+    shape = cuda_graph._Shape(SimpleNamespace(y=torch.empty(1, 1, 2, 2), out=torch.empty(1, 1, 6, 6)))
+    taken = [shape.take() for _ in range(DEPTH + 1)]
+    assert len(set(map(id, taken))) == DEPTH + 1
+    shape.free.append(taken[1])
+    assert shape.take() is taken[1]
 
 
 def test_a_cpu_needs_no_graph():
@@ -215,6 +259,37 @@ def test_an_engine_overlaps_batches_of_several_shapes(gpu, precision):
             true, rounded = exact(y.double()).numpy(), plain(y.to(PRECISIONS[precision])).double().numpy()
         # no worse than twice the rounding error of plain PyTorch in this precision
         assert np.abs(result - true).max() <= 2 * np.abs(rounded - true).max() + 1e-7
+
+
+@cuda
+def test_streams_of_one_engine_may_be_read_in_turns(gpu):
+    engine = TorchEngine(load_model(device="cuda"), "fp16")
+    batches = [np.random.default_rng(n).random((1, 1, 40, 40), np.float32) for n in range(6)]
+    expected = [engine.run(batch) for batch in batches]
+    for n, (a, b) in enumerate(zip(engine.stream(batches), engine.stream(batches[::-1]), strict=True)):
+        assert np.array_equal(a, expected[n])
+        assert np.array_equal(b, expected[-1 - n])
+        assert np.array_equal(engine.run(batches[n]), expected[n])
+
+
+@cuda
+def test_networks_are_captured_by_several_threads_at_a_time(gpu):
+    models = [half_network() for _ in range(4)]
+    y = torch.rand(1, 1, 24, 24, device=gpu, dtype=torch.float16)
+    failed = []
+
+    def work(model):
+        with torch.inference_mode(), torch.cuda.stream(torch.cuda.Stream()):
+            if not torch.equal(model(y), model.compute(y)):
+                failed.append(model)
+
+    threads = [threading.Thread(target=work, args=(model,)) for model in models]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failed == []
+    assert all(None not in runner._graphs[model]._graphs.values() for model in models)
 
 
 @cuda

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from emsr_fast.model.network import Emsr
-from emsr_fast.model.runner import Graph
+from emsr_fast.model.runner import Graph, tf32_switches, wait_for
 
 DEPTH = 2  # batches in flight: one is copied while another is computed
 MOST_SHAPES = 16  # that stay captured
@@ -52,12 +52,18 @@ class _Slot:
 
 
 class _Shape:
-    """The graph of one shape of batches, and its slots in turn."""
+    """The graph of one shape of batches, and its slots that are free."""
 
     def __init__(self, graph: Graph) -> None:
         self.graph = graph
-        shape, out = tuple(graph.y.shape), tuple(graph.out.shape)
-        self.slots = deque(_Slot(shape, out, graph.y.device) for _ in range(DEPTH))
+        self.free = [self._new_slot() for _ in range(DEPTH)]
+
+    def _new_slot(self) -> _Slot:
+        return _Slot(tuple(self.graph.y.shape), tuple(self.graph.out.shape), self.graph.y.device)
+
+    def take(self) -> _Slot:
+        """Return a slot that nothing reads or writes; a new one where two streams are read in turns."""
+        return self.free.pop(0) if self.free else self._new_slot()
 
 
 class CudaPipeline:
@@ -82,24 +88,22 @@ class CudaPipeline:
     def _shape(self, batch: np.ndarray) -> _Shape:
         if batch.shape not in self._shapes:
             while len(self._shapes) >= MOST_SHAPES:
-                torch.cuda.synchronize(self._device)
+                wait_for(self._device)
                 self._shapes.popitem(last=False)
             y = torch.zeros(batch.shape, dtype=self._dtype, device=self._device)
-            torch.cuda.synchronize(self._device)
+            wait_for(self._device)
             # baked into the graph: not needed at a replay
             with ieee_float32():
                 self._shapes[batch.shape] = _Shape(Graph(self._model.compute, y, self._pool))
-            torch.cuda.synchronize(self._device)
+            wait_for(self._device)
         self._shapes.move_to_end(batch.shape)
         return self._shapes[batch.shape]
 
     @torch.inference_mode()
-    def _submit(self, batch: np.ndarray) -> _Slot:
+    def _submit(self, batch: np.ndarray) -> tuple[_Shape, _Slot]:
         with torch.cuda.device(self._device):
             shape = self._shape(batch)
-            slot = shape.slots[0]
-            shape.slots.rotate(-1)
-            # its last batch has been collected: nothing reads or writes these buffers
+            slot = shape.take()
             slot.host_in.copy_(torch.from_numpy(np.ascontiguousarray(batch, dtype=np.float32)))
             with torch.cuda.stream(self._in):
                 _copy(slot.device_in, slot.host_in, slot.arrived)
@@ -109,22 +113,27 @@ class CudaPipeline:
             with torch.cuda.stream(self._out):
                 slot.computed.wait()
                 _copy(slot.host_out, slot.device_out, slot.left)
-        return slot
+        return shape, slot
 
-    def _collect(self, slot: _Slot) -> np.ndarray:
+    def _collect(self, ticket: tuple[_Shape, _Slot]) -> np.ndarray:
+        shape, slot = ticket
         slot.left.synchronize()
-        return slot.host_out.numpy().copy()
+        result = slot.host_out.numpy().copy()
+        shape.free.append(slot)
+        return result
 
 
 @contextmanager
 def ieee_float32() -> Iterator[None]:
     """Switch TF32 off inside a ``with`` block: PyTorch convolves in it on CUDA devices unless told otherwise."""
-    before = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
-    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
+    before = tf32_switches()
+    for place, name, _ in before:
+        setattr(place, name, False if name == "allow_tf32" else "ieee")
     try:
         yield
     finally:
-        torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = before
+        for place, name, value in before:
+            setattr(place, name, value)
 
 
 def _copy(target: Tensor, source: Tensor, done: torch.cuda.Event) -> None:

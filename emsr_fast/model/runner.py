@@ -11,16 +11,29 @@ import threading
 import warnings
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
 
 from emsr_fast import _dispatch, _native
+from emsr_fast.ops import atrous
+
+if TYPE_CHECKING:
+    from emsr_fast.model.network import Emsr
 
 WARM_UPS = 3  # passes before a capture: Triton compiles, cuDNN chooses, constants go to the device
 MOST_GRAPHS = 12  # of a network; each holds the features of its shape
+
+# one capture at a time: each begins by waiting for the whole device, which would end another thread's
+_capturing = threading.Lock()
+
+
+def wait_for(device: torch.device) -> None:
+    """Wait for all that runs on ``device``, but not while a graph is captured: that would end the capture."""
+    with _capturing:
+        torch.cuda.synchronize(device)
 
 
 class Graph:
@@ -31,7 +44,7 @@ class Graph:
     """
 
     def __init__(self, run: Callable[[Tensor], Tensor], y: Tensor, pool: Any = None) -> None:
-        with torch.cuda.device(y.device):
+        with _capturing, torch.cuda.device(y.device):
             self.y = y.clone()
             self._graph = torch.cuda.CUDAGraph()
             side = torch.cuda.Stream()
@@ -71,7 +84,7 @@ class Graphs:
     def _add(self, key: Any, forward: Callable[[Tensor], Tensor], y: Tensor) -> None:
         while len(self._graphs) >= MOST_GRAPHS:
             # its buffers go: whatever still runs in them must have ended
-            torch.cuda.synchronize(y.device)
+            wait_for(y.device)
             self._graphs.popitem(last=False)
         try:
             self._graphs[key] = Graph(forward, y)
@@ -86,7 +99,7 @@ _graphs: WeakKeyDictionary[nn.Module, Graphs] = WeakKeyDictionary()
 _graphs_lock = threading.Lock()
 
 
-def why_not(network: nn.Module, y: Tensor) -> str | None:
+def why_not(network: Emsr, y: Tensor) -> str | None:
     """Return why a call of ``network`` on ``y`` does not run as a CUDA graph, or None if it does."""
     if not y.is_cuda:
         return f"y is on {y.device}, graphs need a CUDA device"
@@ -100,19 +113,36 @@ def why_not(network: nn.Module, y: Tensor) -> str | None:
         return "autocast keeps casts of weights between calls: convert the network instead, .half() or .bfloat16()"
     if torch.cuda.is_current_stream_capturing():
         return "another graph is being captured"
-    if _dispatch.choose("atrous_details", y) == "reference":
-        return f"the reference copies constants to the device, and {_dispatch.why_not('triton', 'atrous_details', y)}"
+    # a capture that fails spoils the allocator's later ones in torch before 2.12: what cannot be captured never begins
+    levels = atrous.why_not_levels(network.config.levels)
+    if _dispatch.choose("atrous_details", y, limits=levels) == "reference":
+        reason = _dispatch.why_not("triton", "atrous_details", y) or levels or "EMSR_FAST_BACKEND asks for it"
+        return f"the reference copies constants to the device, and {reason}"
     if any(module._forward_hooks or module._forward_pre_hooks for module in network.modules()):
         return "a module has hooks, which a replay would pass over"
     return None
 
 
-def run(network: nn.Module, forward: Callable[[Tensor], Tensor], y: Tensor) -> Tensor:
-    """Return ``forward(y)``, which ``network`` owns, from a graph of this shape, stream and set of weights."""
+def tf32_switches() -> list[tuple[Any, str, Any]]:
+    """Return what PyTorch has about TF32 for convolutions and matrices: an object, its attribute, and that one's value.
+
+    A program sets either ``allow_tf32``, or ``fp32_precision`` (torch 2.9 on), after which the former cannot be read.
+    """
+    cudnn: Any = torch.backends.cudnn
+    matmul: Any = torch.backends.cuda.matmul
+    try:
+        return [(place, "allow_tf32", place.allow_tf32) for place in (cudnn, matmul)]
+    except RuntimeError:
+        return [(place, "fp32_precision", place.fp32_precision) for place in (cudnn.conv, matmul)]
+
+
+def run(network: Emsr, forward: Callable[[Tensor], Tensor], y: Tensor) -> Tensor:
+    """Return ``forward(y)``, which ``network`` owns, from a graph of this shape, stream, precision and weights."""
     with _graphs_lock:
         graphs = _graphs.setdefault(network, Graphs())
     stream = torch.cuda.current_stream(y.device)
     # weights are read where they are: changed ones are seen, moved ones need a graph of their own
     weights = _native.fingerprint(network.parameters())
-    key = (tuple(y.shape), y.dtype, y.device, stream.cuda_stream, _dispatch.preferred(), weights)
+    precision = tuple(value for _, _, value in tf32_switches())
+    key = (tuple(y.shape), y.dtype, y.device, stream.cuda_stream, _dispatch.preferred(), precision, weights)
     return graphs.run(key, forward, y)

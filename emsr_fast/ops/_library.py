@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
+from torch import Tensor
+from torch.autograd import forward_ad
 
 LIBRARY = torch.library.Library("emsr_fast", "FRAGMENT")
 
@@ -15,3 +17,10 @@ def register(name: str, schema: str, run: Callable, fake: Callable) -> None:
     for key in ("CPU", "CUDA"):
         LIBRARY.impl(name, run, key)
     torch.library.register_fake(f"emsr_fast::{name}", fake, lib=LIBRARY)
+
+
+def has_tangent(*tensors: Tensor) -> bool:
+    """Return whether a forward derivative (``torch.func.jvp``) is asked for: our operators would say it is zero."""
+    if torch.compiler.is_compiling():
+        return False
+    return any(forward_ad.unpack_dual(t).tangent is not None for t in tensors)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from emsr_fast import _dispatch, _native
-from emsr_fast.ops._library import LIBRARY, register
+from emsr_fast.ops._library import LIBRARY, has_tangent, register
 from emsr_fast.reference import atrous as reference
 
 
@@ -44,15 +44,19 @@ def atrous_details(x: Tensor, levels: int = 3, *, backend: str = "auto") -> Tens
     if torch.is_autocast_enabled(x.device.type):
         # differences of nearly equal numbers: half precision would lose them
         x = x.float()
-    if _choose(x, levels, backend) == "reference":
+    if _choose(x, levels, backend) == "reference" or has_tangent(x):
         return reference.atrous_details(x, levels)
     return torch.ops.emsr_fast.atrous_details(x, levels, backend)
 
 
 def _choose(x: Tensor, levels: int, backend: str) -> str:
+    return _dispatch.choose("atrous_details", x, backend, why_not_levels(levels))
+
+
+def why_not_levels(levels: int) -> str | None:
+    """Return why the kernels cannot run this many levels, or None if they can."""
     most = _native.MAX_ATROUS_LEVELS or levels
-    limits = f"the kernels have at most {most} levels, got {levels}" if levels > most else None
-    return _dispatch.choose("atrous_details", x, backend, limits)
+    return f"the kernels have at most {most} levels, got {levels}" if levels > most else None
 
 
 def _run(x: Tensor, levels: int, backend: str) -> Tensor:

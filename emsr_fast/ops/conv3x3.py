@@ -7,7 +7,7 @@ from torch import Tensor
 
 from emsr_fast import _dispatch, _native
 from emsr_fast.ops._layout import channels_last, dense_channels_last, features_like, side_by_side
-from emsr_fast.ops._library import register
+from emsr_fast.ops._library import has_tangent, register
 from emsr_fast.ops._packed import PackedWeights
 from emsr_fast.reference import conv3x3 as reference
 
@@ -54,8 +54,9 @@ def conv3x3(
 
 
 def wants_gradient(*tensors: Tensor | None) -> bool:
-    """Return whether autograd would record an operator on these."""
-    return torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
+    """Return whether autograd, backward or forward (``torch.func.jvp``), would follow an operator on these."""
+    present = [t for t in tensors if t is not None]
+    return (torch.is_grad_enabled() and any(t.requires_grad for t in present)) or has_tangent(*present)
 
 
 def _check(x: Tensor, weight: Tensor, activation: str, residual: Tensor | None, gate: Tensor | None) -> None:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from emsr_fast import _dispatch, _native
 from emsr_fast.ops._layout import channels_last, features_like, side_by_side
-from emsr_fast.ops._library import LIBRARY, register
+from emsr_fast.ops._library import LIBRARY, has_tangent, register
 from emsr_fast.reference import window_attention as reference
 
 PARAMETERS = (
@@ -71,7 +71,7 @@ def window_attention(
         *(norm2_weight, norm2_bias, fc1_weight, fc1_bias, fc2_weight, fc2_bias),
     )
     _check(x, parameters, heads, window, fit)
-    if _choose(x, parameters, heads, window, fit, backend) == "reference":
+    if _choose(x, parameters, heads, window, fit, backend) == "reference" or has_tangent(x, *parameters):
         return reference.window_attention(x, *parameters, heads, window, fit)
     return torch.ops.emsr_fast.window_attention(x, *parameters, heads, window, fit, backend)
 
