@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
+import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -216,3 +217,15 @@ def test_infer_resamples_and_writes_the_voxel_size_it_made(tmp_path, examples, c
     }  # fmt: skip
     with open_source(tmp_path / "o.ome.tif") as source:
         assert source.info.voxel_size_nm == pytest.approx((40, 10, 10))
+    assert main([*command[:3], str(tmp_path / "o.zarr"), "--input-voxel", "file"]) == 0
+    group = zarr.open_group(tmp_path / "o.zarr", mode="r")
+    scale, translation = group.attrs["ome"]["multiscales"][0]["datasets"][0]["coordinateTransformations"]
+    # the outer edges of input and output meet, (0, -25, -25) nm from the centre of the input's first pixel
+    edges = np.array(translation["translation"]) - np.array(scale["scale"]) / 2
+    assert edges == pytest.approx([-20, -25, -25])
+
+
+@pytest.mark.parametrize("size", ["1e-9", "1e9", "30,1e9"])
+def test_a_size_in_another_unit_is_refused(size):
+    with pytest.raises(UsageError, match=r"input pixels of 1e[-+]09 nm would be resampled .* a factor above 1000"):
+        fitted((None, 40, 40), size)

@@ -80,6 +80,10 @@ def test_something_else_is_refused_with_what_differs(stack, tmp_path, use_neares
     tifffile.imwrite(tmp_path / "other.tif", pixels[::-1].copy(), photometric="minisblack")
     with pytest.raises(VolumeError, match=r"input\.sampled_slices\.0 was '\w{16}', is '\w{16}'"):
         infer(tmp_path / "other.tif", output, **MANY_BLOCKS)
+    pixels[7, 3, 5] ^= 1
+    tifffile.imwrite(tmp_path / "other.tif", pixels, photometric="minisblack")
+    with pytest.raises(VolumeError, match=r"else: input\.sampled_slices\.7 was '\w{16}', is '\w{16}'; "):
+        infer(tmp_path / "other.tif", output, **MANY_BLOCKS)
     journal = json.loads((tmp_path / "a.zarr.partial" / "journal.json").read_text())
     journal["identity"]["model"]["sha256"] = "0" * 64
     (tmp_path / "a.zarr.partial" / "journal.json").write_text(json.dumps(journal))
@@ -172,6 +176,21 @@ def test_an_output_without_its_bad_slices_says_so_wherever_it_goes(damaged, tmp_
     assert not verify(tmp_path / "a.zarr")["complete"]
 
 
+def test_a_slice_with_nan_may_be_mended(stack, tmp_path, use_nearest):
+    use_nearest()
+    file, output = tmp_path / "nan.tif", tmp_path / "a.zarr"
+    pixels = tifffile.imread(stack).astype(np.float32)
+    mended, options = pixels[5].copy(), MANY_BLOCKS | {"roi": "0,0,0:8,64,64", "grey_range": "0:255"}
+    pixels[5, 30:34, 30:34] = np.nan
+    tifffile.imwrite(file, pixels, photometric="minisblack")
+    with pytest.raises(PartialError, match="slice 5"):
+        infer(file, output, **options)
+    pixels[5] = mended
+    tifffile.imwrite(file, pixels, photometric="minisblack")
+    assert infer(file, output, **options)["complete"]
+    assert verify(output)["complete"]
+
+
 def test_several_processes_share_an_output_and_the_last_completes_it(stack, tmp_path, use_nearest):
     use_nearest()
     infer(stack, tmp_path / "whole.zarr", **MANY_BLOCKS)
@@ -179,8 +198,8 @@ def test_several_processes_share_an_output_and_the_last_completes_it(stack, tmp_
     done = [infer(stack, output, **MANY_BLOCKS, shard=f"{i}/5") for i in (3, 1, 5, 2)]
     assert [d["complete"] for d in done] == [False] * 4
     assert sum(d["blocks"] for d in done) < 12
-    with pytest.raises(PartialError, match="has no block"):
-        infer(stack, output, finish=True)
+    with pytest.raises(PartialError, match=r"has no block .*; do them with: emsr-fast infer -o a\.zarr$"):
+        infer(stack, output, finish=True, retry="emsr-fast infer -o a.zarr --finish")
     last = infer(stack, output, **MANY_BLOCKS, shard="4/5")
     assert last["complete"]
     assert sum(d["blocks"] for d in done) + last["blocks"] == 12

@@ -58,7 +58,9 @@ def complete(
     if missing and not work.exists():
         return {"complete": True}  # another process of the array job published it meanwhile
     if missing and finish:
-        raise PartialError(f"{work.path} has no block {', '.join(map(str, missing))} (first {_NAMED}); {retry}")
+        raise PartialError(
+            f"{work.path} has no block {', '.join(map(str, missing))} (the first {len(missing)}); do them with: {retry}"
+        )
     if slices and not finish:
         named = "; ".join(f"slice {z}: {slices[z]}" for z in sorted(slices)[:_NAMED])
         raise PartialError(
@@ -80,6 +82,9 @@ def complete(
         except OSError:
             pass  # no locks on this file system: the second to publish finds nothing left to rename
         _publish(work, journal, volume, maps, slices)
+    if slices:
+        named = ", ".join(map(str, sorted(slices)[:_NAMED])) + (", ..." if len(slices) > _NAMED else "")
+        say(f"note    {len(slices)} slice(s) could not be done, are 0 and listed in the metadata: {named}")
     return {"complete": True, "failed_slices": slices} if slices else {"complete": True}
 
 

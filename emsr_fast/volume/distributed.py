@@ -162,8 +162,9 @@ def _client(where: str) -> Iterator[Client]:
         ):
             yield client
         return
+    address = {"address": where} if "://" in where else {"scheduler_file": _scheduler_file(where)}
     try:
-        connected = Client(where) if "://" in where else Client(scheduler_file=_scheduler_file(where))
+        connected = Client(**address)
     except (OSError, ValueError) as error:
         raise UsageError(
             f"dask is {where!r}, and no scheduler answers there ({error}); give local:N, tcp://host:port or a "

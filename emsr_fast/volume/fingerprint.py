@@ -10,11 +10,13 @@ import numpy as np
 
 from emsr_fast.errors import VolumeError
 from emsr_fast.volume.formats.base import SourceVolume
+from emsr_fast.volume.intensity import check_finite
 
 if TYPE_CHECKING:
     from emsr_fast.model import Emsr
 
 _SAMPLES, _SAMPLE_SIDE = 16, 64
+_READ_WHOLE = 2**25  # voxels; more are only sampled: hashing a terabyte at every start would cost hours
 
 
 def of_model(network: Emsr) -> dict[str, Any]:
@@ -30,27 +32,46 @@ def of_model(network: Emsr) -> dict[str, Any]:
 
 
 def of_input(source: SourceVolume) -> dict[str, Any]:
-    """Return shape, dtype and voxel size, and hashes of 64x64 px from the middle of up to 16 slices.
+    """Return shape, dtype and voxel size, and hashes of slices.
+
+    Up to 32 million voxels those are all slices, whole; of larger volumes 16 slices, five parts of 64x64 px each.
 
     Not its path, time or size: a copy is the same volume, and so is one of which a damaged slice was mended. A slice
-    that cannot be read has None.
+    that cannot be read, or has NaN pixels, has None.
     """
     depth, height, width = source.shape
-    rows, cols = (slice(max(0, (side - _SAMPLE_SIDE) // 2), (side + _SAMPLE_SIDE) // 2) for side in (height, width))
+    small = depth * height * width <= _READ_WHOLE
+    numbers = range(depth) if small else np.linspace(0, depth - 1, min(depth, _SAMPLES)).round().astype(int)
+    places = [(slice(0, height), slice(0, width))] if small else _parts(height, width)
     samples: dict[str, str | None] = {}
-    for z in np.unique(np.linspace(0, depth - 1, min(depth, _SAMPLES)).round().astype(int)):
+    for z in map(int, numbers):
+        digest = hashlib.sha256()
         try:
-            pixels = np.ascontiguousarray(source.read(int(z), rows, cols))
+            for rows, cols in places:
+                pixels = np.ascontiguousarray(source.read(z, rows, cols))
+                check_finite(pixels, z, source)
+                digest.update(pixels.tobytes())
         except VolumeError:
             samples[str(z)] = None
             continue
-        samples[str(z)] = hashlib.sha256(pixels.tobytes()).hexdigest()[:16]
+        samples[str(z)] = digest.hexdigest()[:16]
     return {
         "shape": list(source.shape),
         "dtype": source.dtype.name,
         "voxel_size_nm": list(source.info.voxel_size_nm),
         "sampled_slices": samples,
     }
+
+
+def _parts(height: int, width: int) -> list[tuple[slice, slice]]:
+    """Return the middle of a slice and of its four quarters: corners are often empty."""
+    quarters = ((2, 2), (1, 1), (1, 3), (3, 1), (3, 3))
+    return [(_around(height * row // 4, height), _around(width * col // 4, width)) for row, col in quarters]
+
+
+def _around(centre: int, size: int) -> slice:
+    first = max(0, centre - _SAMPLE_SIDE // 2)
+    return slice(first, min(size, first + _SAMPLE_SIDE))
 
 
 def differences(then: Any, now: Any, name: str = "") -> Iterator[str]:

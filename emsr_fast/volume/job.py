@@ -205,7 +205,9 @@ def _finish_only(request: Request, work: WorkFolder, say: Say) -> dict[str, Any]
         blocks = range(len(Plan.from_json(journal["plan"])))
         summary = _summary(work.final, journal, Outcome(), resumed=len(blocks))
         volume, maps = open_volume(work, journal), open_trust(work, journal)
-        return summary | complete(work, journal, volume, maps, blocks, retry=request.retry, say=say, finish=True)
+        # what goes on is the command that does blocks
+        retry = shlex.join(word for word in shlex.split(request.retry) if word != "--finish")
+        return summary | complete(work, journal, volume, maps, blocks, retry=retry, say=say, finish=True)
 
 
 def _summary(

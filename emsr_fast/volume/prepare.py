@@ -202,6 +202,7 @@ def _check_resize(plan: Plan) -> None:
 
 def _target_spec(source: SourceVolume, network: Emsr, plan: Plan, journal: dict[str, Any]) -> TargetSpec:
     (first, last), rows, cols = plan.region
+    moved = source.first_centre_px if isinstance(source, ResampledSource) else (0.0, 0.0)
     key = hashlib.sha256(json.dumps(journal["identity"], sort_keys=True).encode()).hexdigest()
     return TargetSpec(
         shape=plan.output_shape,
@@ -210,7 +211,7 @@ def _target_spec(source: SourceVolume, network: Emsr, plan: Plan, journal: dict[
         voxel_size_nm=divided(source.info.voxel_size_nm, plan.scale),
         block=max(plan.shard[1:]),
         first_slice=first,
-        first_pixel=(rows[0], cols[0]),
+        first_pixel=(rows[0] + moved[0], cols[0] + moved[1]),
         carried=source.info.carried,
         provenance={
             "software": f"emsr_fast {__version__}",

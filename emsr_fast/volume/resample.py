@@ -17,6 +17,7 @@ LARGEST_MISMATCH = 0.15
 # sizes come from rounded headers: closer than this they are the same
 _SAME = 1e-3
 _BAND_PIXELS = 2**22  # of the source, about; what is held in float64 at a time
+_LARGEST_FACTOR = 1000  # beyond it a size is mistyped, in another unit for instance
 _CUBIC = -0.5  # Keys' parameter: exact on parabolas
 
 
@@ -164,6 +165,12 @@ class ResampledSource(SourceVolume):
         z, *_ = source.info.voxel_size_nm
         depth, *sides = source.shape
         self._factors = [target_nm / size for size in sizes_nm]
+        for size, factor in zip(sizes_nm, self._factors, strict=True):
+            if not 1 / _LARGEST_FACTOR <= factor <= _LARGEST_FACTOR:
+                raise UsageError(
+                    f"input pixels of {size:g} nm would be resampled to {target_nm:g} nm, a factor above "
+                    f"{_LARGEST_FACTOR}; check the size, which is in nm: --input-voxel NM"
+                )
         height, width = (_length(side, factor) for side, factor in zip(sides, self._factors, strict=True))
         names = ["area mean" if factor > 1 else "cubic convolution" for factor in self._factors]
         how = names[0] if names[0] == names[1] else f"{names[0]} in y, {names[1]} in x"
@@ -189,6 +196,12 @@ class ResampledSource(SourceVolume):
             "filter": self._filter,
             "first_centre_nm": [(self._to - size) / 2 for size in self._from],
         }
+
+    @property
+    def first_centre_px(self) -> tuple[float, float]:
+        """Row and column of the first pixel's centre, from the source's first pixel's, in pixels of the result."""
+        y, x = ((self._to - size) / 2 / self._to for size in self._from)
+        return y, x
 
     def read(self, z: int, rows: slice, cols: slice) -> np.ndarray:
         """Return pixels of slice ``z``, (rows, cols), in the dtype of the source."""

@@ -106,7 +106,7 @@ class TargetSpec:
     voxel_size_nm: VoxelSize = UNKNOWN  # of the target
     block: int = 768  # side in HR pixels of the largest block written; blocks start on its multiples
     first_slice: int = 0  # index in the input of the target's slice 0
-    first_pixel: tuple[int, int] = (0, 0)  # row and column in the input of the target's corner, LR px
+    first_pixel: tuple[float, float] = (0, 0)  # row and column in the input of the target's first LR pixel, LR px
     provenance: dict[str, Any] = field(default_factory=dict)  # software, model, settings; JSON values
     carried: Mapping[str, str] = field(default_factory=dict)  # the source's, see ``VolumeInfo``
 
