@@ -161,6 +161,20 @@ def test_prune_removes_what_is_of_no_use_and_nothing_else(cache_of_its_own, caps
     assert {path.name for path in cache_of_its_own.iterdir()} == {thesis.name}
 
 
+@pytest.mark.parametrize("wrong", [{"key": 5}, {"facts": 3}, {"facts": {"truth": "yes"}}, {"size": "x"}])
+def test_a_description_with_values_of_other_types_is_no_entry(cache_of_its_own, wrong, capsys):
+    entry, _ = cache.fetch("onnx", {"model": "m"}, lambda: (b"graph", {}))
+    entry.path.write_text(json.dumps(json.loads(entry.path.read_text()) | wrong))
+    lines = []
+    if "key" not in wrong:
+        cache.fetch("onnx", {"model": "m"}, lambda: (b"graph", {}), say=lines.append)
+        assert "made again" in lines[0]
+        entry.path.write_text(json.dumps(json.loads(entry.path.read_text()) | wrong))
+    assert main(["cache", "ls"]) == 0
+    assert main(["cache", "prune"]) == 0
+    assert not entry.path.exists()
+
+
 def test_an_entry_that_is_being_made_is_not_pruned():
     entry, _ = cache.fetch("engine", KEY, FakeProvider())
     with cache.locked(entry.payload_path):

@@ -12,6 +12,7 @@ from onnx import TensorProto, numpy_helper
 
 import emsr_fast
 from emsr_fast import Emsr, EmsrConfig, ModelCard, load_model
+from emsr_fast.engine.exported import export
 from emsr_fast.errors import BackendError, UsageError
 from emsr_fast.export.accuracy import in_pytorch, real_tiles, tolerance
 from emsr_fast.export.graph import FoldedUpsample, Graph
@@ -145,6 +146,11 @@ def test_sizes_that_contradict_each_other_are_refused():
     with pytest.raises(UsageError, match="precision is 'int8'"):
         to_onnx(tiny(), "int8")
     assert Shapes.from_json(json.loads(json.dumps(Shapes.only(2, 3, 4).as_json()))) == Shapes.only(2, 3, 4)
+
+
+def test_an_unknown_window_fit_is_one_clear_line(tmp_path):
+    with pytest.raises(UsageError, match="window-fit is 'x'; give pad or resize"):
+        export(tmp_path / "m.onnx", window_fit="x")
 
 
 def test_missing_packages_are_named_with_the_extra(monkeypatch):

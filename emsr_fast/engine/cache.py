@@ -155,7 +155,12 @@ def read_entry(path: Path) -> Entry:
         payload_path = path.with_name(values.pop("payload"))
         if payload_path.stem != path.stem or payload_path.parent != path.parent:
             raise ValueError(f"it names {payload_path.name}")
-        return Entry(payload_path, **values)
+        entry = Entry(payload_path, **values)
+        numbers = all(isinstance(value, (int, float)) for value in (entry.size, entry.created, entry.build_s))
+        tables = (entry.key, entry.facts, entry.facts.get("truth", {}), *entry.facts.get("truth", {}).values())
+        if not numbers or not all(isinstance(table, dict) for table in tables):
+            raise ValueError("its values are of other types")
+        return entry
     except (TypeError, KeyError, AttributeError, UnicodeDecodeError) as error:
         raise ValueError(f"it is no description of an entry ({error})") from error
 

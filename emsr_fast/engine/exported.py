@@ -74,6 +74,8 @@ def export(
         raise UsageError(f"format is {format!r}; give {', '.join(FORMATS)}")
     precision = precision or PRECISIONS[FORMATS[format]]
     check_precision(precision)
+    if window_fit not in (None, "pad", "resize"):
+        raise UsageError(f"window-fit is {window_fit!r}; give pad or resize, or leave it out for the model's own")
     if reason := why_no_onnx():
         raise BackendError(f"nothing can be exported: {reason}")
     path = Path(output)
