@@ -1,14 +1,15 @@
 """The published formulation of the whole network and of its tiling: the baseline that speed is compared with.
 
 What users of EMSR run: float32, NCHW, each convolution a call of its own, the à-trous transform as dense 2-D kernels
-with zeros between the taps, made on the host at every call, and tiles of 341 px every 170 px, one at a time. Written from
-the description of the network. It leaves open how overlapping tiles are blended (here: averaged) and where the last
-ones lie (here: at the border); tensors without effect on the output are not computed, in the baseline's favour.
+with zeros between the taps, made on the host at every call, and tiles of 341 px every 170 px, one at a time. Written
+from the description of the network. It leaves open how overlapping tiles are blended (here: averaged) and where the
+last ones lie (here: at the border); tensors without effect on the output are not computed, in the baseline's favour.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -38,7 +39,7 @@ def super_resolve(network: Callable[[Tensor], Tensor], image: Tensor, tile: int 
     if not image.numel():
         raise ValueError(f"image must have at least one pixel, got shape {tuple(image.shape)}")
     total = weight = torch.empty(0)
-    for rows, cols in tiles(*image.shape, tile, stride):
+    for rows, cols in tiles(image.shape[0], image.shape[1], tile, stride):
         result = network(image[rows, cols][None, None])[0, 0]
         scale = result.shape[0] // (rows.stop - rows.start)
         if not total.numel():
@@ -83,7 +84,7 @@ def forward(parameters: Mapping[str, Tensor], y: Tensor, *, scale: int = 3, head
 
 
 def atrous_details(x: Tensor, levels: int = 3) -> Tensor:
-    """Return the details of ``x`` (B, C, H, W), (B, levels * C, H, W): dense kernels, made on the host at every call."""
+    """Return the details of ``x`` (B, C, H, W), (B, levels * C, H, W); dense kernels, made on the host each time."""
     coarser, details = _dense(x, GAUSSIAN, 1), []
     for level in range(levels):
         finer, coarser = coarser, _dense(coarser, B3_SPLINE, 2**level)
@@ -121,5 +122,6 @@ def _block(p: Mapping[str, Tensor], x: Tensor, edges: Tensor, heads: int, levels
     for index in range(2):
         c, w = _residual(p, f"coarse.{index}", x), _residual(p, f"fine.{index}", w)
         x = c + _attention(p, f"attention.{index}", w) * c
-    x = window_attention(x, *(p[f"transformer.{name}"] for name in _BLOCK_PARAMETERS), heads=heads, fit="resize")
+    transformer: Any = [p[f"transformer.{name}"] for name in _BLOCK_PARAMETERS]
+    x = window_attention(x, *transformer, heads=heads, fit="resize")
     return _conv(p["conv_out.weight"], x)
