@@ -122,6 +122,6 @@ def _block(p: Mapping[str, Tensor], x: Tensor, edges: Tensor, heads: int, levels
     for index in range(2):
         c, w = _residual(p, f"coarse.{index}", x), _residual(p, f"fine.{index}", w)
         x = c + _attention(p, f"attention.{index}", w) * c
-    transformer: Any = [p[f"transformer.{name}"] for name in _BLOCK_PARAMETERS]
-    x = window_attention(x, *transformer, heads=heads, fit="resize")
+    transformer: dict[str, Any] = {name.replace(".", "_"): p[f"transformer.{name}"] for name in _BLOCK_PARAMETERS}
+    x = window_attention(x, **transformer, heads=heads, fit="resize")
     return _conv(p["conv_out.weight"], x)
