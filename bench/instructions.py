@@ -4,8 +4,8 @@
     python bench/instructions.py --record   keep what is counted now, for the compiler that built the module
 
 Unlike seconds, counts are the same on every machine, however busy. valgrind's callgrind counts inside the kernels only,
-on one thread, at small fixed shapes, on the portable and the AVX2 path: it knows no AVX-512. Counts belong to a compiler;
-for one without recorded counts there is nothing to compare with, which is said, with how to record them.
+on one thread, at small fixed shapes, on the portable and the AVX2 path: it knows no AVX-512. Counts belong to a
+compiler; for one without recorded counts there is nothing to compare with, which is said, with how to record them.
 """
 
 from __future__ import annotations

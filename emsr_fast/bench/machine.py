@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import platform
 import resource
 import subprocess
@@ -56,8 +57,16 @@ def commit() -> str:
     return head.stdout.strip() + ("+" if changed.returncode else "")
 
 
+def forget_peak_memory() -> None:
+    """Let ``peak_memory_mb`` begin anew, where the kernel can."""
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+
+
 def peak_memory_mb() -> float:
-    """Return the most memory this process has held since it began, MB (1e6 bytes); on a GPU, torch's own."""
-    if torch.cuda.is_available() and torch.cuda.max_memory_allocated():
-        return torch.cuda.max_memory_allocated() / 1e6
+    """Return the most memory this process has held, MB (1e6 bytes), since it began or ``forget_peak_memory``."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024 / 1e6
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
