@@ -30,5 +30,6 @@ def bench_conv3x3(benchmark, backend, channels, size):
     with torch.inference_mode():
         expected = conv3x3(x, weight, activation="relu", backend="reference")
         result = conv3x3(x, weight, activation="relu", backend=backend)
-        torch.testing.assert_close(result, expected, rtol=1e-4, atol=2e-5)
+        # a transformed convolution errs by about 1e-5 of the largest value (docs/performance-notes.md)
+        assert (result - expected).abs().max() <= 2e-5 * expected.abs().max()
         benchmark(conv3x3, x, weight, activation="relu", backend=backend)

@@ -27,5 +27,7 @@ def bench_edge_gate(benchmark, backend, shape):
     )
     with torch.inference_mode():
         expected = edge_gate(x, k1, k2, bias, k3, backend="reference")
-        torch.testing.assert_close(edge_gate(x, k1, k2, bias, k3, backend=backend), expected, rtol=1e-4, atol=2e-5)
+        # a transformed convolution errs by about 1e-5 of the largest value (docs/performance-notes.md)
+        error = (edge_gate(x, k1, k2, bias, k3, backend=backend) - expected).abs().max()
+        assert error <= 2e-5 * expected.abs().max()
         benchmark(edge_gate, x, k1, k2, bias, k3, backend=backend)

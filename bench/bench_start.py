@@ -26,7 +26,7 @@ def bench_start(benchmark, name, tmp_path):
 
     assert ANSWERS[name] in run().stdout
     benchmark.group = "start"
-    benchmark.pedantic(run, rounds=5, iterations=1)
+    benchmark.pedantic(run, rounds=3, iterations=1)
 
 
 @pytest.mark.packaging

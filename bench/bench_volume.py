@@ -30,7 +30,14 @@ def bench_infer(benchmark, tmp_path, suffix, read):
 
     def infer():
         return job.infer(
-            STACK, output, model="emsr-x3-small", device="cpu", slices=f"0:{SLICES}", tile=128, overwrite=True
+            STACK,
+            output,
+            model="emsr-x3-small",
+            device="cpu",
+            slices=f"0:{SLICES}",
+            tile=128,
+            input_voxel="ignore",
+            overwrite=True,
         )
 
     infer()
