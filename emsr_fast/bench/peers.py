@@ -13,6 +13,8 @@ from torch import Tensor
 
 from emsr_fast import Emsr, _dispatch
 from emsr_fast.bench.rounds import Run
+from emsr_fast.engine.opening import open_engine, why_not_engine
+from emsr_fast.export.shapes import Shapes
 
 OURS, PLAIN = "emsr_fast", "torch eager"
 
@@ -74,9 +76,13 @@ def candidates(model: Emsr, y: Tensor, folder: Path, threads: int) -> tuple[dict
         "torch eager, channels last": in_torch(last, "reference"),
         "torch.compile": _compiled(model),
     }
-    if y.is_cuda:
-        return found, {"ONNX Runtime": "compared on a CPU only", "OpenVINO": "compared on a CPU only"}
     missing = {}
+    if y.is_cuda:
+        if reason := why_not_engine("trt", str(y.device)):
+            missing["TensorRT"] = reason
+        else:
+            found["TensorRT, fp32"] = _in_tensorrt(model, y)
+        return found, missing
     for name, module in (("ONNX Runtime", "onnxruntime"), ("OpenVINO", "openvino")):
         absent = [part for part in ("onnxscript", module) if importlib.util.find_spec(part) is None]
         if absent:
@@ -89,6 +95,13 @@ def candidates(model: Emsr, y: Tensor, folder: Path, threads: int) -> tuple[dict
         found["OpenVINO"] = in_openvino(path, threads)
         found["OpenVINO, SNIPPETS_MODE=DISABLE"] = in_openvino(path, threads, SNIPPETS_MODE="DISABLE")
     return found, missing
+
+
+def _in_tensorrt(model: Emsr, y: Tensor) -> Run:
+    shapes = Shapes.only(y.shape[0], y.shape[2], y.shape[3])
+    engine, _ = open_engine("trt", model, shapes=shapes, precision="fp32", device=str(y.device))
+    # batches come from the host and go back to it, as in infer
+    return lambda batch: torch.from_numpy(engine.run(batch.cpu().numpy())).to(batch.device)
 
 
 def _compiled(model: Emsr) -> Run:
