@@ -33,6 +33,13 @@ def write_json(path: Path | None, what: str, settings: dict[str, Any], rows: lis
     """Write ``rows`` with machine and settings to ``path``, if there is one."""
     if path is None:
         return
-    document = {"what": what, "machine": machine.describe(), "settings": settings, "rows": rows}
+    document = {
+        "what": what,
+        "machine": machine.describe(),
+        "settings": settings,
+        # processes that wanted a core, over the last minute and five: ours are one or as many as threads
+        "load": os.getloadavg()[:2],
+        "rows": rows,
+    }
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(document, indent=1) + "\n")

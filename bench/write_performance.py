@@ -43,7 +43,9 @@ def documents(folder: Path = RESULTS) -> list[Document]:
 
 def _where(document: Document) -> str:
     m = document["machine"]
-    return f"{m['processor']}, {m['threads']} threads, kernels {m['kernels']}, torch {m['torch']}, commit {m['commit']}"
+    busy = f", load {document['load'][0]:.1f} on {m['cores']} cores" if "load" in document else ""
+    kernels = f"{m['threads']} threads, kernels {m['kernels']}"
+    return f"{m['processor']}, {kernels}, torch {m['torch']}, commit {m['commit']}{busy}"
 
 
 def _work(_: list[Document]) -> str:

@@ -152,5 +152,5 @@ def test_results_say_where_they_come_from(monkeypatch, tmp_path):
     scripts = script("scripts", monkeypatch)
     scripts.write_json(tmp_path / "new" / "r.json", "network_cpu", {"size": 1}, [{"name": "a"}])
     document = json.loads((tmp_path / "new" / "r.json").read_text())
-    assert set(document) == {"what", "machine", "settings", "rows"}
+    assert set(document) == {"what", "machine", "settings", "load", "rows"}
     assert {"processor", "threads", "kernels", "torch", "commit"} <= set(document["machine"])
