@@ -133,11 +133,27 @@ def test_the_page_is_what_the_script_writes(monkeypatch):
     write = script("write_performance", monkeypatch)
     text = write.PAGE.read_text()
     assert write.page(text, write.documents()) == text
-    # every table mark has a script's results behind it, and a changed result would show
-    changed = write.documents()
-    for document in changed:
-        document["machine"]["processor"] = "another one"
-    assert write.page(text, changed).count("another one") == len(changed) > 0
+    # every kind of result has its place on the page, and shows where it was measured
+    row = {"name": "ours", "right": False, "error": 0.5}
+    row |= {f"{kind}_{part}": 3.0 for kind in ("seconds", "ratio") for part in ("median", "least", "most")}
+    clock = {"ours": 2.0, "published": 44.0, "ratio": 22.0}
+    rows = {
+        "network_cpu": row,
+        "slice_cpu": {"runs": 2, "published_tiles": 36, "published_timed": 2, "wall": clock, "processor": clock},
+        "scaling_cpu": {"axis": "size", "threads": 2, "batch": 1, "size": 9, "lr_mpx_per_s": 1.0, "times_first": 1.0},
+    }
+    place = machine.describe() | {"processor": "ACME 3000"}
+    settings = {"size": 9, "rounds": 3, "model": "emsr-x3"}
+    made = [
+        {"what": what, "machine": place, "settings": settings, "load": [1.5, 1.0], "rows": [values]}
+        for what, values in rows.items()
+    ]
+    shown = write.page(text, made)
+    assert shown.count("ACME 3000") == 3
+    assert shown.count("load 1.5 on") == 3
+    assert "**WRONG**" in shown
+    assert "| seconds | 2.0 | 44 | 22.0 |" in shown
+    assert write.page(shown, write.documents()) == text
 
 
 def test_scaling_covers_threads_sizes_and_batches(monkeypatch):
