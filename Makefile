@@ -7,7 +7,7 @@ export OMP_WAIT_POLICY ?= PASSIVE
 SOURCES := $(shell find emsr_fast csrc kernels -type f -not -name '*.pyc' -not -name '*.so') \
            setup.py pyproject.toml CMakeLists.txt constraints.txt
 
-.PHONY: help demo test packaging lint format sanitize bench gpu-check weights clean FORCE
+.PHONY: help demo test packaging lint format sanitize bench compare gpu-check weights clean FORCE
 
 help:
 	@echo "make demo       install, super-resolve a real EM stack, leave an OME-Zarr and a side-by-side picture in demo/"
@@ -15,7 +15,8 @@ help:
 	@echo "make packaging  build and install the package in every supported way (a few minutes)"
 	@echo "make lint       ruff and mypy"
 	@echo "make sanitize   the CPU kernels' tests with memory and undefined-behaviour checks"
-	@echo "make bench      time the operators on this machine"
+	@echo "make bench      time everything on this machine"
+	@echo "make compare    is this commit slower than the one before (BASE=commit for another)?"
 	@echo "make gpu-check  build, test and time the GPU kernels with what is installed (under 8 minutes, no network)"
 	@echo "make weights    train the shipped models (EMSR_DATA=folder of training images)"
 	@echo "make clean      remove what these made"
@@ -75,6 +76,10 @@ sanitize: $(VENV)/.installed-dev
 	    tests/test_atrous.py tests/test_conv3x3.py tests/test_edge_gate.py tests/test_upsample_to_image.py tests/test_window_attention.py \
 	    -k 'matches_reference or strides or batch or not_a_number' || exit; \
 	done
+
+# the commit that passed last, or BASE, against HEAD, side by side
+compare: $(VENV)/.installed-dev
+	$(BIN)/python bench/compare.py $(BASE)
 
 bench: $(VENV)/.installed-dev
 	$(BIN)/pytest bench --benchmark-enable --benchmark-only

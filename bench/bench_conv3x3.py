@@ -21,9 +21,15 @@ def bench_conv3x3(benchmark, backend, channels, size):
     weight = torch.randn(outputs, inputs, 3, 3) * (9 * inputs) ** -0.5
     benchmark.group = f"conv3x3 {inputs} to {outputs}, {size}"
     products = 9 * inputs * outputs * size[0] * size[1]
-    benchmark.extra_info.update(gflop=2 * products / 1e9, threads=torch.get_num_threads())
+    benchmark.extra_info.update(
+        gflop=2 * products / 1e9,
+        megapixels=size[0] * size[1] / 1e6,
+        megabytes=4 * size[0] * size[1] * (inputs + outputs) / 1e6,
+        threads=torch.get_num_threads(),
+    )
     with torch.inference_mode():
         expected = conv3x3(x, weight, activation="relu", backend="reference")
         result = conv3x3(x, weight, activation="relu", backend=backend)
-        torch.testing.assert_close(result, expected, rtol=1e-4, atol=2e-5)
+        # a transformed convolution errs by about 1e-5 of the largest value (docs/performance-notes.md)
+        assert (result - expected).abs().max() <= 2e-5 * expected.abs().max()
         benchmark(conv3x3, x, weight, activation="relu", backend=backend)

@@ -19,8 +19,15 @@ def bench_edge_gate(benchmark, backend, shape):
     k2, bias = torch.randn(64, 64, 1, 1) / 8, torch.randn(64)
     benchmark.group = f"edge_gate {shape}"
     products = (2 * 9 + 1) * 64 * x.numel()
-    benchmark.extra_info.update(gflop=2 * products / 1e9, threads=torch.get_num_threads())
+    benchmark.extra_info.update(
+        gflop=2 * products / 1e9,
+        megapixels=x[:, 0].numel() / 1e6,
+        megabytes=2 * x.nbytes / 1e6,
+        threads=torch.get_num_threads(),
+    )
     with torch.inference_mode():
         expected = edge_gate(x, k1, k2, bias, k3, backend="reference")
-        torch.testing.assert_close(edge_gate(x, k1, k2, bias, k3, backend=backend), expected, rtol=1e-4, atol=2e-5)
+        # a transformed convolution errs by about 1e-5 of the largest value (docs/performance-notes.md)
+        error = (edge_gate(x, k1, k2, bias, k3, backend=backend) - expected).abs().max()
+        assert error <= 2e-5 * expected.abs().max()
         benchmark(edge_gate, x, k1, k2, bias, k3, backend=backend)

@@ -18,7 +18,12 @@ def bench_upsample_to_image(benchmark, backend, scale, shape):
     x = torch.randn(shape).contiguous(memory_format=torch.channels_last)
     weights = torch.randn(scale * scale * 64, 64, 3, 3) / 24, torch.randn(1, 64, 3, 3) / 24
     benchmark.group = f"upsample_to_image x{scale} {shape}"
-    benchmark.extra_info.update(gflop=2 * 25 * scale**2 * x.numel() / 1e9, threads=torch.get_num_threads())
+    benchmark.extra_info.update(
+        gflop=2 * 25 * scale**2 * x.numel() / 1e9,
+        megapixels=x[:, 0].numel() / 1e6,
+        megabytes=(x.nbytes + 4 * scale**2 * x.numel() / 64) / 1e6,
+        threads=torch.get_num_threads(),
+    )
     with torch.inference_mode():
         expected = upsample_to_image(x, *weights, scale, backend="reference")
         result = upsample_to_image(x, *weights, scale, backend=backend)

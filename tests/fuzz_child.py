@@ -38,4 +38,5 @@ for path in sys.argv[1:]:
         if len(sys.argv) == 2:
             raise
     faulthandler.cancel_dump_traceback_later()
-print("peak", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024, "MiB", flush=True)
+# ru_maxrss would be that of the process which started this one, if larger
+print("peak", int(re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())[1]) // 1024, "MiB", flush=True)

@@ -33,7 +33,7 @@ def error_of(capfd, *arguments):
 def test_a_tile_too_thin_to_resize_is_refused_before_any_work(tmp_path, capfd):
     released = model(tmp_path / "m.safetensors", "resize")
     wide = stack(tmp_path / "in.tif", (1, 20, 257))
-    arguments = ("infer", wide, "-o", str(tmp_path / "o.tif"), "--model", released, "--halo", "0")
+    arguments = ("infer", wide, "-o", str(tmp_path / "o.tif"), "--model", released, "--tile", "256", "--halo", "0")
     code, (line,) = error_of(capfd, *arguments)
     assert code == 2
     assert "20x1 px of 20x257" in line

@@ -57,7 +57,8 @@ def test_a_known_cut_off_is_found_within_a_step_of_the_published_sampling(freque
 @given(frequency=st.floats(0.06, 0.45), seed=st.integers(0, 2**32 - 1))
 def test_any_cut_off_is_found(frequency, seed):
     found = decorrelation(band_limited(384, frequency, 0.5, seed))
-    assert found.cut_off == pytest.approx(frequency, abs=PUBLISHED_STEP)
+    # a step of the published sampling, and a ring of frequencies of this image
+    assert found.cut_off == pytest.approx(frequency, abs=PUBLISHED_STEP + 1 / 384)
 
 
 @pytest.mark.parametrize("shape", [(96, 96), (97, 130)], ids=str)

@@ -17,7 +17,7 @@ from typing import Annotated, Any
 import typer
 
 from emsr_fast import __version__
-from emsr_fast.cli import deployment, evaluation, pairing, training
+from emsr_fast.cli import deployment, evaluation, measuring, pairing, training
 from emsr_fast.cli.exits import run
 from emsr_fast.errors import PartialError
 
@@ -297,3 +297,4 @@ app.command()(pairing.pair)
 app.command()(evaluation.evaluate)
 app.command()(deployment.export)
 app.add_typer(deployment.cache_app, name="cache")
+app.command()(measuring.bench)

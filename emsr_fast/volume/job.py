@@ -16,7 +16,7 @@ from emsr_fast.trust.maps import Trust
 from emsr_fast.volume.arguments import parse_memory, parse_share, parse_slices
 from emsr_fast.volume.completion import complete
 from emsr_fast.volume.formats import open_source, output_format, within
-from emsr_fast.volume.formats.destination import check_destination, check_space, printable
+from emsr_fast.volume.formats.destination import check_destination, check_space, printable, resolved
 from emsr_fast.volume.formats.multiscale import VERSIONS
 from emsr_fast.volume.formats.ome_zarr_write import Pyramid
 from emsr_fast.volume.pipeline import Outcome
@@ -60,7 +60,7 @@ def infer(
     request = Request(input_path, output_path, **options)
     # cheap checks first: torch takes seconds to load, a model longer
     share = _check(request)
-    final = Path(output_path).resolve()
+    final = resolved(output_path)
     work = WorkFolder(final)
     if work.is_remains():
         work.remove()
@@ -98,9 +98,7 @@ def _check(request: Request) -> tuple[int, int]:
     if request.engine != "torch" or request.precision is not None:
         from emsr_fast.engine import check_engine
 
-        source, output = (shlex.quote(str(path)) for path in (request.input_path, request.output_path))
-        instead = f"emsr-fast infer {source} -o {output} --engine torch"
-        check_engine(request.engine, request.precision, request.device, instead=instead)
+        check_engine(request.engine, request.precision, request.device, instead=_on_torch(request.retry))
     if request.tile is not None:
         check_tiling(request.tile, request.halo)
     check_tiling(ALIGNMENT, request.halo)
@@ -118,6 +116,18 @@ def _check(request: Request) -> tuple[int, int]:
     if sum([request.dask is not None, request.shard is not None, request.finish]) > 1:
         raise UsageError("dask, shard and finish are given together; give one of them")
     return parse_share(request.shard)
+
+
+def _on_torch(command: str) -> str:
+    """Return ``command`` with PyTorch as its engine."""
+    words = iter(shlex.split(command))
+    kept = []
+    for word in words:
+        if word in ("--engine", "--precision", "--provider"):
+            next(words, None)
+        elif word.partition("=")[0] not in ("--trt", "--engine", "--precision", "--provider", "--no-truth-test"):
+            kept.append(word)
+    return shlex.join([*kept, "--engine", "torch"])
 
 
 def _begin(request: Request, work: WorkFolder, journal: dict[str, Any], say: Say) -> None:

@@ -39,16 +39,32 @@ def check_destination(path: str | Path, *, overwrite: bool, source: str | Path |
         VolumeError: the folder is missing or unwritable, or the place is taken.
     """
     kind = output_format(path)
+    final = resolved(path)
     try:
-        final = Path(path).resolve()
         if source is not None:
             _check_apart(Path(source).resolve(), final)
         _check_folder(final.parent)
         _check_vacant(final, kind, overwrite=overwrite)
-    except (OSError, RuntimeError) as error:  # RuntimeError: links in a circle, before Python 3.13
-        reason = error.strerror if isinstance(error, OSError) else error
-        raise VolumeError(f"output {path} cannot be written: {reason}; choose another place") from error
+    except (OSError, RuntimeError) as error:
+        raise _unwritable(path, error) from error
     return final
+
+
+def resolved(path: str | Path) -> Path:
+    """Return the absolute path of an output, links followed.
+
+    Raises:
+        VolumeError: they lead nowhere.
+    """
+    try:
+        return Path(path).resolve()
+    except (OSError, RuntimeError) as error:  # RuntimeError: links in a circle, before Python 3.13
+        raise _unwritable(path, error) from error
+
+
+def _unwritable(path: str | Path, error: Exception) -> VolumeError:
+    reason = error.strerror if isinstance(error, OSError) else error
+    return VolumeError(f"output {path} cannot be written: {reason}; choose another place")
 
 
 def _check_apart(source: Path, final: Path) -> None:
