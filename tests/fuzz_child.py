@@ -1,8 +1,9 @@
 """Reads volumes as ``inspect`` and ``infer`` do, in a process that may crash; a line for each: see test_volume_fuzz."""
 
 import faulthandler
-import resource
+import re
 import sys
+from pathlib import Path
 
 from emsr_fast.errors import EmsrError
 from emsr_fast.volume.formats import open_source
@@ -39,4 +40,5 @@ for path in sys.argv[1:]:
             raise
     faulthandler.cancel_dump_traceback_later()
 # ru_maxrss would be that of the process which started this one, if larger
-print("peak", int(re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())[1]) // 1024, "MiB", flush=True)
+peak_kb = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())[1]
+print("peak", int(peak_kb) // 1024, "MiB", flush=True)

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
+from torch.nn import Parameter
+
+from emsr_fast.ops._buffers import empty_features
 
 
 def channels_last(x: Tensor) -> Tensor:
@@ -23,4 +27,8 @@ def side_by_side(x: Tensor) -> Tensor:
 def features_like(x: Tensor, channels: int) -> Tensor:
     """Return an empty (B, channels, H, W) of the size of ``x``, dense and channels last."""
     b, _, h, w = x.shape
-    return x.new_empty((b, h, w, channels)).permute(0, 3, 1, 2)
+    out = None
+    # not what only stands for a tensor, in torch.compile
+    if type(x) in (Tensor, Parameter) and x.device.type == "cpu" and x.dtype == torch.float32:
+        out = empty_features((b, h, w, channels))
+    return (x.new_empty((b, h, w, channels)) if out is None else out).permute(0, 3, 1, 2)
