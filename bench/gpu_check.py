@@ -76,6 +76,11 @@ def without_sanitizer() -> str | None:
     return None if shutil.which("compute-sanitizer") else "compute-sanitizer is not on PATH"
 
 
+def without_tensorrt() -> str | None:
+    found = any(importlib.util.find_spec(name) for name in ("tensorrt", "tensorrt_rtx"))
+    return None if found else "neither tensorrt nor tensorrt_rtx is installed"
+
+
 def steps() -> tuple[Step, ...]:
     """Return what is done, in order: add a step here."""
     python = sys.executable
@@ -85,12 +90,13 @@ def steps() -> tuple[Step, ...]:
     exercise = (python, str(ROOT / "bench" / "gpu_exercise.py"))
     bench = (python, str(ROOT / "bench" / "gpu_bench.py"))
     return (
-        Step("build", (*install, "--target", str(PLACE / "site"), str(ROOT)), 90),
-        Step("tests", pytest_command("-m", "cuda", *gpu_tests()), 130, r"\d+ passed"),
-        Step("memcheck", (*sanitizer, *exercise), 40, SAFE, without_sanitizer),
-        Step("racecheck", (*sanitizer, "--tool=racecheck", *exercise), 40, SAFE, without_sanitizer),
-        Step("operators", (*bench, "operators"), 80),
-        Step("network", (*bench, "network"), 100),
+        Step("build", (*install, "--target", str(PLACE / "site"), str(ROOT)), 80),
+        Step("tests", pytest_command("-m", "cuda", *gpu_tests()), 120, r"\d+ passed"),
+        Step("memcheck", (*sanitizer, *exercise), 35, SAFE, without_sanitizer),
+        Step("racecheck", (*sanitizer, "--tool=racecheck", *exercise), 35, SAFE, without_sanitizer),
+        Step("operators", (*bench, "operators"), 65),
+        Step("network", (*bench, "network"), 85),
+        Step("engines", (python, str(ROOT / "bench" / "engines_gpu.py")), 60, r"\| torch ", without_tensorrt),
     )  # fmt: skip
 
 

@@ -29,7 +29,10 @@ def degrade(volume: np.ndarray, scale: int) -> np.ndarray:
 
 
 def bicubic(image: np.ndarray, scale: int) -> np.ndarray:
-    """Return ``image``, (H, W), enlarged to (scale * H, scale * W) float32 by bicubic interpolation (Keys, a = -0.5), edges aligned."""
+    """Return ``image``, (H, W), enlarged to (scale * H, scale * W) float32 by bicubic interpolation, edges aligned.
+
+    The kernel is that of Keys with a = -0.5.
+    """
     height, width = image.shape
     large = Image.fromarray(image.astype(np.float32)).resize((width * scale, height * scale), Image.Resampling.BICUBIC)
     return np.asarray(large)

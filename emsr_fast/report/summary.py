@@ -71,7 +71,8 @@ def _fidelity(evaluation: Evaluation) -> list[str]:
     with np.errstate(invalid="ignore"):
         gain = ours - bicubic
     better = int((gain > 0).sum())
-    told = f"SR is closer to the {fixed} than bicubic interpolation of LR (Keys, a = -0.5) in {better} of {gain.size} slices"
+    plain = "bicubic interpolation of LR (Keys, a = -0.5)"
+    told = f"SR is closer to the {fixed} than {plain} in {better} of {gain.size} slices"
     if np.isfinite(gain).all():
         told += f": PSNR {change(gain, 'dB')}"
         structure = evaluation.values("sr", "ssim") - evaluation.values("bicubic", "ssim")
