@@ -19,7 +19,7 @@ import typer
 from emsr_fast import __version__
 from emsr_fast.cli import deployment, evaluation, measuring, pairing, training
 from emsr_fast.cli.exits import run
-from emsr_fast.errors import PartialError
+from emsr_fast.errors import PartialError, UsageError
 
 app = typer.Typer(
     name="emsr-fast",
@@ -174,6 +174,8 @@ def infer(
     from emsr_fast.cli.progress import progress
     from emsr_fast.volume import job
 
+    if trt and engine not in ("torch", "trt"):
+        raise UsageError(f"--trt and --engine {engine} are given together; give one of them")
     done = job.infer(
         input_path,
         output,

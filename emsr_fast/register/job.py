@@ -69,7 +69,7 @@ def pair(
         output: a folder to be; appears only when complete.
         scale: HR px per LR px of the pairs; LR is resampled to exactly this multiple of the HR pixel.
         lr_voxel: "Z,Y,X" or "XY" in nm, where the file states none or a wrong one; hr_voxel likewise.
-        max_angle: degrees that the fields may be turned to each other.
+        max_angle: degrees that the search tries, either way; a field turned a little more may be found as well.
         max_magnification: per cent by which the ratio may differ from that of the voxel sizes.
         min_ncc: normalised cross-correlation that slices and regions must reach.
         z_offset: LR slice of HR slice 0, where it is known; searched for otherwise.
