@@ -133,8 +133,8 @@ def _scale(sr: SourceVolume, lr: SourceVolume | None, provenance: Provenance) ->
     scale = height // low_height
     if scale < 2 or (height, width) != (scale * low_height, scale * low_width):
         raise UsageError(
-            f"SR slices are {height}x{width} px and LR slices {low_height}x{low_width}, which is no whole multiple from 2 on; "
-            "give the LR that the SR was made from"
+            f"SR slices are {height}x{width} px and LR slices {low_height}x{low_width}, which is no whole multiple "
+            "from 2 on; give the LR that the SR was made from"
         )
     return scale
 
