@@ -146,15 +146,19 @@ def test_what_the_inspector_says_is_counted_by_precision():
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-@pytest.mark.parametrize("option", [["--trt"], ["--engine", "trt"], ["--engine", "trt", "--device", "cpu"]])
-def test_without_a_gpu_one_line_names_what_is_missing_and_what_works(stack, tmp_path, capsys, option):
+@pytest.mark.parametrize(
+    ("option", "kept"),
+    [(["--trt"], ""), (["--engine", "trt", "--precision=fp16"], ""), (["--engine", "trt", "--slices", "0:2"], " --slices 0:2"),
+     (["--trt", "--device", "cpu"], " --device cpu")],
+)  # fmt: skip
+def test_without_a_gpu_one_line_names_what_is_missing_and_what_works(stack, tmp_path, capsys, option, kept):
     output = tmp_path / "a b.tif"
     assert main(["infer", str(stack), "-o", str(output), *option]) == 5
     shown = capsys.readouterr()
     assert shown.out == ""
     (line,) = shown.err.splitlines()
     assert line.startswith("error: engine trt cannot run here: TensorRT needs an NVIDIA GPU, and ")
-    assert line.endswith(f"; this works: emsr-fast infer {stack} -o '{output}' --engine torch")
+    assert line.endswith(f"; this works: emsr-fast infer {stack} -o '{output}'{kept} --engine torch")
     assert not list(tmp_path.iterdir())
 
 
