@@ -148,8 +148,8 @@ def test_what_the_inspector_says_is_counted_by_precision():
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 @pytest.mark.parametrize(
     ("option", "kept"),
-    [(["--trt"], ""), (["--engine", "trt", "--precision=fp16"], ""), (["--engine", "trt", "--slices", "0:2"], " --slices 0:2"),
-     (["--trt", "--device", "cpu"], " --device cpu")],
+    [(["--trt"], ""), (["--engine", "trt", "--precision=fp16"], ""),
+     (["--engine", "trt", "--slices", "0:2"], " --slices 0:2"), (["--trt", "--device", "cpu"], " --device cpu")],
 )  # fmt: skip
 def test_without_a_gpu_one_line_names_what_is_missing_and_what_works(stack, tmp_path, capsys, option, kept):
     output = tmp_path / "a b.tif"
