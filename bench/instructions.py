@@ -41,11 +41,16 @@ def module_path() -> Path:
 
 
 def compiler_of(module: Path) -> str:
-    """Return the compilers that left their names in a compiled module, and for what, such as "GCC 12.2.0, x86_64"."""
+    """Return the compiler that left its name in a compiled module, and for what, such as "GCC 12.2.0, x86_64".
+
+    Of several the newest: libraries that are linked in, CUDA's among them, were made by older ones.
+    """
     data = module.read_bytes()
-    found = {f"GCC {v.decode()}" for v in re.findall(rb"GCC: \([^)\0]*\) ([\d.]+)", data)}
-    found |= {f"clang {v.decode()}" for v in re.findall(rb"clang version ([\d.]+)", data)}
-    return f"{' + '.join(sorted(found)) or 'unknown compiler'}, {platform.machine()}"
+    for name, pattern in (("GCC", rb"GCC: \([^)\0]*\) ([\d.]+)"), ("clang", rb"clang version ([\d.]+)")):
+        if found := [version.decode() for version in re.findall(pattern, data)]:
+            newest = max(found, key=lambda version: [int(part) for part in version.split(".") if part])
+            return f"{name} {newest}, {platform.machine()}"
+    return f"unknown compiler, {platform.machine()}"
 
 
 def count(module: Path, isa: str) -> dict[str, int]:
