@@ -1,7 +1,6 @@
 """emsr-fast pair: from two real acquisitions to a set that trains; what is refused; nothing is half-written."""
 
 import csv
-import importlib.util
 import json
 import os
 import signal
@@ -10,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 
+import fields
 import numpy as np
 import pytest
 import tifffile
@@ -23,10 +23,6 @@ from emsr_fast.register import pair
 from emsr_fast.train import read_config, train
 from emsr_fast.train.config import Source
 from emsr_fast.train.pairs import pairs_of
-
-_spec = importlib.util.spec_from_file_location("fields", Path(__file__).with_name("fields.py"))
-fields = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(fields)
 
 CORNER, HR_SHAPE, LR_SHAPE, RATIO, DEGREES, OFFSET = (20, 30), (141, 138), (57, 57), 3.36, 1.2, 3
 TO_LR = fields.matrix(RATIO, DEGREES)

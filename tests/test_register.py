@@ -1,9 +1,9 @@
 """Registration: known shifts, turns, magnifications and noise on real images are found again; wrong pairs are not."""
 
-import importlib.util
 from pathlib import Path
 from types import SimpleNamespace
 
+import fields
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -24,10 +24,6 @@ from emsr_fast.register.search import search
 SEM = Path(__file__).parents[1] / "examples" / "data" / "rat_spinal_whitematter_sem_70nm_512.png"
 IMAGE = np.asarray(Image.open(SEM)).astype(np.float64)
 RATIO, HR_SHAPE, LR_SHAPE = 3.33, (300, 306), (150, 149)
-
-_spec = importlib.util.spec_from_file_location("fields", Path(__file__).with_name("fields.py"))
-fields = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(fields)
 
 
 class Memory:

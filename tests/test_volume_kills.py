@@ -10,25 +10,9 @@ import sys
 import time
 
 import pytest
+from many_blocks import AS_OPTIONS, MANY_BLOCKS
 
 from emsr_fast.volume.verify import verify
-
-# the smallest memory makes many small blocks: 12 of 4 slices
-MANY_BLOCKS = {"tile": 32, "halo": 0, "max_memory": "4MB", "roi": "0,0,0:48,64,64", "input_voxel": "ignore"}
-AS_OPTIONS = [
-    "--input-voxel",
-    "ignore",
-    "--tile",
-    "32",
-    "--halo",
-    "0",
-    "--max-memory",
-    "4MB",
-    "--roi",
-    "0,0,0:48,64,64",
-    "--device",
-    "cpu",
-]
 
 # forks runs of infer from a process that has loaded torch, and kills each after the time it reads
 FORKS = """

@@ -13,27 +13,11 @@ import numpy as np
 import pytest
 import tifffile
 import zarr
+from many_blocks import AS_OPTIONS, MANY_BLOCKS
 
 from emsr_fast.errors import PartialError, UsageError, VolumeError
 from emsr_fast.volume.job import infer
 from emsr_fast.volume.verify import verify
-
-# the smallest memory makes many small blocks: 12 of 4 slices
-MANY_BLOCKS = {"tile": 32, "halo": 0, "max_memory": "4MB", "roi": "0,0,0:48,64,64", "input_voxel": "ignore"}
-AS_OPTIONS = [
-    "--input-voxel",
-    "ignore",
-    "--tile",
-    "32",
-    "--halo",
-    "0",
-    "--max-memory",
-    "4MB",
-    "--roi",
-    "0,0,0:48,64,64",
-    "--device",
-    "cpu",
-]
 
 
 def bytes_of(path):
