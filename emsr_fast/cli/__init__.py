@@ -224,7 +224,10 @@ def verify(
     path: Annotated[Path, typer.Argument(metavar="OUTPUT", help="What infer wrote, or is writing.")],
     as_json: Json = False,
 ) -> int:
-    """Check an output: every shard there, decodable, its checksums right, its values finite. Exit code 4 if not."""
+    """Check an output: every part there, decodable, finite. Exit code 4 if not.
+
+    A flipped bit shows where the format has checksums: OME-Zarr and compressed HDF5, not TIFF and MRC.
+    """
     from emsr_fast.volume.verify import verify as check
 
     found = check(path)
