@@ -132,6 +132,8 @@ def test_benches_write_results_and_a_table(bench, tmp_path):
     found = json.loads(path.read_text())
     assert {row["what"] for row in found["operators"]} == set(gpu_bench._dispatch.OPERATORS)
     assert all({"cpp", "eager"} <= set(row["ms"]) for row in found["operators"])
+    (engine,) = (row for row in found["network"] if row["what"] == "engine")
+    assert set(engine["ms"]) == {"ours, float32, in flight", "ours, float32, one by one"}
     last = found["network"][-1]
     # a CPU has no TF32 to tell from it
     assert set(last["ms"]) == set(last["error"]) == {"ours", "published, IEEE float32", "eager"}
