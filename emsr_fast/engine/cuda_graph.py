@@ -157,9 +157,9 @@ class TilePipeline:
         if slot.left is not None:
             slot.left.synchronize()
         pixels = slot.host_out.numpy().copy()
-        clipped, not_finite = slot.host_counts.tolist()
+        result = GreyTiles(pixels, *slot.host_counts.tolist()) if ticket.is_grey else pixels
         ticket.free.append(slot)
-        return GreyTiles(pixels, clipped, not_finite) if ticket.is_grey else pixels
+        return result
 
 
 @contextmanager
