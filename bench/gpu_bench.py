@@ -19,14 +19,20 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from gpu_exercise import calls
 from torch import Tensor
 
 from emsr_fast import Emsr, EmsrConfig, _dispatch
+from emsr_fast.engine import TorchEngine
+from emsr_fast.engine.base import Grey
+from emsr_fast.engine.cuda_graph import ieee_float32
+from emsr_fast.engine.in_flight import in_flight
 
 RESULTS = Path(__file__).resolve().parent / "results"
 OURS = ("cuda", "triton", "cpp")
+TILES = 8  # that an engine is given in a row
 SIDES = (256, 320, 384, 512, 1024)  # LR pixels of a tile: which one keeps the features in L2
 Run = Callable[[], object]
 
@@ -117,8 +123,8 @@ def network(
 ) -> list[dict[str, Any]]:  # fmt: skip
     """Return comparisons of the whole network, saving after each: our tiles, then beside PyTorch at the largest.
 
-    (a) as published: eager, float32, PyTorch's own settings; (b) eager in halves, channels last; (c) that, compiled
-    with max-autotune.
+    (a) as published: eager, float32, once as IEEE has it and once with PyTorch's own settings, which convolve in TF32
+    where the GPU can; (b) eager in halves, channels last; (c) that, compiled with max-autotune.
     """
     torch.manual_seed(0)
     published = Emsr(config).eval().to(device)
@@ -128,6 +134,9 @@ def network(
         y = torch.rand(1, 1, side, side, device=device, dtype=dtype)
         rows.append(of_network({"ours": lambda y=y: half(y)}, device, side, rounds))
         save(rows)
+    engine = TorchEngine(published, "fp16" if device.type == "cuda" else "fp32")
+    rows.append(tiles_from_and_to_the_host(engine, device, sides[0], rounds))
+    save(rows)
     side = sides[-1]
     y = torch.rand(1, 1, side, side, device=device)
     low = y.to(dtype)
@@ -136,17 +145,25 @@ def network(
         with _dispatch.use_backend("reference"):
             return run(y)
 
-    exact = on_reference(published.compute, y).double()
+    def in_ieee_float32() -> Tensor:
+        with ieee_float32():
+            return on_reference(published.compute, y)
+
+    exact = in_ieee_float32()
     runs: dict[str, Run] = {
         "ours": lambda: half(low),
-        "published": lambda: on_reference(published.compute, y),
+        "published, IEEE float32": in_ieee_float32,
+        "published, TF32 convolutions": lambda: on_reference(published.compute, y),
         "eager": lambda: on_reference(half.compute, low),
     }
+    if device.type == "cpu":
+        # which has no TF32
+        del runs["published, TF32 convolutions"]
 
     def add() -> None:
         rows.append(of_network(runs, device, side, rounds))
-        error = (half(low).double() - exact).abs().max() / exact.abs().max()
-        rows[-1]["error of the largest output"] = float(error)
+        differences = {name: (run().float() - exact).abs().max() for name, run in runs.items()}
+        rows[-1]["error"] = {name: float(most / exact.abs().max()) for name, most in differences.items()}
         save(rows)
 
     add()
@@ -164,6 +181,23 @@ def of_network(runs: dict[str, Run], device: torch.device, side: int, rounds: in
     return {"what": "network", "of": "", "size": [side, side], "ms": found, "LR Mpx/s": speeds}
 
 
+def tiles_from_and_to_the_host(engine: TorchEngine, device: torch.device, side: int, rounds: int) -> dict[str, Any]:
+    """Return a comparison of the ways that tiles take through an engine, the first as ``infer`` has it; per tile."""
+    tiles = np.random.default_rng(0).integers(0, 256, (TILES, 1, 1, side, side), dtype=np.uint8)
+    table = np.arange(256, dtype=np.float32) / 255
+    grey, floats = Grey(table, 0.0, 255.0), list(table[tiles])
+
+    def in_bytes() -> None:
+        list(in_flight(tiles, lambda tile: engine.submit(tile, grey), engine.collect, engine.depth))
+
+    runs: dict[str, Run] = {"ours, 8 bits, in flight": in_bytes} if engine.converts else {}
+    runs["ours, float32, in flight"] = lambda: list(engine.stream(floats))
+    runs["ours, float32, one by one"] = lambda: [engine.run(tile) for tile in floats]
+    found = {name: ms / TILES for name, ms in compare(runs, device, rounds).items()}
+    speeds = {name: side * side / 1e3 / ms for name, ms in found.items()}
+    return {"what": "engine", "of": "from and to the host", "size": [side, side], "ms": found, "LR Mpx/s": speeds}
+
+
 def copy_bandwidth(device: torch.device, elements: int = 1 << 28) -> float:
     """Return the bytes a second, read and written, of a copy on the device."""
     source = torch.zeros(elements, device=device, dtype=torch.float16)
@@ -174,14 +208,20 @@ def copy_bandwidth(device: torch.device, elements: int = 1 << 28) -> float:
 def as_markdown(found: dict[str, Any]) -> str:
     """Return the table of a results file; a ratio says how many times longer a candidate takes than ours."""
     facts = ", ".join(f"{key} {value}" for key, value in found["machine"].items())
-    lines = [facts, "", "| | size | candidate | ms | times ours | LR Mpx/s |", "|---|---|---|---|---|---|"]
+    lines = [
+        f"{facts}. Error: the largest difference from IEEE float32, in largest pixels.",
+        "",
+        "| | size | candidate | ms | times ours | LR Mpx/s | error |",
+        "|---|---|---|---|---|---|---|",
+    ]
     for row in (*found.get("operators", []), *found.get("network", [])):
-        best = min((ms for name, ms in row["ms"].items() if name in (*OURS, "ours")), default=None)
+        best = min((ms for name, ms in row["ms"].items() if name in OURS or name.startswith("ours")), default=None)
         for name, ms in row["ms"].items():
             ratio = f"{ms / best:.2f}" if best else ""
             speed = f"{row['LR Mpx/s'][name]:.1f}" if "LR Mpx/s" in row else ""
             size = "x".join(map(str, row["size"]))
-            lines.append(f"| {row['what']} {row['of']} | {size} | {name} | {ms:.4f} | {ratio} | {speed} |")
+            error = f"{row['error'][name]:.1e}" if "error" in row else ""
+            lines.append(f"| {row['what']} {row['of']} | {size} | {name} | {ms:.4f} | {ratio} | {speed} | {error} |")
     return "\n".join(lines) + "\n"
 
 

@@ -90,13 +90,13 @@ def steps() -> tuple[Step, ...]:
     exercise = (python, str(ROOT / "bench" / "gpu_exercise.py"))
     bench = (python, str(ROOT / "bench" / "gpu_bench.py"))
     return (
-        Step("build", (*install, "--target", str(PLACE / "site"), str(ROOT)), 80),
-        Step("tests", pytest_command("-m", "cuda", *gpu_tests()), 120, r"\d+ passed"),
-        Step("memcheck", (*sanitizer, *exercise), 35, SAFE, without_sanitizer),
-        Step("racecheck", (*sanitizer, "--tool=racecheck", *exercise), 35, SAFE, without_sanitizer),
-        Step("operators", (*bench, "operators"), 65),
+        Step("build", (*install, "--target", str(PLACE / "site"), str(ROOT)), 75),
+        Step("tests", pytest_command("-m", "cuda", *gpu_tests()), 110, r"\d+ passed"),
+        Step("memcheck", (*sanitizer, *exercise), 50, SAFE, without_sanitizer),
+        Step("racecheck", (*sanitizer, "--tool=racecheck", *exercise), 50, SAFE, without_sanitizer),
+        Step("operators", (*bench, "operators"), 60),
         Step("network", (*bench, "network"), 85),
-        Step("engines", (python, str(ROOT / "bench" / "engines_gpu.py")), 60, r"\| torch ", without_tensorrt),
+        Step("engines", (python, str(ROOT / "bench" / "engines_gpu.py")), 50, r"\| torch ", without_tensorrt),
     )  # fmt: skip
 
 

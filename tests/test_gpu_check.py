@@ -132,9 +132,13 @@ def test_benches_write_results_and_a_table(bench, tmp_path):
     found = json.loads(path.read_text())
     assert {row["what"] for row in found["operators"]} == set(gpu_bench._dispatch.OPERATORS)
     assert all({"cpp", "eager"} <= set(row["ms"]) for row in found["operators"])
+    (engine,) = (row for row in found["network"] if row["what"] == "engine")
+    assert set(engine["ms"]) == {"ours, float32, in flight", "ours, float32, one by one"}
     last = found["network"][-1]
-    assert set(last["ms"]) == {"ours", "published", "eager"}
-    assert last["error of the largest output"] < 1e-4
+    # a CPU has no TF32 to tell from it
+    assert set(last["ms"]) == set(last["error"]) == {"ours", "published, IEEE float32", "eager"}
+    assert last["error"]["published, IEEE float32"] == 0
+    assert last["error"]["ours"] < 1e-4
     for name, ms in last["ms"].items():
         assert ms > 0
         assert last["LR Mpx/s"][name] == pytest.approx(12 * 12 / 1e3 / ms)

@@ -6,7 +6,6 @@ import subprocess
 import sys
 import threading
 import warnings
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,7 +14,8 @@ from torch._subclasses import FakeTensorMode
 
 from emsr_fast import BackendError, Emsr, EmsrConfig, UsageError, _dispatch, _native, load_model
 from emsr_fast.engine import TorchEngine, cuda_graph
-from emsr_fast.engine.cuda_graph import DEPTH, ieee_float32, in_flight
+from emsr_fast.engine.cuda_graph import DEPTH, ieee_float32
+from emsr_fast.engine.in_flight import in_flight
 from emsr_fast.engine.torch_engine import PRECISIONS
 from emsr_fast.model import runner
 
@@ -144,13 +144,16 @@ def test_what_cannot_be_captured_never_begins(monkeypatch):
             assert "EMSR_FAST_BACKEND asks for it" in runner.why_not(Emsr(SMALL), y)
 
 
-def test_a_batch_in_flight_keeps_its_buffers(monkeypatch):
-    monkeypatch.setattr(cuda_graph, "_Slot", lambda shape, out_shape, device: object())
-    shape = cuda_graph._Shape(SimpleNamespace(y=torch.empty(1, 1, 2, 2), out=torch.empty(1, 1, 6, 6)))
-    taken = [shape.take() for _ in range(DEPTH + 1)]
-    assert len(set(map(id, taken))) == DEPTH + 1
-    shape.free.append(taken[1])
-    assert shape.take() is taken[1]
+def test_a_batch_in_flight_keeps_its_buffers():
+    shape = cuda_graph._Shape(lambda y: y, (1, 1, 2, 2), 3, torch.device("cpu"))
+    taken = [shape.take(False, None) for _ in range(DEPTH + 1)]
+    assert len({id(slot) for slot, _ in taken}) == DEPTH + 1
+    slot, free = taken[1]
+    free.append(slot)
+    # only for what has the same bytes
+    assert shape.take(True, None)[0] is not slot
+    assert shape.take(False, (slice(0, 3), slice(0, 3)))[0] is not slot
+    assert shape.take(False, (slice(0, 6), slice(0, 6)))[0] is slot
 
 
 def test_a_cpu_needs_no_graph():

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -28,4 +29,44 @@ class Engine(Protocol):
         Intensities are normalised: the model's own range, usually [0, 1]; the result is not clipped. Every pixel
         outside a tile is zero to the network, so a tile is never padded: what is given is the image.
         """
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class Grey:
+    """Grey values of 8 bits for an engine that converts them itself, in and out: a quarter of the bytes each way."""
+
+    table: np.ndarray  # (256,) float32: what the network sees of each value
+    low: float  # the grey value of the network's 0
+    high: float  # and of its 1
+
+
+@dataclass(frozen=True)
+class GreyTiles:
+    """Tiles as grey values of 8 bits."""
+
+    pixels: np.ndarray  # (B, 1, rows, columns) uint8: clipped, then rounded half to even
+    clipped: int  # of these pixels
+    not_finite: int  # of all pixels that the network made; if there are any, ``pixels`` say nothing
+
+
+@runtime_checkable
+class StreamingEngine(Engine, Protocol):
+    """An engine that copies some batches while it computes another: what is submitted is collected later, in order."""
+
+    depth: int  # batches worth having under way
+    converts: bool  # whether it takes grey values
+
+    def submit(self, batch: np.ndarray, grey: Grey | None = None, part: tuple[slice, slice] | None = None) -> Any:
+        """Begin with ``batch`` and return what to collect it by.
+
+        Args:
+            batch: as of ``run``; with ``grey``, uint8.
+            grey: converts the batch, and the result.
+            part: the rows and columns of HR pixels that are wanted as grey values; all if None.
+        """
+        ...
+
+    def collect(self, ticket: Any) -> np.ndarray | GreyTiles:
+        """Wait for a batch that was submitted; return what ``run`` would, or its grey values."""
         ...

@@ -1,125 +1,164 @@
-"""Batches through CUDA graphs, their copies beside the computation: pinned buffers, a stream for each way."""
+"""Batches of tiles through CUDA graphs, their copies beside the computation: pinned buffers, a stream for each way."""
 
 from __future__ import annotations
 
-from collections import OrderedDict, deque
-from collections.abc import Callable, Iterable, Iterator
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from emsr_fast.engine import grey as conversion
+from emsr_fast.engine.base import Grey, GreyTiles
 from emsr_fast.model.network import Emsr
 from emsr_fast.model.runner import Graph, tf32_switches, wait_for
 
 DEPTH = 2  # batches in flight: one is copied while another is computed
 MOST_SHAPES = 16  # that stay captured
 
-Item = TypeVar("Item")
-Ticket = TypeVar("Ticket")
-Result = TypeVar("Result")
+Run = Callable[[Tensor], Tensor]
 
 
-def in_flight(
-    items: Iterable[Item], submit: Callable[[Item], Ticket], collect: Callable[[Ticket], Result], depth: int
-) -> Iterator[Result]:
-    """Yield ``collect(submit(item))`` in order, with up to ``depth`` items submitted and not collected."""
-    waiting: deque[Ticket] = deque()
-    try:
-        for item in items:
-            waiting.append(submit(item))
-            if len(waiting) >= depth:
-                yield collect(waiting.popleft())
-        while waiting:
-            yield collect(waiting.popleft())
-    finally:
-        # left early: the buffers are free again only when everything has ended
-        while waiting:
-            collect(waiting.popleft())
+class _Lane:
+    """A stream of a CUDA device, beside its others; on a CPU everything is done at once."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
+
+    @contextmanager
+    def between(self, begin: torch.cuda.Event | None, end: torch.cuda.Event | None) -> Iterator[None]:
+        """Enqueue what is in a ``with`` block here: not before ``begin`` has happened, and then ``end`` happens."""
+        if self._stream is None:
+            yield
+            return
+        with torch.cuda.stream(self._stream):
+            if begin is not None:
+                begin.wait()
+            yield
+            if end is not None:
+                end.record()
 
 
 class _Slot:
     """Buffers of one batch in flight, and how far it is."""
 
-    def __init__(self, shape: tuple[int, ...], out_shape: tuple[int, ...], device: torch.device) -> None:
-        self.host_in = torch.empty(shape, pin_memory=True)
-        self.device_in = torch.empty(shape, device=device)
-        self.device_out = torch.empty(out_shape, device=device)
-        self.host_out = torch.empty(out_shape, pin_memory=True)
-        self.arrived, self.computed, self.left = (torch.cuda.Event() for _ in range(3))
+    def __init__(self, shape: tuple[int, ...], out: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> None:
+        on_gpu = device.type == "cuda"
+        self.host_in = torch.empty(shape, dtype=dtype, pin_memory=on_gpu)
+        self.device_in = torch.empty(shape, dtype=dtype, device=device)
+        self.device_out = torch.empty(out, dtype=dtype, device=device)
+        self.host_out = torch.empty(out, dtype=dtype, pin_memory=on_gpu)
+        # of grey values: clipped, not finite
+        self.device_counts = torch.empty(2, dtype=torch.int64, device=device)
+        self.host_counts = torch.empty(2, dtype=torch.int64, pin_memory=on_gpu)
+        self.arrived, self.computed, self.left = (torch.cuda.Event() if on_gpu else None for _ in range(3))
 
 
 class _Shape:
-    """The graph of one shape of batches, and its slots that are free."""
+    """How batches of one shape are computed, and the slots that are free."""
 
-    def __init__(self, graph: Graph) -> None:
-        self.graph = graph
-        self.free = [self._new_slot() for _ in range(DEPTH)]
+    def __init__(self, replay: Run, shape: tuple[int, ...], scale: int, device: torch.device) -> None:
+        self.replay = replay
+        self._shape, self._scale, self._device = shape, scale, device
+        self._free: dict[object, list[_Slot]] = {}
 
-    def _new_slot(self) -> _Slot:
-        return _Slot(tuple(self.graph.y.shape), tuple(self.graph.out.shape), self.graph.y.device)
+    def take(self, grey: bool, part: tuple[slice, slice] | None) -> tuple[_Slot, list[_Slot]]:
+        """Return a slot that nothing reads or writes, and the list that it goes back to.
 
-    def take(self) -> _Slot:
-        """Return a slot that nothing reads or writes; a new one where two streams are read in turns."""
-        return self.free.pop(0) if self.free else self._new_slot()
+        There is a new one at first, and where two streams are read in turns.
+        """
+        b, _, h, w = self._shape
+        rows, cols = self._scale * h, self._scale * w
+        if part is not None:
+            rows, cols = (len(range(*span.indices(side))) for span, side in zip(part, (rows, cols), strict=True))
+        dtype = torch.uint8 if grey else torch.float32
+        free = self._free.setdefault((dtype, rows, cols), [])
+        return free.pop(0) if free else _Slot(self._shape, (b, 1, rows, cols), dtype, self._device), free
 
 
-class CudaPipeline:
-    """Runs a network on a CUDA device for batches of NumPy arrays, (B, 1, H, W) float32 to HR.
+class Ticket:
+    """A batch in flight."""
 
-    The device computes in the precision of the network's weights. Not for two threads at a time.
+    def __init__(self, slot: _Slot, free: list[_Slot], is_grey: bool) -> None:
+        self.slot, self.free, self.is_grey = slot, free, is_grey
+
+
+class TilePipeline:
+    """Runs a network for batches of NumPy arrays, (B, 1, H, W) to HR, the device computing in its weights' precision.
+
+    Made for CUDA devices; on a CPU the same code runs without streams, pinned memory and graphs. Not for two threads
+    at a time.
     """
 
     def __init__(self, model: Emsr, device: torch.device) -> None:
         self._model, self._device = model, device
-        with torch.cuda.device(device):
-            self._in, self._compute, self._out = (torch.cuda.Stream() for _ in range(3))
-            # one after the other on one stream, the graphs share the memory of their features
-            self._pool = torch.cuda.graph_pool_handle()
-        self._dtype = next(model.parameters()).dtype
+        self._weight = next(model.parameters())
+        self._in, self._compute, self._out = (_Lane(device) for _ in range(3))
+        # one after the other on one stream, the graphs share the memory of their features
+        self._pool = torch.cuda.graph_pool_handle() if device.type == "cuda" else None
         self._shapes: OrderedDict[tuple[int, ...], _Shape] = OrderedDict()
+        self._table: tuple[Grey, Tensor] | None = None
 
-    def stream(self, batches: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
-        """Yield the HR tiles, float32, of each of ``batches`` in order, while the next are on their way."""
-        return in_flight(batches, self._submit, self._collect, DEPTH)
+    def _replay_of(self, shape: tuple[int, ...]) -> Run:
+        if self._device.type != "cuda":
+            return lambda y: self._model.compute(y.to(self._weight.dtype))
+        y = torch.zeros(shape, dtype=self._weight.dtype, device=self._device)
+        wait_for(self._device)
+        # baked into the graph: not needed at a replay
+        with ieee_float32():
+            graph = Graph(self._model.compute, y, self._pool)
+        wait_for(self._device)
+        return graph.replay
 
-    def _shape(self, batch: np.ndarray) -> _Shape:
-        if batch.shape not in self._shapes:
+    def _shape(self, shape: tuple[int, ...]) -> _Shape:
+        if shape not in self._shapes:
             while len(self._shapes) >= MOST_SHAPES:
-                wait_for(self._device)
+                if self._device.type == "cuda":
+                    wait_for(self._device)
                 self._shapes.popitem(last=False)
-            y = torch.zeros(batch.shape, dtype=self._dtype, device=self._device)
-            wait_for(self._device)
-            # baked into the graph: not needed at a replay
-            with ieee_float32():
-                self._shapes[batch.shape] = _Shape(Graph(self._model.compute, y, self._pool))
-            wait_for(self._device)
-        self._shapes.move_to_end(batch.shape)
-        return self._shapes[batch.shape]
+            self._shapes[shape] = _Shape(self._replay_of(shape), shape, self._model.config.scale, self._device)
+        self._shapes.move_to_end(shape)
+        return self._shapes[shape]
+
+    def _on_device(self, grey: Grey) -> Tensor:
+        if self._table is None or self._table[0] is not grey:
+            self._table = grey, torch.from_numpy(grey.table).to(self._device)
+        return self._table[1]
 
     @torch.inference_mode()
-    def _submit(self, batch: np.ndarray) -> tuple[_Shape, _Slot]:
-        with torch.cuda.device(self._device):
-            shape = self._shape(batch)
-            slot = shape.take()
-            slot.host_in.copy_(torch.from_numpy(np.ascontiguousarray(batch, dtype=np.float32)))
-            with torch.cuda.stream(self._in):
-                _copy(slot.device_in, slot.host_in, slot.arrived)
-            with torch.cuda.stream(self._compute):
-                slot.arrived.wait()
-                _copy(slot.device_out, shape.graph.replay(slot.device_in), slot.computed)
-            with torch.cuda.stream(self._out):
-                slot.computed.wait()
-                _copy(slot.host_out, slot.device_out, slot.left)
-        return shape, slot
+    def submit(self, batch: np.ndarray, grey: Grey | None = None, part: tuple[slice, slice] | None = None) -> Ticket:
+        """Enqueue ``batch``: float32; or uint8 with ``grey``, and then of the result only ``part`` comes back."""
+        with torch.cuda.device_of(self._weight):
+            shape = self._shape(batch.shape)
+            slot, free = shape.take(grey is not None, part)
+            wanted = np.float32 if grey is None else np.uint8
+            slot.host_in.copy_(torch.from_numpy(np.ascontiguousarray(batch, dtype=wanted)))
+            with self._in.between(None, slot.arrived):
+                slot.device_in.copy_(slot.host_in, non_blocking=True)
+            with self._compute.between(slot.arrived, slot.computed):
+                if grey is None:
+                    slot.device_out.copy_(shape.replay(slot.device_in), non_blocking=True)
+                else:
+                    tiles = conversion.to_model(slot.device_in, self._on_device(grey))
+                    pixels, counts = conversion.from_model(shape.replay(tiles), grey.low, grey.high, part)
+                    slot.device_out.copy_(pixels, non_blocking=True)
+                    slot.device_counts.copy_(counts, non_blocking=True)
+            with self._out.between(slot.computed, slot.left):
+                slot.host_out.copy_(slot.device_out, non_blocking=True)
+                if grey is not None:
+                    slot.host_counts.copy_(slot.device_counts, non_blocking=True)
+        return Ticket(slot, free, grey is not None)
 
-    def _collect(self, ticket: tuple[_Shape, _Slot]) -> np.ndarray:
-        shape, slot = ticket
-        slot.left.synchronize()
-        result = slot.host_out.numpy().copy()
-        shape.free.append(slot)
+    def collect(self, ticket: Ticket) -> np.ndarray | GreyTiles:
+        """Wait for a batch, and return its HR tiles, float32 or grey values."""
+        slot = ticket.slot
+        if slot.left is not None:
+            slot.left.synchronize()
+        pixels = slot.host_out.numpy().copy()
+        result = GreyTiles(pixels, *slot.host_counts.tolist()) if ticket.is_grey else pixels
+        ticket.free.append(slot)
         return result
 
 
@@ -134,8 +173,3 @@ def ieee_float32() -> Iterator[None]:
     finally:
         for place, name, value in before:
             setattr(place, name, value)
-
-
-def _copy(target: Tensor, source: Tensor, done: torch.cuda.Event) -> None:
-    target.copy_(source, non_blocking=True)
-    done.record()

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 import numpy as np
 import torch
 
 from emsr_fast._dispatch import kernels_on
-from emsr_fast.engine.cuda_graph import CudaPipeline, ieee_float32
+from emsr_fast.engine.base import Grey, GreyTiles
+from emsr_fast.engine.cuda_graph import DEPTH, TilePipeline, ieee_float32
+from emsr_fast.engine.in_flight import in_flight
 from emsr_fast.errors import BackendError, UsageError
 from emsr_fast.export.shapes import Shapes
 from emsr_fast.model.network import Emsr
@@ -44,25 +47,43 @@ class TorchEngine:
         self.precision, self.device = precision, str(device)
         kernels = kernels_on(device)
         self.name = f"torch ({device}, kernels: {kernels})"
-        self._pipeline: CudaPipeline | None = None
+        self._pipeline: TilePipeline | None = None
         if device.type == "cuda":
             self.name = f"torch ({device}, {precision}, kernels: {kernels})"
             own = copy.deepcopy(model).to(PRECISIONS[precision])
             self.model = own.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
             if kernels != "reference":
-                self._pipeline = CudaPipeline(self.model, device)
+                self._pipeline = TilePipeline(self.model, device)
+
+    @property
+    def depth(self) -> int:
+        """Batches worth having under way: on a CUDA device, copies run beside the computation."""
+        return 1 if self._pipeline is None else DEPTH
+
+    @property
+    def converts(self) -> bool:
+        """Whether grey values are converted on the device."""
+        return self._pipeline is not None
 
     def run(self, batch: np.ndarray) -> np.ndarray:
         (result,) = self.stream([batch])
         return result
 
     def stream(self, batches: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
-        """Yield the HR tiles of each of ``batches``, in order; on a CUDA device, copies run beside the computation."""
-        if self._pipeline is None:
-            for batch in batches:
-                yield self._run_alone(batch)
-            return
-        yield from self._pipeline.stream(batches)
+        """Yield the HR tiles of each of ``batches``, in order, while the next are on their way."""
+        for result in in_flight(batches, self.submit, self.collect, self.depth):
+            assert not isinstance(result, GreyTiles)  # for the type checker: no grey values were submitted
+            yield result
+
+    def submit(self, batch: np.ndarray, grey: Grey | None = None, part: tuple[slice, slice] | None = None) -> Any:
+        if self._pipeline is not None:
+            return self._pipeline.submit(batch, grey, part)
+        if grey is not None:
+            raise ValueError(f"{self.name} takes float32 tiles only: convert grey values first")
+        return batch
+
+    def collect(self, ticket: Any) -> np.ndarray | GreyTiles:
+        return self._run_alone(ticket) if self._pipeline is None else self._pipeline.collect(ticket)
 
     @torch.inference_mode()
     def _run_alone(self, batch: np.ndarray) -> np.ndarray:

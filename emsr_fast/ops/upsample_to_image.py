@@ -21,7 +21,7 @@ def upsample_to_image(x: Tensor, up_weight: Tensor, out_weight: Tensor, scale: i
     """Return the image that features make, (B, 1, scale * H, scale * W).
 
     conv(pixel_shuffle(conv(x, up_weight), scale), out_weight): two 3x3 convolutions with zero padding 1, no bias. The
-    kernel computes the same as one 5x5 convolution, whose weights, folded in double, differ at the border; for 64
+    kernel computes the same as one 5x5 convolution, whose weights, folded here, differ at the border; for 64
     features and scale 3 that is 14,400 products per pixel of x instead of 336,960. Where a gradient is wanted,
     PyTorch's own three steps compute it, whatever the backend.
 
@@ -118,9 +118,7 @@ def _run(x: Tensor, up_weight: Tensor, out_weight: Tensor, scale: int, backend: 
     if chosen == "triton":
         from emsr_fast.kernels.triton import upsample_to_image as triton_upsample_to_image
 
-        # folded on the device at each call, a few small products: nothing to keep up to date, nothing to wait for
-        folded = fold_weights(up_weight, out_weight)
-        triton_upsample_to_image.upsample_to_image(dense_channels_last(x), out, folded, scale)
+        triton_upsample_to_image.upsample_to_image(dense_channels_last(x), out, up_weight, out_weight, scale)
         return out
     _native.upsample_to_image(side_by_side(x), out, FOLDED.get(up_weight, out_weight), scale)
     return out

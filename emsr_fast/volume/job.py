@@ -79,7 +79,7 @@ def infer(
         if request.dry_run:
             from emsr_fast.volume.estimate import estimate
 
-            return estimate(journal, source, engine, bytes_per_px(network), say)
+            return estimate(journal, source, engine, bytes_per_px(network, request.precision), say)
         _begin(request, work, journal, say)
         with work.locked(alone=request.shard is None):
             try:

@@ -10,29 +10,24 @@ import os
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 
-from emsr_fast.errors import BackendError, VolumeError
+from emsr_fast.engine.base import Engine, GreyTiles
+from emsr_fast.engine.in_flight import in_flight
+from emsr_fast.errors import VolumeError
 from emsr_fast.trust.maps import RESIDUAL, Trust, aligned_stop, rounded
+from emsr_fast.volume.computing import Computing, grey_of
 from emsr_fast.volume.formats.base import SourceVolume
 from emsr_fast.volume.intensity import Normalisation, check_finite
 from emsr_fast.volume.plan import Block, Plan
 from emsr_fast.volume.streams import Behind, ahead
 from emsr_fast.volume.tiles import Tile
 
-# engines bring torch, which takes seconds; what only prepares a prediction does without
-if TYPE_CHECKING:
-    from emsr_fast.engine.base import Engine
-
 _TILES_WAITING = 3  # before the network, and behind it
 _STRIP_PX = 2**19  # HR pixels mapped back at once: float64 needs eight bytes for each, several times
-
-
-class TileTooLarge(BackendError):
-    """The engine ran out of memory on a tile."""
 
 
 @dataclass
@@ -42,7 +37,7 @@ class Outcome:
     blocks: int = 0
     lr_pixels: int = 0  # of the input, each counted once
     clipped: int = 0  # HR pixels outside the range of an integer dtype
-    network_s: float = 0.0  # inside the engine
+    network_s: float = 0.0  # inside the engine, or waiting for it
     seconds: float = 0.0  # of the streams, those of several workers added up
     failed: dict[int, str] = field(default_factory=dict)  # slice of the input: why it could not be done
 
@@ -68,14 +63,18 @@ class FinishedBlock:
 
 @dataclass(frozen=True)
 class _Piece:
-    """One tile of one slice on its way; its image is None if the slice cannot be read."""
+    """One tile of one slice on its way; its image is None if the slice cannot be read, or once the engine has it."""
 
     block: Block
     z: int
     tile: Tile
-    image: np.ndarray | None  # what the tile reads; with trust, up to 3 px more at its ends
+    image: np.ndarray | None  # what the tile reads, for the engine; with trust, up to 3 px more at its ends
     failed: dict[int, str]  # of the block, complete when its first piece comes
     is_last: bool  # of the block
+
+
+# a piece, its HR pixels (float32 in the model's range, or grey values), its maps of trust
+_Result = tuple[_Piece, np.ndarray | GreyTiles | None, dict[str, np.ndarray]]
 
 
 def stream(
@@ -108,24 +107,36 @@ def stream(
     """
     start = time.perf_counter()
     threads = max(1, min(4, (os.cpu_count() or 1) // 2))
+    for_engine = grey_of(engine, grey, source.dtype, dtype, trust)
+    computing = Computing(engine, for_engine, trust)
+
+    def submit(piece: _Piece) -> tuple[_Piece, Any]:
+        if piece.image is None:
+            return piece, None
+        ticket = computing.submit(piece.image, piece.tile, piece.z)
+        return replace(piece, image=None), ticket
+
+    def collect(submitted: tuple[_Piece, Any]) -> _Result:
+        piece, ticket = submitted
+        return piece, *((None, {}) if ticket is None else computing.collect(ticket, piece.tile, piece.z))
+
+    def to_engine(image: np.ndarray) -> np.ndarray:
+        return grey.to_model(image) if for_engine is None else image
+
     with ThreadPoolExecutor(threads, "emsr-grey") as pool:
         filling = _Filling(plan, grey, dtype, write, outcome, pool, trust)
         behind = Behind(filling.take, _TILES_WAITING)
+        reading = _read(blocks, source, plan, to_engine, trust, keep_going=keep_going)
         try:
-            with ahead(_read(blocks, source, plan, grey, trust, keep_going=keep_going), _TILES_WAITING) as pieces:
-                for piece in pieces:
-                    result: np.ndarray | None = None
-                    maps: dict[str, np.ndarray] = {}
-                    if piece.image is not None:
-                        before = time.perf_counter()
-                        result, maps = _results(engine, piece.image, piece.tile, piece.z, trust)
-                        outcome.network_s += time.perf_counter() - before
-                    behind.give((piece, result, maps))
+            with ahead(reading, _TILES_WAITING) as pieces:
+                for result in in_flight(pieces, submit, collect, computing.depth):
+                    behind.give(result)
                     if progress is not None:
-                        progress(piece.tile.pixels)
+                        progress(result[0].tile.pixels)
             behind.finish()
         finally:
             behind.stop()
+            outcome.network_s += computing.seconds
             outcome.seconds += time.perf_counter() - start
 
 
@@ -133,7 +144,7 @@ def _read(
     blocks: Iterable[Block],
     source: SourceVolume,
     plan: Plan,
-    grey: Normalisation,
+    to_engine: Callable[[np.ndarray], np.ndarray],
     trust: Trust | None,
     *,
     keep_going: bool,
@@ -168,7 +179,7 @@ def _read(
                 part = None
                 if image is not None:
                     down, across = to_read(tile)
-                    part = grey.to_model(image[_shifted(down, rows), _shifted(across, cols)])
+                    part = to_engine(image[_shifted(down, rows), _shifted(across, cols)])
                 is_last = z + 1 == block.own[0].stop and number == len(tiles)
                 yield _Piece(block, z, tile, part, failed, is_last)
 
@@ -196,7 +207,7 @@ class _Filling:
         self._pixels: np.ndarray | None = None
         self._maps: dict[str, np.ndarray] = {}
 
-    def take(self, item: tuple[_Piece, np.ndarray | None, dict[str, np.ndarray]]) -> None:
+    def take(self, item: _Result) -> None:
         """Put a tile's pixels into its block; write the block if it was the last."""
         piece, result, maps = item
         block, scale = piece.block, self._plan.scale
@@ -206,8 +217,12 @@ class _Filling:
                 voxels = block.own if name == RESIDUAL else block.output
                 self._maps[name] = np.full([part.stop - part.start for part in voxels], np.nan, np.float32)
         z = piece.z - block.own[0].start
-        if result is not None:
-            self._map_back(result, self._pixels[(z, *self._place(piece, scale))])
+        place = self._pixels[(z, *self._place(piece, scale))]
+        if isinstance(result, GreyTiles):
+            place[...] = result.pixels[0, 0]
+            self._outcome.clipped += result.clipped
+        elif result is not None:
+            self._map_back(result, place)
         for name, values in maps.items():
             if name == RESIDUAL:
                 self._maps[name][(z, *self._place(piece, 1))] = rounded(values)
@@ -239,49 +254,3 @@ class _Filling:
             return clipped
 
         self._outcome.clipped += sum(self._pool.map(one, strips))
-
-
-def _results(
-    engine: Engine, image: np.ndarray, part: Tile, z: int, trust: Trust | None
-) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """Return the HR pixels that tile ``part`` owns, and its maps of trust, from ``image``, the LR pixels it reads."""
-    rows, cols = part.read
-    # with trust more was read; the result itself must not depend on that
-    result = _run(engine, image[: rows.stop - rows.start, : cols.stop - cols.start], part, z)
-    maps: dict[str, np.ndarray] = {}
-    if trust is not None:
-        maps = trust.maps(
-            lambda other: _run(engine, other, part, z),
-            image,
-            result,
-            part.own_in_read(),
-            (z, rows.start, cols.start),
-            engine.scale,
-        )
-    return result[part.own_in_read(engine.scale)], maps
-
-
-def _run(engine: Engine, image: np.ndarray, part: Tile, z: int) -> np.ndarray:
-    """Return all HR pixels that the network makes of ``image``; ``part`` and ``z`` are for messages."""
-    height, width = image.shape
-    place = f"slice {z}, rows {part.own[0].start}:{part.own[0].stop}, columns {part.own[1].start}:{part.own[1].stop}"
-    try:
-        result = engine.run(image[None, None])
-    except (MemoryError, RuntimeError) as error:
-        # torch has its own class on a GPU and a plain RuntimeError on a CPU
-        if isinstance(error, MemoryError) or "memory" in str(error).lower():
-            raise TileTooLarge(
-                f"{engine.name} ran out of memory on a tile of {height}x{width} px ({place}); give a smaller --tile"
-            ) from error
-        raise
-    expected = (1, 1, height * engine.scale, width * engine.scale)
-    if result.shape != expected:
-        raise BackendError(f"{engine.name} returned shape {result.shape} for {place}, expected {expected}")
-    image_out: np.ndarray = result[0, 0]
-    if not np.isfinite(image_out).all():
-        bad = np.count_nonzero(~np.isfinite(image_out))
-        raise BackendError(
-            f"{engine.name} returned {bad} NaN or infinite pixel(s) for {place}; "
-            "check the model file, or run it with --device cpu"
-        )
-    return image_out

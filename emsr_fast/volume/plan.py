@@ -8,6 +8,7 @@ from typing import Any
 
 from emsr_fast.errors import UsageError
 from emsr_fast.volume.arguments import Span, Triple
+from emsr_fast.volume.gpu_tile import Gpu, gpu_tile
 from emsr_fast.volume.tiles import ALIGNMENT, Tile, automatic_tile, check_tiling, grown, grown_sides, tiles_within
 
 DEFAULT_HALO = 32
@@ -156,6 +157,7 @@ def make_plan(
     bytes_per_px: int,
     max_memory: int | None = None,
     equal_reads: bool = False,
+    gpu: Gpu | None = None,
 ) -> Plan:
     """Return a plan whose tiles and blocks fit into ``max_memory``.
 
@@ -165,6 +167,7 @@ def make_plan(
         bytes_per_px: what the network holds at its peak, per LR pixel of a tile.
         max_memory: bytes, for everything but the loaded model; if None, 1.5 GB, or what the given tile needs.
         equal_reads: see ``Plan``.
+        gpu: that the best tile is chosen for; None: a CPU, or an engine of its own.
 
     Raises:
         UsageError: the tile given, or the smallest sensible one, needs more memory than allowed.
@@ -172,10 +175,14 @@ def make_plan(
     (first, last), (top, bottom), (left, right) = region
     memory = DEFAULT_MEMORY if max_memory is None else max_memory
     largest = int(memory * _NETWORK_SHARE / bytes_per_px)
-    sides = (tile, tile) if tile is not None else automatic_tile(bottom - top, right - left, halo, largest)
+    rows, cols = bottom - top, right - left
+    if tile is not None:
+        sides = tile, tile
+    else:
+        sides = gpu_tile(rows, cols, halo, largest, gpu) if gpu else automatic_tile(rows, cols, halo, largest)
     for side in sides:
         check_tiling(side, halo)
-    block = [last - first, bottom - top, right - left]
+    block = [last - first, rows, cols]
     for axis, side in enumerate(sides, 1):
         block[axis] = min(block[axis], side * max(1, _LEAST_SIDE // side))
     slice_bytes = block[1] * block[2] * scale * scale * itemsize

@@ -18,6 +18,7 @@ from emsr_fast.volume.formats import output_format, within
 from emsr_fast.volume.formats.base import SourceVolume, TargetSpec, output_dtype
 from emsr_fast.volume.formats.destination import printable
 from emsr_fast.volume.formats.places import is_remote
+from emsr_fast.volume.gpu_tile import Gpu
 from emsr_fast.volume.intensity import measure, parse_range
 from emsr_fast.volume.plan import DEFAULT_HALO, Plan, make_plan
 from emsr_fast.volume.resample import ResampledSource, fit_to_model, parse_input_voxel
@@ -124,9 +125,10 @@ def prepare(
         plan = make_plan(
             source.shape, region, scale=network.config.scale, tile=request.tile, halo=request.halo,
             itemsize=output_dtype(source.dtype).itemsize + (BYTES_PER_HR_PX if request.trust else 0),
-            bytes_per_px=bytes_per_px(network),
+            bytes_per_px=bytes_per_px(network, request.precision),
             max_memory=None if request.max_memory is None else parse_memory(request.max_memory),
             equal_reads=request.engine == "trt",
+            gpu=gpu_of(network, request.precision),
         )  # fmt: skip
         if network.config.window_fit == "resize":
             _check_resize(plan)
@@ -173,9 +175,25 @@ def prepare(
     return source, network, engine, journal
 
 
-def bytes_per_px(network: Emsr) -> int:
+def bytes_per_px(network: Emsr, precision: str | None = None) -> int:
     """Return what the network holds at its peak, in bytes per LR pixel of a tile."""
-    return _LIVE_MAPS * 4 * network.config.features
+    return _LIVE_MAPS * _itemsize(network, precision) * network.config.features
+
+
+def _itemsize(network: Emsr, precision: str | None) -> int:
+    # other engines have the network on the CPU, and what they hold is their own affair: as much as float32
+    return 2 if network.conv_in.weight.is_cuda and precision in ("fp16", "bf16") else 4
+
+
+def gpu_of(network: Emsr, precision: str | None) -> Gpu | None:
+    """Return the GPU that PyTorch runs the network on, as the choice of tiles sees it; None on a CPU."""
+    if not network.conv_in.weight.is_cuda:
+        return None
+    import torch
+
+    found = torch.cuda.get_device_properties(network.conv_in.weight.device)
+    itemsize = _itemsize(network, precision)
+    return Gpu(found.L2_cache_size, found.multi_processor_count, network.config.features, itemsize)
 
 
 def _from_anywhere(path: str | Path) -> str:

@@ -12,13 +12,14 @@ import numpy as np
 from emsr_fast.errors import VolumeError
 from emsr_fast.trust.maps import Trust
 from emsr_fast.volume import fingerprint
+from emsr_fast.volume.computing import TileTooLarge
 from emsr_fast.volume.formats import open_source
 from emsr_fast.volume.formats.base import SourceVolume, TargetSpec
 from emsr_fast.volume.formats.destination import system_errors
 from emsr_fast.volume.formats.multiscale import Triple, levels_of
 from emsr_fast.volume.formats.ome_zarr_write import Pyramid
 from emsr_fast.volume.intensity import Normalisation
-from emsr_fast.volume.pipeline import FinishedBlock, Outcome, TileTooLarge, stream
+from emsr_fast.volume.pipeline import FinishedBlock, Outcome, stream
 from emsr_fast.volume.plan import Block, Plan
 from emsr_fast.volume.resample import fit_to_model, parse_input_voxel
 from emsr_fast.volume.trust_maps import open_maps

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
 
 from emsr_fast.errors import UsageError
 
 # the network gives the same result for a shifted image only if the shift is a multiple of its window side
 ALIGNMENT = 4
+Side = TypeVar("Side", int, np.ndarray)
 # smaller tiles cost more time per pixel, and their halos many times their own pixels
 _SMALLEST_AUTOMATIC = 64
 
@@ -122,20 +126,22 @@ def automatic_tile(height: int, width: int, halo: int, largest_read_px: int) -> 
     Args:
         largest_read_px: what a tile may read, its halo included, in LR pixels; but tiles of 64 px are always allowed.
     """
-    smallest = (min(_SMALLEST_AUTOMATIC, _up(height)), min(_SMALLEST_AUTOMATIC, _up(width)))
     choices = []
-    for rows in _even_divisions(height):
+    for rows in even_divisions(height):
         read_rows = min(rows + 2 * halo, height)
-        fitting = (
-            cols for cols in _even_divisions(width) if read_rows * min(cols + 2 * halo, width) <= largest_read_px
-        )
+        fitting = (cols for cols in even_divisions(width) if read_rows * min(cols + 2 * halo, width) <= largest_read_px)
         # the first that fits is the widest, so it has the fewest halos
         if cols := next(fitting, 0):
-            choices.append((_pixels_read(height, rows, halo) * _pixels_read(width, cols, halo), rows, cols))
-    return min(choices)[1:] if choices else smallest
+            choices.append((pixels_read(height, rows, halo) * pixels_read(width, cols, halo), rows, cols))
+    return min(choices)[1:] if choices else smallest_tile(height, width)
 
 
-def _even_divisions(length: int) -> Iterator[int]:
+def smallest_tile(height: int, width: int) -> tuple[int, int]:
+    """Return the tile of a slice of (height, width) that is taken where even this is more than memory allows."""
+    return min(_SMALLEST_AUTOMATIC, _up(height)), min(_SMALLEST_AUTOMATIC, _up(width))
+
+
+def even_divisions(length: int) -> Iterator[int]:
     """Yield tile sides, multiples of 4 from the whole of ``length`` down to 64, that divide it into equal parts."""
     sides = (_up(-(-length // parts)) for parts in range(1, length // _SMALLEST_AUTOMATIC + 2))
     previous = 0
@@ -145,7 +151,8 @@ def _even_divisions(length: int) -> Iterator[int]:
         previous = side
 
 
-def _pixels_read(length: int, tile: int, halo: int) -> int:
+def pixels_read(length: int, tile: Side, halo: int) -> Side:
+    """Return how many pixels along an axis of ``length`` its tiles of side ``tile``, one or many, read in all."""
     return length + 2 * halo * (-(-length // tile) - 1)
 
 

@@ -1,5 +1,6 @@
 """From features to the super-resolved image in Triton, as one 5x5 convolution with all HR pixels of a pixel as outputs.
 
+``upsample_to_image_last_kernel`` and ``upsample_to_image_fold_kernel`` fold the weights, at each call: under 1 % of it.
 ``upsample_to_image_strip_kernel`` walks down a strip as the one of ``conv3x3`` does, with five rotating rows of sums,
 and writes the pixels inside the image's border. ``upsample_to_image_border_kernel`` writes the border, whose weights
 depend on the side.
@@ -8,7 +9,6 @@ depend on the side.
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 import triton
 import triton.language as tl
 from emsr_fast.kernels.triton.conv3x3 import facts, pixels, rows_of_a_program, strip_of
@@ -43,6 +43,51 @@ def _write(out_ptr, image, row, cols, inside, sums, H, W, SCALE: tl.constexpr, P
     to = (hr_row[:, None] + phase[None, :] // SCALE) * (W * SCALE) + (cols[:, None] * SCALE + phase[None, :] % SCALE)
     used = inside[:, None] & (phase < SCALE * SCALE)[None, :]
     tl.store(out_ptr + to, sums.to(out_ptr.dtype.element_ty), mask=used)
+
+
+@triton.jit
+def upsample_to_image_last_kernel(
+    up_ptr,  # (SCALE * SCALE * C, C, 3, 3), any strides
+    up_so, up_sc, up_sk, up_sl,
+    last_ptr,  # (1, C, 3, 3), any strides
+    last_sc, last_sk, last_sl,
+    both_ptr,  # (PHASES, SCALE * SCALE, 9, C) float32: tap of the last convolution, HR pixel it reads, tap of the first
+    C: tl.constexpr, SCALE: tl.constexpr, PHASES: tl.constexpr,
+):  # fmt: skip
+    """Multiply the last convolution's taps with the up-convolution's, for one HR pixel and one tap of the latter."""
+    hr, inner = tl.program_id(0) // 9, tl.program_id(0) % 9
+    c, tap = tl.arange(0, C), tl.arange(0, PHASES)
+    at = c[None, :] * last_sc + (tap // 3 * last_sk + tap % 3 * last_sl)[:, None]
+    last = tl.load(last_ptr + at, mask=(tap < 9)[:, None], other=0.0)
+    up_ptr += inner // 3 * up_sk + inner % 3 * up_sl
+    up = tl.load(up_ptr + (c * (SCALE * SCALE) + hr)[:, None] * up_so + c[None, :] * up_sc)
+    both_ptr += (hr * 9 + inner) * C
+    tl.store(both_ptr + tap[:, None] * (SCALE * SCALE * 9 * C) + c[None, :], tl.dot(last, up))
+
+
+@triton.jit
+def upsample_to_image_fold_kernel(
+    both_ptr,  # as above
+    w_ptr,  # (4, 4, 5, 5, C, PHASES): border of rows and of columns, tap of the folded convolution
+    C: tl.constexpr, SCALE: tl.constexpr, PHASES: tl.constexpr,
+):  # fmt: skip
+    """Sum what meets in one tap of the folded convolution, for one kind of border."""
+    tap, of_rows, of_cols = tl.program_id(0) % 25, tl.program_id(0) // 100, tl.program_id(0) // 25 % 4
+    phase, c = tl.arange(0, PHASES), tl.arange(0, C)
+    sums = tl.zeros((C, PHASES), tl.float32)
+    for t in tl.static_range(9):
+        # the HR row and column that the last convolution reads, and its pixel: behind (0), the same, ahead (2)
+        row, col = phase // SCALE + t // 3 - 1 + SCALE, phase % SCALE + t % 3 - 1 + SCALE
+        down, across = row // SCALE, col // SCALE
+        # zeros behind the first pixel (border 1, 3) and ahead of the last (2, 3)
+        seen_row = (down >= of_rows % 2) & (down <= 2 - of_rows // 2)
+        seen_col = (across >= of_cols % 2) & (across <= 2 - of_cols // 2)
+        ky, kx = tap // 5 - down, tap % 5 - across
+        used = seen_row & seen_col & (phase < SCALE * SCALE) & (ky >= 0) & (ky < 3) & (kx >= 0) & (kx < 3)
+        at = ((t * SCALE * SCALE + row % SCALE * SCALE + col % SCALE) * 9 + ky * 3 + kx) * C
+        sums += tl.load(both_ptr + at[None, :] + c[:, None], mask=used[None, :], other=0.0)
+    to = (tl.program_id(0) * C + c)[:, None] * PHASES + phase[None, :]
+    tl.store(w_ptr + to, sums.to(w_ptr.dtype.element_ty))
 
 
 @triton.jit(do_not_specialize=["H", "W", "rows"])
@@ -124,14 +169,31 @@ def upsample_to_image_border_kernel(
     _write(out_ptr, image, rows, cols, own, sums, H, W, SCALE, PHASES)
 
 
-def upsample_to_image(x: Tensor, out: Tensor, folded: Tensor, scale: int) -> None:
+def fold_weights(up_weight: Tensor, last_weight: Tensor, scale: int) -> Tensor:
+    """Return the 5x5 convolutions that both weights make, (4, 4, 5, 5, C, PHASES), summed in float32.
+
+    As ``ops.upsample_to_image.fold_weights``, whose indices are (4, 4, PHASES, C, 5, 5), but on the device: part of a
+    CUDA graph, so that a replay sees a changed weight.
+    """
+    c = up_weight.shape[1]
+    both = torch.empty((PHASES, scale * scale, 9, c), dtype=torch.float32, device=up_weight.device)
+    folded = torch.empty((4, 4, 5, 5, c, PHASES), dtype=up_weight.dtype, device=up_weight.device)
+    sizes = {"C": c, "SCALE": scale, "PHASES": PHASES}
+    upsample_to_image_last_kernel[(9 * scale * scale,)](
+        up_weight, *up_weight.stride(), last_weight, *last_weight.stride()[1:], both, **sizes
+    )
+    upsample_to_image_fold_kernel[(400,)](both, folded, **sizes)
+    return folded
+
+
+def upsample_to_image(x: Tensor, out: Tensor, up_weight: Tensor, last_weight: Tensor, scale: int) -> None:
     """Write the HR image of ``x`` (B, C, H, W) into ``out`` (B, 1, scale * H, scale * W); C is 16, 32 or 64.
 
-    Both float16 or bfloat16, ``x`` dense channels last; ``folded`` (4, 4, scale**2, C, 5, 5) as ``fold_weights`` makes.
+    All of one dtype, float16 or bfloat16, ``x`` dense channels last, the weights (scale * scale * C, C, 3, 3) and
+    (1, C, 3, 3) in any strides.
     """
     if x.numel() == 0:
         return
-    weight = F.pad(folded.permute(0, 1, 4, 5, 3, 2), (0, PHASES - scale * scale)).to(x.dtype).contiguous()
     b, c, h, w = x.shape
     capability, multiprocessors = facts(x)
     columns, warps = strip_of(w, capability)
@@ -139,6 +201,7 @@ def upsample_to_image(x: Tensor, out: Tensor, folded: Tensor, scale: int) -> Non
     rows = rows_of_a_program(h, b * strips, multiprocessors)
     sizes = {"C": c, "SCALE": scale, "PHASES": PHASES}
     with torch.cuda.device_of(x):
+        weight = fold_weights(up_weight, last_weight, scale)
         if min(h, w) > 2:
             upsample_to_image_strip_kernel[(b * strips * triton.cdiv(h, rows),)](
                 x, weight, out, h, w, rows, **sizes, BLOCK_W=columns, num_warps=warps, num_stages=2
