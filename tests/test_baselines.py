@@ -23,8 +23,10 @@ def module(path):
 networks = module(BENCH / "quality" / "networks.py")
 
 
-@pytest.mark.parametrize("name", ["edsr", "rcan"])
+@pytest.mark.parametrize("name", ["edsr", "rcan", "swin2sr"])
 def test_a_baseline_trains_in_our_loop_and_comes_back(small_run, tmp_path, name):
+    if name == "swin2sr":
+        pytest.importorskip("transformers")  # large, and needed by this table only
     settings = {**small_run, "output": str(tmp_path / name), "steps": 4}
     torch.manual_seed(0)
     network = networks.BASELINES[name]()

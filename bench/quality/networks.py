@@ -1,4 +1,4 @@
-"""Two networks that users would pick, small, to stand beside EMSR: EDSR and RCAN, written from their papers.
+"""Small networks that users would pick, to stand beside EMSR: EDSR and RCAN from their papers, transformers' Swin2SR.
 
 They take the place of an ``Emsr``: the same training loop, the same engine, one grey channel.
 """
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from emsr_fast.model import Emsr, EmsrConfig, ModelCard
 
 FEATURES = 32
+SCALE = 3
 
 
 class Residual(nn.Module):
@@ -49,28 +50,33 @@ def conv(inner: int, outer: int) -> nn.Conv2d:
 
 
 class Baseline(Emsr):
-    """Convolution, a body with a skip around it, pixel shuffle, convolution; (B, 1, H, W) to (B, 1, 3H, 3W)."""
+    """A network (B, 1, H, W) to (B, 1, 3H, 3W) with what the loop and the engine ask of an ``Emsr``: scale and card."""
 
-    def __init__(self, name: str, *body: nn.Module, scale: int = 3) -> None:
-        # what the loop and the engine ask of a network is its scale and its card; none of EMSR's modules
-        nn.Module.__init__(self)
+    def __init__(self, name: str, body: nn.Module, scale: int = SCALE) -> None:
+        nn.Module.__init__(self)  # and none of EMSR's modules
         self.config = EmsrConfig(scale=scale, features=FEATURES, heads=8)
         self.card = ModelCard.for_config(self.config, name=name)
-        self.head = conv(1, FEATURES)
-        self.body = Residual(*body, conv(FEATURES, FEATURES))
-        self.tail = nn.Sequential(conv(FEATURES, scale**2 * FEATURES), nn.PixelShuffle(scale), conv(FEATURES, 1))
+        self.body = body
 
     def forward(self, y: Tensor) -> Tensor:
         # one image without batch and channel is taken too, as by Emsr
         if y.dim() == 2:
             return self(y[None, None])[0, 0]
-        return self.tail(self.body(self.head(y)))
+        image: Tensor = self.body(y)
+        return image
+
+
+def convolutional(name: str, *blocks: nn.Module) -> Baseline:
+    """Return a convolution, blocks with a skip around them, pixel shuffle and a convolution."""
+    head, body = conv(1, FEATURES), Residual(*blocks, conv(FEATURES, FEATURES))
+    tail = (conv(FEATURES, SCALE**2 * FEATURES), nn.PixelShuffle(SCALE), conv(FEATURES, 1))
+    return Baseline(name, nn.Sequential(head, body, *tail))
 
 
 def edsr(blocks: int = 8) -> Baseline:
     """Return a small EDSR (Lim et al., CVPRW 2017): residual blocks without normalisation."""
     body = [Residual(conv(FEATURES, FEATURES), nn.ReLU(), conv(FEATURES, FEATURES)) for _ in range(blocks)]
-    return Baseline("edsr", *body)
+    return convolutional("edsr", *body)
 
 
 def rcan(groups: int = 2, blocks: int = 4) -> Baseline:
@@ -81,10 +87,35 @@ def rcan(groups: int = 2, blocks: int = 4) -> Baseline:
         return Residual(*inner, ChannelAttention(FEATURES))
 
     body = [Residual(*(block() for _ in range(blocks)), conv(FEATURES, FEATURES)) for _ in range(groups)]
-    return Baseline("rcan", *body)
+    return convolutional("rcan", *body)
 
 
-BASELINES = {"edsr": edsr, "rcan": rcan}
+class InWindows(nn.Module):
+    """A network of transformers, which takes whole windows only (5.23 does), for images of any size."""
+
+    def __init__(self, network: nn.Module, window: int) -> None:
+        super().__init__()
+        self.network, self.window = network, window
+
+    def forward(self, y: Tensor) -> Tensor:
+        height, width = y.shape[-2:]
+        padded = nn.functional.pad(y, (0, -width % self.window, 0, -height % self.window), mode="replicate")
+        image: Tensor = self.network(pixel_values=padded).reconstruction
+        return image[..., : SCALE * height, : SCALE * width]
+
+
+def swin2sr(features: int = 64) -> Baseline:
+    """Return a small Swin2SR (Conde et al., ECCVW 2022) for one step of upsampling: `pip install transformers`."""
+    from transformers import Swin2SRConfig, Swin2SRForImageSuperResolution
+
+    window = 8
+    shape = {"embed_dim": features, "depths": [2, 2], "num_heads": [4, 4], "window_size": window, "mlp_ratio": 2.0}
+    kind = {"num_channels": 1, "upscale": SCALE, "upsampler": "pixelshuffledirect"}
+    network = Swin2SRForImageSuperResolution(Swin2SRConfig(**shape, **kind))
+    return Baseline("swin2sr", InWindows(network, window))
+
+
+BASELINES = {"edsr": edsr, "rcan": rcan, "swin2sr": swin2sr}
 
 
 def load_baseline(path: Path) -> Baseline:
