@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
-from emsr_fast import _dispatch, atrous_details, conv3x3, edge_gate, upsample_to_image, window_attention
+from emsr_fast import BackendError, _dispatch, atrous_details, conv3x3, edge_gate, upsample_to_image, window_attention
 
 BACKENDS = ("cuda", "triton")
 SIZES = ((1, 3), (9, 70), (37, 133))
@@ -53,9 +53,13 @@ def exercise(device: str, backends: tuple[str, ...], dtype: torch.dtype) -> list
             for backend in backends:
                 if backend not in _dispatch.OPERATORS[operator] or _dispatch.why_not_here(backend):
                     continue
-                with torch.inference_mode():
-                    if not torch.isfinite(call(backend)).all():
-                        raise SystemExit(f"{operator} on {backend} at {size}: not finite")
+                try:
+                    with torch.inference_mode():
+                        out = call(backend)
+                except BackendError:
+                    continue  # no kernel for these channels, or for this GPU
+                if not torch.isfinite(out).all():
+                    raise SystemExit(f"{operator} on {backend} at {size}: not finite")
                 done.append(f"{operator} {backend}")
     return done
 

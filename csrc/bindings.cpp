@@ -121,6 +121,13 @@ PYBIND11_MODULE(_C, m, py::mod_gil_not_used()) {
     py::gil_scoped_release no_gil;
     emsr::window_attention_cuda(vx, vout, w, device, stream);
   });
+  m.def("conv3x3_cuda", [](const py::tuple& x, const py::tuple& out, const py::tuple& other, uintptr_t weight, int activation,
+                           int combine, int device, uintptr_t stream) {
+    const emsr::ImageView vx = to_view(x), vout = to_view(out), vother = to_view_or_none(other);
+    py::gil_scoped_release no_gil;
+    emsr::conv3x3_cuda(vx, vout, vother, to_pointer<const void>(weight), static_cast<emsr::Activation>(activation),
+                       static_cast<emsr::Combine>(combine), device, stream);
+  });
 #else
   m.attr("built_with_cuda") = false;
 #endif

@@ -36,7 +36,8 @@ def conv3x3(
         activation: "none", "relu" or "leaky_relu" (slope 0.2).
         residual: added at the end, (B, C_out, H, W).
         gate: (B, C_out, H, W), in place of ``residual`` and ``activation``.
-        backend: "auto", or one of "triton", "cpp", "reference".
+        backend: "auto", or one of "cuda", "triton", "cpp", "reference". "cuda" (64 to 64 channels, compute capability
+            9.0) is never chosen by "auto" until a GPU has confirmed it.
 
     Returns:
         Features, channels last from the kernels. On a CPU, a pixel that is not finite spoils the 8x8 outputs around it.
@@ -88,14 +89,26 @@ def _choose(x: Tensor, weight: Tensor, residual: Tensor | None, gate: Tensor | N
         )
     elif inputs > 14 and inputs not in (16, 32, 64) and x.is_cuda:
         limits = f"the kernel has up to 14, 16, 32 or 64 channels going in, got {inputs}"
-    return _dispatch.choose("conv3x3", x, backend, limits_of_precision(tensors, limits))
+    by_name = limits_of_precision(tensors, limits)
+    by_name["cuda"] = by_name["cuda"] or _why_not_hopper(x, inputs, outputs)
+    return _dispatch.choose("conv3x3", x, backend, by_name)
+
+
+def _why_not_hopper(x: Tensor, inputs: int, outputs: int) -> str | None:
+    """Return why the CUDA kernel cannot run, whatever the precision, or None."""
+    if (inputs, outputs) != (64, 64):
+        return f"the CUDA kernel has 64 channels going in and coming out, got {inputs} to {outputs}"
+    capability = _dispatch.compute_capability(x.device) if x.is_cuda else (9, 0)
+    if capability != (9, 0):
+        return f"the CUDA kernel needs compute capability 9.0, this GPU has {'.'.join(map(str, capability))}"
+    return None
 
 
 def limits_of_precision(tensors: list[Tensor], other: str | None) -> dict[str, str | None]:
     """Return by backend why its kernels cannot convolve ``tensors``, the first of them the image; else ``other``."""
     x = tensors[0]
     if torch.is_autocast_enabled(x.device.type):
-        return dict.fromkeys(("triton", "cpp"), "autocast chooses the precision of convolutions")
+        return dict.fromkeys(("cuda", "triton", "cpp"), "autocast chooses the precision of convolutions")
     cpp = triton = other
     if any(t.dtype != torch.float32 for t in tensors):
         cpp = "the kernel computes in float32, not every tensor is"
@@ -103,7 +116,7 @@ def limits_of_precision(tensors: list[Tensor], other: str | None) -> dict[str, s
         triton = "the kernel multiplies in float16 or bfloat16: in TF32, float32 would lose 13 of its 24 bits"
     elif any(t.dtype != x.dtype for t in tensors):
         triton = f"x is {x.dtype}, not every tensor is"
-    return {"triton": triton, "cpp": cpp}
+    return {"cuda": triton, "triton": triton, "cpp": cpp}
 
 
 def _run(
@@ -128,6 +141,16 @@ def _run(
             gate is not None,
         )
         return out
+    if chosen == "cuda":
+        _native.conv3x3_cuda(
+            _on_sixteen_bytes(x),
+            out,
+            None if other is None else _on_sixteen_bytes(other),
+            _on_sixteen_bytes(dense_channels_last(weight)),
+            ACTIVATIONS.index(activation),
+            gate is not None,
+        )
+        return out
     _native.conv3x3(
         x if x.shape[1] < 16 else side_by_side(x),
         out,
@@ -137,6 +160,12 @@ def _run(
         gate is not None,
     )
     return out
+
+
+def _on_sixteen_bytes(t: Tensor) -> Tensor:
+    """Return ``t`` with its channels side by side and every pixel on a multiple of 16 bytes; as it is where it can be."""
+    t = side_by_side(t)
+    return t if _native.aligned(t, 16) else channels_last(t.clone())
 
 
 def _out_like(x: Tensor, weight: Tensor, *rest: object) -> Tensor:

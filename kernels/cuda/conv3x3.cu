@@ -29,7 +29,8 @@ __global__ void __launch_bounds__(kGroupThreads, kConvBlocks)
 const std::string kName = "conv3x3_cuda";
 
 bool fits(const ImageView& view, const ImageView& x) {
-  const int64_t steps = view.sb | view.sh | view.sw;
+  // what there is one of needs no step to the next
+  const int64_t steps = (view.b > 1 ? view.sb : 0) | (view.h > 1 ? view.sh : 0) | (view.w > 1 ? view.sw : 0);
   return view.b == x.b && view.c == kConvChannels && view.h == x.h && view.w == x.w && view.sc == 1 &&
          view.dtype == x.dtype && steps % 8 == 0 && reinterpret_cast<uintptr_t>(view.data) % 16 == 0;
 }
