@@ -24,7 +24,7 @@ OPERATORS = {
     "upsample_to_image": ("triton", "cpp", "reference"),
     "window_attention": BACKENDS,
 }
-# kernels that no GPU has confirmed yet: they run where they are named, by backend= or EMSR_FAST_BACKEND, never by "auto"
+# kernels that no GPU has confirmed yet: they run where they are named (backend=, EMSR_FAST_BACKEND), never by "auto"
 ON_REQUEST = {"conv3x3": ("cuda",)}
 _DTYPES = {
     "cuda": (torch.float32, torch.float16, torch.bfloat16),

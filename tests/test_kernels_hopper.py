@@ -41,7 +41,10 @@ def machine_code(source, tmp_path):
     # it calls nvdisasm, its neighbour
     path = os.pathsep.join((str(Path(program).parent), os.environ["PATH"]))
     done = subprocess.run(
-        [program, "-sass", str(tmp_path / "kernels.o")], capture_output=True, text=True, env={**os.environ, "PATH": path}
+        [program, "-sass", str(tmp_path / "kernels.o")],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PATH": path},
     )
     assert done.returncode == 0, done.stderr
     names_and_texts = re.split(r"Function : (\w+)", done.stdout)[1:]
@@ -88,7 +91,14 @@ def on_host(tmp_path_factory):
         layout = (b, h, w, x.stride(0), x.stride(2), x.stride(3), x.storage_offset())
         files = [str(folder / name) for name in ("weight", "x", "other", "out")]
         numbers = (blocks, ACTIVATIONS.index(activation), combine)
-        command = [str(folder / "run"), str(x.dtype).split(".")[1], order, *map(str, numbers), *files, *map(str, layout)]
+        command = [
+            str(folder / "run"),
+            str(x.dtype).split(".")[1],
+            order,
+            *map(str, numbers),
+            *files,
+            *map(str, layout),
+        ]
         done = subprocess.run(command, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
         out = torch.from_numpy(np.fromfile(folder / "out", np.int16)).view(x.dtype)

@@ -163,7 +163,7 @@ def _run(
 
 
 def _on_sixteen_bytes(t: Tensor) -> Tensor:
-    """Return ``t`` with its channels side by side and every pixel on a multiple of 16 bytes; as it is where it can be."""
+    """Return ``t`` with its channels side by side and pixels on multiples of 16 bytes; as it is where it can be."""
     t = side_by_side(t)
     return t if _native.aligned(t, 16) else channels_last(t.clone())
 
