@@ -29,11 +29,12 @@ struct alignas(16) Chunk {
   uint32_t word[4];
 };
 
-// A row of kPixels pixels in planes.
-template <int kPixels_>
+// A row of kPixels pixels in planes, with space for kSpace.
+template <int kPixels_, int kSpace = kPixels_>
 struct Planes {
   static constexpr int kPixels = kPixels_;
-  static constexpr uint32_t kPlane = 16 * (kPixels | 1);
+  static constexpr uint32_t kPlane = 16 * (kSpace | 1);
+  static_assert(kSpace >= kPixels);
   static constexpr uint32_t kBytes = kChunks * kPlane;
 
   EMSR_HOST_DEVICE static uint32_t offset(uint32_t chunk, uint32_t pixel) { return chunk * kPlane + 16 * pixel; }
@@ -152,7 +153,7 @@ EMSR_HOST_DEVICE void leaky_relu(float (&sums)[kSums]) {
 }
 
 // Calls visit(address, sums) for each 16 pixels of a warp's 16 channels: four matrices of 8 pixels x 8 channels, two sums
-// of each. Matrix i is chunk 2 w + i % 2 of the planes at `planes`, pixels from 8 * (i / 2) on. The address is this lane's
+// of each; behind an odd number of eights, zeros go to the space there. Matrix i is chunk 2 w + i % 2 of the planes at `planes`, pixels from 8 * (i / 2) on. The address is this lane's
 // for ldmatrix and stmatrix: row l % 8 of matrix l / 8 is that of lane l.
 template <class Rows, class Group, int kSums, class Visit>
 EMSR_HOST_DEVICE void for_matrices(const Group& group, uint32_t planes, float (&sums)[kSums], Visit visit) {
@@ -160,6 +161,10 @@ EMSR_HOST_DEVICE void for_matrices(const Group& group, uint32_t planes, float (&
   planes += Rows::offset(group.thread / 32 * 2 + lane / 8 % 2, lane / 16 * 8 + lane % 8);
 #pragma unroll
   for (int i = 0; i < kSums / 8; ++i) visit(planes + 256 * i, sums + 8 * i);
+  if constexpr (kSums % 8 != 0) {
+    const float last[8] = {sums[kSums - 4], sums[kSums - 3], sums[kSums - 2], sums[kSums - 1], 0, 0, 0, 0};
+    visit(planes + 256 * (kSums / 8), last);
+  }
 }
 
 }  // namespace emsr

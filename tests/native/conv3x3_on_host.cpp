@@ -4,9 +4,8 @@
 //        B H W SB SH SW OFFSET
 // WEIGHT (64, 3, 3, 64), OTHER (B, H, W, 64), IN a whole storage; strides and offset (elements) say which image it is. OUT
 // is written contiguous, channels last, NaN where nothing is written.
-#include <fstream>
-
 #include "conv3x3_strip.cuh"
+#include "files.h"
 #include "group.h"
 
 namespace {
@@ -32,16 +31,6 @@ void run_blocks(const Run& r) {
                          [&](const emsr::Segment& rows) { strip.run(r.images, rows); });
     });
   }
-}
-
-// The file's bytes, on a multiple of 16.
-unsigned char* read_file(const char* path) {
-  std::ifstream file(path, std::ios::binary | std::ios::ate);
-  const auto size = static_cast<size_t>(file.tellg());
-  auto* bytes = static_cast<unsigned char*>(std::aligned_alloc(16, (size + 15) / 16 * 16));
-  file.seekg(0);
-  file.read(reinterpret_cast<char*>(bytes), static_cast<std::streamsize>(size));
-  return bytes;
 }
 
 }  // namespace

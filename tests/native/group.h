@@ -48,6 +48,9 @@ class HostGroup {
   }
   void publish() const { block_.publish(id()); }
   void sync() const { block_.barrier(state_.name + "sync", emsr::kGroupThreads); }
+  void sync_block() const { block_.barrier("sync_block", 2 * emsr::kGroupThreads); }
+  void wait_turn() const { block_.barrier(state_.first == 0 ? "turn 0" : "turn 1", 2 * emsr::kGroupThreads); }
+  void give_turn() const { block_.arrive(state_.first == 0 ? "turn 1" : "turn 0", 2 * emsr::kGroupThreads); }
 
   template <int kSums>
   void begin_products(float (&sums)[kSums]) const {
@@ -78,7 +81,11 @@ class HostGroup {
     together("wait_products", sums, [this] {
       if (!state_.committed) stop("waiting for products that were not committed");
       each_sum<kSums>([](float& own, float& all) { own = all; });
-      for (uint32_t address : state_.held) block_.hold(address, -1);
+      for (uint32_t address : state_.held) {
+        block_.hold(address, -1);
+        // read until now, not when the product was started
+        for (int w = 0; w < 4; ++w) block_.tensor_read(address, state_.first + 32 * w);
+      }
       state_.held.clear();
       state_.started = state_.committed = false;
     });

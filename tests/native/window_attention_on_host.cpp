@@ -20,6 +20,7 @@
 #include <string>
 #include <vector>
 
+#include "files.h"
 #include "halves.h"
 #include "window_attention_fma.cuh"
 #include "window_attention_mma.cuh"
@@ -233,16 +234,6 @@ void run_channels(const Run& r) {
   if (r.x.c == 32) return run_blocks<T, 32>(r);
   if (r.x.c == 64) return run_blocks<T, 64>(r);
   Lanes::stop("16, 32 or 64 channels");
-}
-
-// The file's bytes, on a multiple of 16.
-unsigned char* read_file(const char* path) {
-  std::ifstream file(path, std::ios::binary | std::ios::ate);
-  const auto size = static_cast<size_t>(file.tellg());
-  auto* bytes = static_cast<unsigned char*>(std::aligned_alloc(16, (size + 15) / 16 * 16));
-  file.seekg(0);
-  file.read(reinterpret_cast<char*>(bytes), static_cast<std::streamsize>(size));
-  return bytes;
 }
 
 }  // namespace
