@@ -10,7 +10,16 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
-from emsr_fast import BackendError, _dispatch, atrous_details, conv3x3, edge_gate, upsample_to_image, window_attention
+from emsr_fast import (
+    BackendError,
+    _dispatch,
+    atrous_details,
+    conv3x3,
+    edge_gate,
+    residual_block,
+    upsample_to_image,
+    window_attention,
+)
 
 BACKENDS = ("cuda", "triton")
 SIZES = ((1, 3), (9, 70), (37, 133))
@@ -40,6 +49,7 @@ def calls(size: tuple[int, int], device: str, dtype: torch.dtype, batch: int = 2
     yield "conv3x3", "6 to 64", lambda backend: conv3x3(few, first, backend=backend)
     yield "conv3x3", "64 to 1", lambda backend: conv3x3(x, last, backend=backend)
     yield "edge_gate", "64", lambda backend: edge_gate(x, weight, k2, bias, weight, backend=backend)
+    yield "residual_block", "64", lambda backend: residual_block(x, weight, weight, backend=backend)
     yield "upsample_to_image", "64, x3", lambda backend: upsample_to_image(x, up, last, 3, backend=backend)
     yield "window_attention", "64", lambda backend: window_attention(x, *block, heads=16, backend=backend)
 

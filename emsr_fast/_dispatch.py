@@ -21,11 +21,12 @@ OPERATORS = {
     "atrous_details": BACKENDS,
     "conv3x3": BACKENDS,
     "edge_gate": ("triton", "cpp", "reference"),
+    "residual_block": BACKENDS,  # one kernel on "cuda", two of conv3x3 on the others
     "upsample_to_image": ("triton", "cpp", "reference"),
     "window_attention": BACKENDS,
 }
 # kernels that no GPU has confirmed yet: they run where they are named (backend=, EMSR_FAST_BACKEND), never by "auto"
-ON_REQUEST = {"conv3x3": ("cuda",)}
+ON_REQUEST = {"conv3x3": ("cuda",), "residual_block": ("cuda",)}
 _DTYPES = {
     "cuda": (torch.float32, torch.float16, torch.bfloat16),
     "triton": (torch.float32, torch.float16, torch.bfloat16),

@@ -146,6 +146,11 @@ def conv3x3_cuda(x: Tensor, out: Tensor, other: Tensor | None, weight: Tensor, a
     _C.conv3x3_cuda(view(x), view(out), second, weight.data_ptr(), activation, combine, *_place(x))
 
 
+def residual_block_cuda(x: Tensor, out: Tensor, first: Tensor, second: Tensor) -> None:
+    """Write the residual block of ``x`` into ``out`` on their GPU; layout and alignment as in ``conv3x3_cuda``."""
+    _C.residual_block_cuda(view(x), view(out), first.data_ptr(), second.data_ptr(), *_place(x))
+
+
 def edge_gate(x: Tensor, out: Tensor, packed_k1: Tensor, k2: Tensor, bias: Tensor, packed_k3: Tensor) -> None:
     """Write the edge gate of ``x`` (B, C, H, W) into ``out``; k1 and k3 packed for ``conv3x3``, the rest contiguous."""
     weights = (packed_k1.data_ptr(), k2.data_ptr(), bias.data_ptr(), packed_k3.data_ptr())

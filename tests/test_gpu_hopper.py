@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from emsr_fast import BackendError, _dispatch, conv3x3
+from emsr_fast import BackendError, Emsr, EmsrConfig, _dispatch, conv3x3, residual_block
 
 pytestmark = pytest.mark.cuda
 HALVES = [torch.float16, torch.bfloat16]
@@ -13,6 +13,8 @@ EPILOGUES = ["none", "relu", "leaky_relu+residual", "none+gate"]
 
 @pytest.fixture(autouse=True)
 def hopper():
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
     if reason := _dispatch.why_not_here("cuda"):
         pytest.skip(reason)
     if (capability := torch.cuda.get_device_capability()) != (9, 0):
@@ -49,6 +51,54 @@ def test_matches_the_definition(epilogue, size, dtype):
     plain = run(x, weight, others, "reference")
     rounding = torch.finfo(dtype).eps / 2 * exact.abs().max()
     assert (run(x, weight, others) - exact).abs().max() <= 2 * (plain - exact).abs().max() + rounding
+
+
+@pytest.mark.parametrize("dtype", HALVES, ids=str)
+@pytest.mark.parametrize("size", [*SIZES, (9, 134), (300, 269)], ids=str)
+def test_residual_block_matches_the_definition(size, dtype):
+    x, first, _ = arguments(size, "none", dtype)
+    second = first.flip(0)
+    with torch.inference_mode():
+        exact = residual_block(x.double(), first.double(), second.double(), backend="reference")
+        plain = residual_block(x, first, second, backend="reference")
+        out = residual_block(x, first, second, backend="cuda")
+    rounding = torch.finfo(dtype).eps / 2 * exact.abs().max()
+    assert (out - exact).abs().max() <= 2 * (plain - exact).abs().max() + rounding
+
+
+def test_residual_block_registration_capture_and_compile():
+    x, first, _ = arguments((30, 150), "none", torch.float16)
+    second = first.flip(0)
+    torch.library.opcheck(torch.ops.emsr_fast.residual_block.default, (x, first, second))
+
+    def block(t):
+        return residual_block(t, first, second, backend="cuda")
+
+    with torch.inference_mode():
+        expected = block(x)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            out = block(x)
+        out.fill_(float("nan"))
+        graph.replay()
+        assert torch.equal(out, expected)
+        compiled = torch.compile(block, fullgraph=True, mode="reduce-overhead")
+        for _ in range(3):
+            assert torch.equal(compiled(x), expected)
+
+
+def test_a_network_on_request():
+    torch.manual_seed(0)
+    model = Emsr(EmsrConfig()).eval().cuda()
+    y = torch.rand(1, 1, 96, 140, device="cuda")
+    with torch.inference_mode():
+        exact = model.double().compute(y.double())
+        half = model.half().to(memory_format=torch.channels_last)
+        errors = {}
+        for backends in ("reference", "cuda,triton,reference"):
+            with _dispatch.use_backend(backends):
+                errors[backends] = (half.compute(y.half()) - exact).abs().max()
+    assert errors["cuda,triton,reference"] <= 2 * errors["reference"]
 
 
 def test_takes_any_strides_and_weights():

@@ -14,7 +14,7 @@ from emsr_fast.reference import atrous as reference
 ROOT = Path(__file__).resolve().parents[1]
 SOURCES = sorted((ROOT / "kernels" / "cuda").glob("*.cu"))
 ARCHITECTURES = (80, 86, 89, 90, 100, 120)
-HOPPER = {"conv3x3.cu": ("90a",)}  # files for compute capability 9.0 alone
+HOPPER = {"conv3x3.cu": ("90a",), "residual_block.cu": ("90a",)}  # files for compute capability 9.0 alone
 # of any architecture: where the shared memory holds one block on an SM, registers are no limit
 MOST_REGISTERS = {
     "atrous_details_kernel": 64,
@@ -24,6 +24,8 @@ MOST_REGISTERS = {
     "window_attention_fma_kernel": 255,
     # two blocks of four warps on an SM
     "conv3x3_strip_kernel": 255,
+    # one block of eight
+    "residual_block_strip_kernel": 255,
 }
 MOST_REGISTERS_SM_100 = {"window_attention_mma_kernel": 208}
 

@@ -12,12 +12,14 @@ import torch
 from test_kernels_cuda import ROOT, nvcc
 
 from emsr_fast import BackendError, conv3x3
-from emsr_fast.ops.conv3x3 import ACTIVATIONS, _why_not_hopper
+from emsr_fast.ops.conv3x3 import ACTIVATIONS, why_not_hopper
 from emsr_fast.reference import conv3x3 as reference
+from emsr_fast.reference import residual_block as residual_reference
 
 HALVES = [torch.float16, torch.bfloat16]
 C = 64
 COLUMNS = 128  # of a strip
+BLOCK_COLUMNS = 134  # the same of the residual block
 
 
 def disassembler():
@@ -51,28 +53,33 @@ def machine_code(source, tmp_path):
     return dict(zip(names_and_texts[::2], names_and_texts[1::2], strict=True))
 
 
-def test_weights_stay_in_registers_and_products_follow_each_other(tmp_path):
-    kernels = machine_code("conv3x3.cu", tmp_path)
+@pytest.mark.parametrize(("source", "layers", "columns"), [("conv3x3.cu", 1, 128), ("residual_block.cu", 2, 136)])
+def test_weights_stay_in_registers_and_products_follow_each_other(source, layers, columns, tmp_path):
+    kernels = machine_code(source, tmp_path)
     assert len(kernels) == 2
     for text in kernels.values():
-        products = re.findall(r"HGMMA\.64x128x16\.F32(?:\.BF16)? R\d+, (R\d+), gdesc", text)
-        assert len(products) == 36  # 9 taps, 4 times 16 channels
-        assert len(set(products)) == 36
         assert not re.search(r"\b(LDL|STL)\b", text)
-        # nothing but descriptors between the first product and the last
-        row = text[text.index("HGMMA") : text.rindex("HGMMA")]
-        assert not re.search(r"\b(LDG|LDS|LDSM|STS|STSM|BAR|DEPBAR|BRA|LDGSTS|WARPGROUP)\b", row)
+        instructions = re.findall(r"/\*[0-9a-f]{4,}\*/ +(?:@!?U?P\d+ +)?([^;]+);", text)
+        places = [i for i, instruction in enumerate(instructions) if instruction.startswith("HGMMA")]
+        assert len(places) == 36 * layers  # 9 taps, 4 times 16 channels
+        for layer in range(layers):
+            row = instructions[places[36 * layer] : places[36 * layer + 35] + 1]
+            products = [re.match(rf"HGMMA\.64x{columns}x16\.F32(?:\.BF16)? R\d+, (R\d+), gdesc", i) for i in row]
+            weights = {found.group(1) for found in products if found}
+            assert len(weights) == 36
+            # nothing but descriptors between the first product and the last
+            others = {i.split()[0].split(".")[0] for i in row if not i.startswith("HGMMA")}
+            assert not others & {"LDG", "LDS", "LDSM", "STS", "STSM", "BAR", "BRA", "LDGSTS", "WARPGROUP"}
+            assert len(row) < 3 * 36
 
 
-@pytest.fixture(scope="module")
-def on_host(tmp_path_factory):
-    """Return a function that runs the blocks of the convolution on the CPU."""
+def built_for_the_host(name, folder, kernels=ROOT / "kernels" / "cuda"):
+    """Compile a program of tests/native, with sanitizers where there are any, and return its path."""
     compiler = shutil.which("c++") or shutil.which("g++")
     if compiler is None:
         pytest.skip("no C++ compiler: the kernel's threads cannot be run on the CPU")
-    folder = tmp_path_factory.mktemp("conv3x3_on_host")
-    includes = [f"-I{ROOT / 'csrc'}", f"-I{ROOT / 'kernels' / 'cuda'}"]
-    source = ROOT / "tests" / "native" / "conv3x3_on_host.cpp"
+    includes = [f"-I{ROOT / 'csrc'}", f"-I{kernels}"]
+    source = ROOT / "tests" / "native" / f"{name}.cpp"
     # the sanitizers see any access outside images and shared memory; a compiler without them still shows wrong values
     for sanitizers in (["-fsanitize=address,undefined", "-fno-sanitize-recover=all"], []):
         command = [compiler, "-std=c++17", "-O1", "-w", *sanitizers, *includes, str(source), "-o", str(folder / "run")]
@@ -80,29 +87,46 @@ def on_host(tmp_path_factory):
         if done.returncode == 0:
             break
     assert done.returncode == 0, done.stderr
+    return folder / "run"
+
+
+def run_on_host(program, x, numbers, files, order):
+    """Run a program with tensors in files, in the order given, ``x`` as a whole storage; return what it wrote."""
+    folder = program.parent
+    for name, tensor in files.items():
+        store(tensor.permute(0, 2, 3, 1), folder / name)
+    store(x.as_strided((x.untyped_storage().nbytes() // 2,), (1,), 0), folder / "x")
+    b, _, h, w = x.shape
+    layout = (b, h, w, x.stride(0), x.stride(2), x.stride(3), x.storage_offset())
+    paths = [str(folder / name) for name in (*files, "out")]
+    command = [str(program), str(x.dtype).split(".")[1], order, *map(str, numbers), *paths, *map(str, layout)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    out = torch.from_numpy(np.fromfile(folder / "out", np.int16)).view(x.dtype)
+    return out.reshape(b, h, w, C).permute(0, 3, 1, 2)
+
+
+@pytest.fixture(scope="module")
+def on_host(tmp_path_factory):
+    """Return a function that runs the blocks of the convolution on the CPU."""
+    program = built_for_the_host("conv3x3_on_host", tmp_path_factory.mktemp("conv3x3"))
 
     def run(x, weight, activation="none", residual=None, gate=None, blocks=1, order="forward"):
         other = x if residual is None and gate is None else gate if residual is None else residual
         combine = 0 if residual is None and gate is None else 2 if residual is None else 1
-        store(x.as_strided((x.untyped_storage().nbytes() // 2,), (1,), 0), folder / "x")
-        store(weight.permute(0, 2, 3, 1), folder / "weight")
-        store(other.permute(0, 2, 3, 1), folder / "other")
-        b, _, h, w = x.shape
-        layout = (b, h, w, x.stride(0), x.stride(2), x.stride(3), x.storage_offset())
-        files = [str(folder / name) for name in ("weight", "x", "other", "out")]
         numbers = (blocks, ACTIVATIONS.index(activation), combine)
-        command = [
-            str(folder / "run"),
-            str(x.dtype).split(".")[1],
-            order,
-            *map(str, numbers),
-            *files,
-            *map(str, layout),
-        ]
-        done = subprocess.run(command, capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
-        out = torch.from_numpy(np.fromfile(folder / "out", np.int16)).view(x.dtype)
-        return out.reshape(b, h, w, C).permute(0, 3, 1, 2)
+        return run_on_host(program, x, numbers, {"weight": weight, "x": x, "other": other}, order)
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def block_on_host(tmp_path_factory):
+    """Return a function that runs the blocks of the residual block on the CPU."""
+    program = built_for_the_host("residual_block_on_host", tmp_path_factory.mktemp("residual_block"))
+
+    def run(x, first, second, blocks=1, order="forward"):
+        return run_on_host(program, x, (blocks,), {"first": first, "second": second, "x": x}, order)
 
     return run
 
@@ -179,9 +203,68 @@ def test_not_a_number_and_infinity_stay(on_host):
         torch.testing.assert_close(on_host(x, weight, activation), expected, rtol=0.01, atol=0.01, equal_nan=True)
 
 
+def block_arguments(shape, dtype):
+    x, first, _ = images(shape, dtype)
+    return x, first, (torch.randn(C, C, 3, 3) * (9 * C) ** -0.5).to(dtype)
+
+
+def assert_matches_block(out, x, first, second):
+    plain = residual_reference.residual_block(x, first, second)
+    exact = residual_reference.residual_block(x.double(), first.double(), second.double())
+    rounding = torch.finfo(out.dtype).eps / 2 * exact.abs().max()
+    assert (out - exact).abs().max() <= 2 * (plain - exact).abs().max() + rounding
+
+
+# one pixel; the ring turned over; strips that end at the image's border, one pixel before and behind it
+@pytest.mark.parametrize(
+    "shape", [(1, 1, 1), (2, 1, 9), (1, 14, 3), *((1, 3, BLOCK_COLUMNS + i) for i in (-1, 0, 1))], ids=str
+)
+@pytest.mark.parametrize("dtype", HALVES, ids=str)
+def test_residual_block_matches_the_definition(block_on_host, dtype, shape):
+    x, first, second = block_arguments(shape, dtype)
+    assert_matches_block(block_on_host(x, first, second), x, first, second)
+
+
+@pytest.mark.parametrize("blocks", [2, 7])
+def test_strips_and_segments_of_the_residual_block_join(block_on_host, blocks):
+    x, first, second = block_arguments((2, 5, BLOCK_COLUMNS + 3), torch.float16)
+    out = block_on_host(x, first, second, blocks)
+    assert_matches_block(out, x, first, second)
+    assert torch.equal(block_on_host(x, first, second, 3, order="reverse"), out)
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong", "says"),
+    [
+        ("kBetweens = 5", "kBetweens = 4", "write of what another thread may still read"),
+        ("kInputs = 6", "kInputs = 5", "two unordered writes"),
+        ("kBehind = 3", "kBehind = 2", "product of what was not published"),
+        ("group_.sync();", "", "read of an unordered write"),
+    ],
+)
+def test_a_race_is_seen(right, wrong, says, tmp_path):
+    kernels = tmp_path / "kernels"
+    shutil.copytree(ROOT / "kernels" / "cuda", kernels)
+    strip = kernels / "residual_block_strip.cuh"
+    assert strip.read_text().count(right) == 1
+    strip.write_text(strip.read_text().replace(right, wrong))
+    program = built_for_the_host("residual_block_on_host", tmp_path, kernels)
+    x, first, second = block_arguments((1, 9, 9), torch.float16)
+    with pytest.raises(AssertionError, match=says):
+        run_on_host(program, x, (1,), {"first": first, "second": second, "x": x}, "forward")
+
+
+def test_nothing_outside_leaks_into_the_residual_block(block_on_host):
+    canvas = torch.full((2, 9, 40, C), float("nan"), dtype=torch.bfloat16)
+    x = canvas[:, 2:7, 3:37:2].permute(0, 3, 1, 2)
+    inside, first, second = block_arguments((2, 5, 17), torch.bfloat16)
+    x.copy_(inside)
+    assert_matches_block(block_on_host(x, first, second, blocks=2), inside, first, second)
+
+
 def test_what_the_kernel_lacks_is_said():
     x = torch.zeros(1, 1, 1, 1)
-    assert _why_not_hopper(x, 64, 64) is None
-    assert "64 channels going in and coming out, got 32 to 64" in _why_not_hopper(x, 32, 64)
+    assert why_not_hopper(x, 64, 64) is None
+    assert "64 channels going in and coming out, got 32 to 64" in why_not_hopper(x, 32, 64)
     with pytest.raises(BackendError, match="backend 'cuda' cannot run: x is on cpu"):
         conv3x3(torch.zeros(1, C, 4, 4), torch.zeros(C, C, 3, 3), backend="cuda")

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from emsr_fast.model.config import EmsrConfig
-from emsr_fast.ops import atrous_details, conv3x3, edge_gate, window_attention
+from emsr_fast.ops import atrous_details, conv3x3, edge_gate, residual_block, window_attention
 
 
 class Conv3x3(nn.Conv2d):
@@ -31,7 +31,7 @@ class ResidualBlock(nn.Module):
         self.conv2 = Conv3x3(features, features)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.conv2(self.conv1(x, activation="relu"), residual=x)
+        return residual_block(x, self.conv1.weight, self.conv2.weight)
 
 
 class EdgeAttention(nn.Module):

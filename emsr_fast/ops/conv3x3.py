@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from emsr_fast import _dispatch, _native
-from emsr_fast.ops._layout import channels_last, dense_channels_last, features_like, side_by_side
+from emsr_fast.ops._layout import channels_last, dense_channels_last, features_like, on_sixteen_bytes, side_by_side
 from emsr_fast.ops._library import has_tangent, register
 from emsr_fast.ops._packed import PackedWeights
 from emsr_fast.reference import conv3x3 as reference
@@ -90,11 +90,11 @@ def _choose(x: Tensor, weight: Tensor, residual: Tensor | None, gate: Tensor | N
     elif inputs > 14 and inputs not in (16, 32, 64) and x.is_cuda:
         limits = f"the kernel has up to 14, 16, 32 or 64 channels going in, got {inputs}"
     by_name = limits_of_precision(tensors, limits)
-    by_name["cuda"] = by_name["cuda"] or _why_not_hopper(x, inputs, outputs)
+    by_name["cuda"] = by_name["cuda"] or why_not_hopper(x, inputs, outputs)
     return _dispatch.choose("conv3x3", x, backend, by_name)
 
 
-def _why_not_hopper(x: Tensor, inputs: int, outputs: int) -> str | None:
+def why_not_hopper(x: Tensor, inputs: int, outputs: int) -> str | None:
     """Return why the CUDA kernel cannot run, whatever the precision, or None."""
     if (inputs, outputs) != (64, 64):
         return f"the CUDA kernel has 64 channels going in and coming out, got {inputs} to {outputs}"
@@ -143,10 +143,10 @@ def _run(
         return out
     if chosen == "cuda":
         _native.conv3x3_cuda(
-            _on_sixteen_bytes(x),
+            on_sixteen_bytes(x),
             out,
-            None if other is None else _on_sixteen_bytes(other),
-            _on_sixteen_bytes(dense_channels_last(weight)),
+            None if other is None else on_sixteen_bytes(other),
+            on_sixteen_bytes(dense_channels_last(weight)),
             ACTIVATIONS.index(activation),
             gate is not None,
         )
@@ -160,12 +160,6 @@ def _run(
         gate is not None,
     )
     return out
-
-
-def _on_sixteen_bytes(t: Tensor) -> Tensor:
-    """Return ``t`` with its channels side by side and pixels on multiples of 16 bytes; as it is where it can be."""
-    t = side_by_side(t)
-    return t if _native.aligned(t, 16) else channels_last(t.clone())
 
 
 def _out_like(x: Tensor, weight: Tensor, *rest: object) -> Tensor:

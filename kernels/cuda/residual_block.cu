@@ -19,7 +19,9 @@ __global__ void __launch_bounds__(kBlockThreads, 1)
                                 const void* second)   // the same
 {
   extern __shared__ uint4 shared[];
-  const DeviceGroup<T> group{threadIdx.x / kGroupThreads, threadIdx.x % kGroupThreads,
+  // from one lane for all: ptxas then knows that descriptors and barriers are the same for a warp
+  const uint32_t number = __shfl_sync(0xffffffff, threadIdx.x / kGroupThreads, 0);
+  const DeviceGroup<T> group{number, threadIdx.x % kGroupThreads,
                              static_cast<uint32_t>(__cvta_generic_to_shared(shared))};
   const ResidualStrip<DeviceGroup<T>> strip(group, group.number == 0 ? first : second);
   if (group.number == 0) {
