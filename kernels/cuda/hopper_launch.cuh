@@ -34,6 +34,9 @@ inline unsigned persistent_blocks(const std::string& name, const void* kernel, i
   int multiprocessors = 0;
   check_cuda(cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, device), name);
   check_cuda(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared_bytes), name);
+  // all of it for blocks, none kept for L1: two must fit
+  check_cuda(cudaFuncSetAttribute(kernel, cudaFuncAttributePreferredSharedMemoryCarveout, cudaSharedmemCarveoutMaxShared),
+             name);
   return static_cast<unsigned>(std::min<int64_t>(rows, int64_t{each} * multiprocessors));
 }
 
