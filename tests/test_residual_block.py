@@ -5,6 +5,7 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from emsr_fast import BackendError, _dispatch, conv3x3, residual_block
+from emsr_fast.model.blocks import ResidualBlock
 from emsr_fast.ops.residual_block import _choose
 from emsr_fast.reference import residual_block as reference
 
@@ -64,6 +65,15 @@ def test_what_does_not_fit_is_refused():
         named = {"backend": "cuda"} if call is residual_block else {}
         with pytest.raises(BackendError, match="backend 'cuda' cannot run: x is on cpu, cuda needs a CUDA device"):
             call(x, first, second, **named)
+
+
+def test_hooks_of_the_layers_are_called():
+    block, seen = ResidualBlock(16), []
+    block.conv1.register_forward_hook(lambda *_: seen.append("between"))
+    x, _, _ = case((4, 5))
+    with torch.inference_mode():
+        assert torch.equal(block(x), residual_block(x, block.conv1.weight, block.conv2.weight))
+    assert seen == ["between"]
 
 
 def test_a_preference_for_cuda_passes_over_what_it_lacks(monkeypatch):

@@ -30,10 +30,19 @@ def residual_block(x: Tensor, first: Tensor, second: Tensor, *, backend: str = "
     Source: EMSR (arXiv 2401.08115), its residual block.
     """
     _check(x, first, second)
-    if wants_gradient(x, first, second) or _choose(x, first, second, backend) != "cuda":
+    if not at_once(x, first, second, backend):
         between = conv3x3(x, first, activation="relu", backend=backend)
         return conv3x3(between, second, residual=x, backend=backend)
     return torch.ops.emsr_fast.residual_block(x, first, second)
+
+
+def at_once(x: Tensor, first: Tensor, second: Tensor, backend: str = "auto") -> bool:
+    """Return whether ``residual_block`` is one kernel here, and not two convolutions.
+
+    Raises:
+        BackendError: ``backend`` was named and cannot run on ``x``.
+    """
+    return not wants_gradient(x, first, second) and _choose(x, first, second, backend) == "cuda"
 
 
 def _check(x: Tensor, first: Tensor, second: Tensor) -> None:
