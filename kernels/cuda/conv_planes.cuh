@@ -153,8 +153,9 @@ EMSR_HOST_DEVICE void leaky_relu(float (&sums)[kSums]) {
 }
 
 // Calls visit(address, sums) for each 16 pixels of a warp's 16 channels: four matrices of 8 pixels x 8 channels, two sums
-// of each; behind an odd number of eights, zeros go to the space there. Matrix i is chunk 2 w + i % 2 of the planes at `planes`, pixels from 8 * (i / 2) on. The address is this lane's
-// for ldmatrix and stmatrix: row l % 8 of matrix l / 8 is that of lane l.
+// of each. Matrix i is chunk 2 w + i % 2 of the planes at `planes`, pixels from 8 * (i / 2) on. The address is this lane's
+// for ldmatrix and stmatrix: row l % 8 of matrix l / 8 is that of lane l. Behind an odd number of eights, zeros go to the
+// space that the planes must have there.
 template <class Rows, class Group, int kSums, class Visit>
 EMSR_HOST_DEVICE void for_matrices(const Group& group, uint32_t planes, float (&sums)[kSums], Visit visit) {
   const uint32_t lane = group.thread % 32;
