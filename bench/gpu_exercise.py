@@ -54,13 +54,18 @@ def calls(size: tuple[int, int], device: str, dtype: torch.dtype, batch: int = 2
     yield "window_attention", "64", lambda backend: window_attention(x, *block, heads=16, backend=backend)
 
 
-def exercise(device: str, backends: tuple[str, ...], dtype: torch.dtype) -> list[str]:
-    """Run what the backends have; return "operator backend" of each run."""
+def exercise(device: str, backends: tuple[str, ...], dtype: torch.dtype, on_request: bool = False) -> list[str]:
+    """Run what the backends have; return "operator backend" of each run.
+
+    Kernels that "auto" leaves alone run ``on_request`` only: one that stops the GPU does so for the whole process.
+    """
     torch.manual_seed(0)
     done = []
     for size in SIZES:
         for operator, _, call in calls(size, device, dtype):
             for backend in backends:
+                if (backend in _dispatch.ON_REQUEST.get(operator, ())) != on_request:
+                    continue
                 if backend not in _dispatch.OPERATORS[operator] or _dispatch.why_not_here(backend):
                     continue
                 try:
@@ -76,4 +81,6 @@ def exercise(device: str, backends: tuple[str, ...], dtype: torch.dtype) -> list
 
 if __name__ == "__main__":
     ran = exercise("cuda", BACKENDS, torch.float16)
-    print(f"{len(ran)} runs: {', '.join(sorted(set(ran)))}")
+    print(f"{len(ran)} runs: {', '.join(sorted(set(ran)))}", flush=True)
+    asked = exercise("cuda", BACKENDS, torch.float16, on_request=True)
+    print(f"on request, {len(asked)} runs: {', '.join(sorted(set(asked)))}")
