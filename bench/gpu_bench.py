@@ -2,6 +2,7 @@
 
     python bench/gpu_bench.py operators
     python bench/gpu_bench.py network
+    python bench/gpu_bench.py on_request
 
 Candidates take turns in one process; a figure is the median of the rounds. Single operators are timed as CUDA graphs,
 so that launch gaps count for nobody; networks as their users call them. The file is written after each comparison.
@@ -10,6 +11,7 @@ so that launch gaps count for nobody; networks as their users call them. The fil
 from __future__ import annotations
 
 import argparse
+import contextlib
 import copy
 import json
 import statistics
@@ -24,7 +26,7 @@ import torch
 from gpu_exercise import calls
 from torch import Tensor
 
-from emsr_fast import Emsr, EmsrConfig, _dispatch
+from emsr_fast import BackendError, Emsr, EmsrConfig, _dispatch
 from emsr_fast.engine import TorchEngine
 from emsr_fast.engine.base import Grey
 from emsr_fast.engine.cuda_graph import ieee_float32
@@ -91,15 +93,28 @@ def captured(call: Callable[[], Tensor], device: torch.device) -> Run:
     return graph.replay
 
 
-def operators(device: torch.device, dtype: torch.dtype, size: tuple[int, int], rounds: int) -> list[dict[str, Any]]:
-    """Return a comparison of every operator: our backends, eager and compiled PyTorch of the same dtype."""
+def operators(
+    device: torch.device, dtype: torch.dtype, size: tuple[int, int], rounds: int, on_request: bool = False
+) -> list[dict[str, Any]]:
+    """Return a comparison of every operator: our backends, eager and compiled PyTorch of the same dtype.
+
+    Kernels that "auto" leaves alone take part ``on_request``, where only their operators are compared: a GPU that such
+    a kernel stops is lost to the whole process.
+    """
     rows: list[dict[str, Any]] = []
     for operator, of, call in calls(size, str(device), dtype, batch=1):
         runs: dict[str, Run] = {}
+        asked = _dispatch.ON_REQUEST.get(operator, ())
+        if on_request and not asked:
+            continue
         for backend in OURS:
+            if backend in asked and not on_request:
+                continue
             fits = backend in _dispatch.OPERATORS[operator] and (backend == "cpp") == (device.type == "cpu")
             if fits and _dispatch.why_not_here(backend) is None:
-                runs[backend] = captured(lambda call=call, backend=backend: call(backend), device)
+                # a kernel may lack these channels, or this GPU
+                with contextlib.suppress(BackendError):
+                    runs[backend] = captured(lambda call=call, backend=backend: call(backend), device)
         for name, reference in (
             ("eager", lambda call=call: call("reference")),
             ("compiled", torch.compile(lambda call=call: call("reference")) if device.type == "cuda" else None),
@@ -175,6 +190,22 @@ def network(
     return rows
 
 
+def network_on_request(
+    device: torch.device, dtype: torch.dtype, config: EmsrConfig, side: int, rounds: int
+) -> dict[str, Any]:
+    """Return a comparison of the network with and without the kernels that "auto" leaves alone, each in its graph."""
+    torch.manual_seed(0)
+    ours = Emsr(config).eval().to(device, dtype).to(memory_format=torch.channels_last)
+    asked = copy.deepcopy(ours)
+    y = torch.rand(1, 1, side, side, device=device, dtype=dtype)
+
+    def on_request() -> Tensor:
+        with _dispatch.use_backend("cuda,triton,cpp,reference"):
+            return asked(y)
+
+    return of_network({"ours": lambda: ours(y), "ours, CUDA convolutions": on_request}, device, side, rounds)
+
+
 def of_network(runs: dict[str, Run], device: torch.device, side: int, rounds: int) -> dict[str, Any]:
     found = compare(runs, device, rounds)
     speeds = {name: side * side / 1e3 / ms for name, ms in found.items()}
@@ -214,7 +245,7 @@ def as_markdown(found: dict[str, Any]) -> str:
         "| | size | candidate | ms | times ours | LR Mpx/s | error |",
         "|---|---|---|---|---|---|---|",
     ]
-    for row in (*found.get("operators", []), *found.get("network", [])):
+    for row in (*found.get("operators", []), *found.get("network", []), *found.get("on_request", [])):
         best = min((ms for name, ms in row["ms"].items() if name in OURS or name.startswith("ours")), default=None)
         for name, ms in row["ms"].items():
             ratio = f"{ms / best:.2f}" if best else ""
@@ -253,7 +284,7 @@ def machine_of(device: torch.device) -> dict[str, str]:
 @torch.inference_mode()
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("section", choices=["operators", "network"])
+    parser.add_argument("section", choices=["operators", "network", "on_request"])
     parser.add_argument("--rounds", type=int, default=7)
     arguments = parser.parse_args()
     device, dtype = torch.device("cuda", 0), torch.float16
@@ -265,6 +296,10 @@ def main() -> None:
 
     if arguments.section == "operators":
         save(operators(device, dtype, (1024, 1024), arguments.rounds))
+    elif arguments.section == "on_request":
+        rows = operators(device, dtype, (1024, 1024), arguments.rounds, on_request=True)
+        save(rows)
+        save([*rows, network_on_request(device, dtype, EmsrConfig(), SIDES[-1], arguments.rounds)])
     else:
         network(device, dtype, EmsrConfig(), SIDES, arguments.rounds, save)
     print(f"written: {path}")

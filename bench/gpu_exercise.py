@@ -10,7 +10,16 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
-from emsr_fast import _dispatch, atrous_details, conv3x3, edge_gate, upsample_to_image, window_attention
+from emsr_fast import (
+    BackendError,
+    _dispatch,
+    atrous_details,
+    conv3x3,
+    edge_gate,
+    residual_block,
+    upsample_to_image,
+    window_attention,
+)
 
 BACKENDS = ("cuda", "triton")
 SIZES = ((1, 3), (9, 70), (37, 133))
@@ -40,26 +49,38 @@ def calls(size: tuple[int, int], device: str, dtype: torch.dtype, batch: int = 2
     yield "conv3x3", "6 to 64", lambda backend: conv3x3(few, first, backend=backend)
     yield "conv3x3", "64 to 1", lambda backend: conv3x3(x, last, backend=backend)
     yield "edge_gate", "64", lambda backend: edge_gate(x, weight, k2, bias, weight, backend=backend)
+    yield "residual_block", "64", lambda backend: residual_block(x, weight, weight, backend=backend)
     yield "upsample_to_image", "64, x3", lambda backend: upsample_to_image(x, up, last, 3, backend=backend)
     yield "window_attention", "64", lambda backend: window_attention(x, *block, heads=16, backend=backend)
 
 
-def exercise(device: str, backends: tuple[str, ...], dtype: torch.dtype) -> list[str]:
-    """Run what the backends have; return "operator backend" of each run."""
+def exercise(device: str, backends: tuple[str, ...], dtype: torch.dtype, on_request: bool = False) -> list[str]:
+    """Run what the backends have; return "operator backend" of each run.
+
+    Kernels that "auto" leaves alone run ``on_request`` only: one that stops the GPU does so for the whole process.
+    """
     torch.manual_seed(0)
     done = []
     for size in SIZES:
         for operator, _, call in calls(size, device, dtype):
             for backend in backends:
+                if (backend in _dispatch.ON_REQUEST.get(operator, ())) != on_request:
+                    continue
                 if backend not in _dispatch.OPERATORS[operator] or _dispatch.why_not_here(backend):
                     continue
-                with torch.inference_mode():
-                    if not torch.isfinite(call(backend)).all():
-                        raise SystemExit(f"{operator} on {backend} at {size}: not finite")
+                try:
+                    with torch.inference_mode():
+                        out = call(backend)
+                except BackendError:
+                    continue  # no kernel for these channels, or for this GPU
+                if not torch.isfinite(out).all():
+                    raise SystemExit(f"{operator} on {backend} at {size}: not finite")
                 done.append(f"{operator} {backend}")
     return done
 
 
 if __name__ == "__main__":
     ran = exercise("cuda", BACKENDS, torch.float16)
-    print(f"{len(ran)} runs: {', '.join(sorted(set(ran)))}")
+    print(f"{len(ran)} runs: {', '.join(sorted(set(ran)))}", flush=True)
+    asked = exercise("cuda", BACKENDS, torch.float16, on_request=True)
+    print(f"on request, {len(asked)} runs: {', '.join(sorted(set(asked)))}")

@@ -7,6 +7,7 @@
 #include "conv3x3.h"
 #include "cpu/isa.h"
 #include "edge_gate.h"
+#include "residual_block.h"
 #include "upsample_to_image.h"
 #include "window_attention.h"
 #ifdef EMSR_WITH_CUDA
@@ -120,6 +121,19 @@ PYBIND11_MODULE(_C, m, py::mod_gil_not_used()) {
     const emsr::WindowAttentionWeights w = to_weights(weights, heads, hidden);
     py::gil_scoped_release no_gil;
     emsr::window_attention_cuda(vx, vout, w, device, stream);
+  });
+  m.def("conv3x3_cuda", [](const py::tuple& x, const py::tuple& out, const py::tuple& other, uintptr_t weight, int activation,
+                           int combine, int device, uintptr_t stream) {
+    const emsr::ImageView vx = to_view(x), vout = to_view(out), vother = to_view_or_none(other);
+    py::gil_scoped_release no_gil;
+    emsr::conv3x3_cuda(vx, vout, vother, to_pointer<const void>(weight), static_cast<emsr::Activation>(activation),
+                       static_cast<emsr::Combine>(combine), device, stream);
+  });
+  m.def("residual_block_cuda", [](const py::tuple& x, const py::tuple& out, uintptr_t first, uintptr_t second, int device,
+                                  uintptr_t stream) {
+    const emsr::ImageView vx = to_view(x), vout = to_view(out);
+    py::gil_scoped_release no_gil;
+    emsr::residual_block_cuda(vx, vout, to_pointer<const void>(first), to_pointer<const void>(second), device, stream);
   });
 #else
   m.attr("built_with_cuda") = false;

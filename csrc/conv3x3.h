@@ -20,4 +20,9 @@ void conv3x3_pack_cpu(const float* weight, int64_t outputs, int64_t inputs, floa
 void conv3x3_cpu(const ImageView& x, const ImageView& out, const ImageView& other, const float* packed, Activation activation,
                  Combine combine, int threads);
 
+// The same on a GPU of compute capability 9.0, 64 to 64 channels, float16 or bfloat16, sums in float32: all images with
+// their channels side by side and pixels on multiples of 16 bytes, `weight` (64, 3, 3, 64), contiguous, on a multiple of 4.
+void conv3x3_cuda(const ImageView& x, const ImageView& out, const ImageView& other, const void* weight, Activation activation,
+                  Combine combine, int device, uintptr_t stream);
+
 }  // namespace emsr

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from emsr_fast.ops.atrous import atrous_details
     from emsr_fast.ops.conv3x3 import conv3x3
     from emsr_fast.ops.edge_gate import edge_gate
+    from emsr_fast.ops.residual_block import residual_block
     from emsr_fast.ops.upsample_to_image import upsample_to_image
     from emsr_fast.ops.window_attention import window_attention
 
@@ -22,7 +23,14 @@ __version__ = "0.1.0"
 _HOMES = {
     "emsr_fast.errors": ("BackendError", "CheckpointError", "EmsrError", "UsageError", "VolumeError"),
     "emsr_fast.model": ("Emsr", "EmsrConfig", "ModelCard", "available_models", "load_model", "save_model"),
-    "emsr_fast.ops": ("atrous_details", "conv3x3", "edge_gate", "upsample_to_image", "window_attention"),
+    "emsr_fast.ops": (
+        "atrous_details",
+        "conv3x3",
+        "edge_gate",
+        "residual_block",
+        "upsample_to_image",
+        "window_attention",
+    ),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
@@ -41,6 +49,7 @@ __all__ = [
     "conv3x3",
     "edge_gate",
     "load_model",
+    "residual_block",
     "save_model",
     "upsample_to_image",
     "window_attention",

@@ -19,11 +19,14 @@ BACKENDS = ("cuda", "triton", "cpp", "reference")  # fastest first; reference al
 # the backends each operator has
 OPERATORS = {
     "atrous_details": BACKENDS,
-    "conv3x3": ("triton", "cpp", "reference"),
+    "conv3x3": BACKENDS,
     "edge_gate": ("triton", "cpp", "reference"),
+    "residual_block": BACKENDS,  # one kernel on "cuda", two of conv3x3 on the others
     "upsample_to_image": ("triton", "cpp", "reference"),
     "window_attention": BACKENDS,
 }
+# kernels that no GPU has confirmed yet: they run where they are named (backend=, EMSR_FAST_BACKEND), never by "auto"
+ON_REQUEST = {"conv3x3": ("cuda",), "residual_block": ("cuda",)}
 _DTYPES = {
     "cuda": (torch.float32, torch.float16, torch.bfloat16),
     "triton": (torch.float32, torch.float16, torch.bfloat16),
@@ -86,6 +89,12 @@ def why_not_here(backend: str) -> str | None:
 
 
 @torch.compiler.assume_constant_result
+def compute_capability(device: torch.device) -> tuple[int, int]:
+    """Return the compute capability of a CUDA device, as (9, 0)."""
+    return torch.cuda.get_device_capability(device)
+
+
+@torch.compiler.assume_constant_result
 def wrong_instruction_set() -> str | None:
     """Return why the instruction set that EMSR_FAST_CPU_ISA asks for cannot run, or None."""
     asked = os.environ.get("EMSR_FAST_CPU_ISA") and not _native.why_missing
@@ -126,7 +135,7 @@ def choose(
         # asked for by a variable, so not to be passed over
         raise BackendError(wrong)
     reasons = []
-    for name in wanted or OPERATORS[operator]:
+    for name in wanted or [b for b in OPERATORS[operator] if b not in ON_REQUEST.get(operator, ())]:
         own = limits.get(name) if isinstance(limits, Mapping) else limits if name != "reference" else None
         reason = why_not(name, operator, x) or own
         if reason is None:

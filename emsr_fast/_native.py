@@ -136,6 +136,21 @@ def conv3x3(x: Tensor, out: Tensor, other: Tensor | None, packed: Tensor, activa
     _C.conv3x3_cpu(view(x), view(out), second, packed.data_ptr(), activation, combine, torch.get_num_threads())
 
 
+def conv3x3_cuda(x: Tensor, out: Tensor, other: Tensor | None, weight: Tensor, activation: int, gated: bool) -> None:
+    """Write the convolution of ``x`` into ``out`` on their GPU; 64 to 64 channels, side by side, float16 or bfloat16.
+
+    Pixels of all images must start on multiples of 16 bytes, ``weight``, dense channels last, on one of 4: ``aligned``.
+    """
+    combine = 0 if other is None else 2 if gated else 1
+    second = () if other is None else view(other)
+    _C.conv3x3_cuda(view(x), view(out), second, weight.data_ptr(), activation, combine, *_place(x))
+
+
+def residual_block_cuda(x: Tensor, out: Tensor, first: Tensor, second: Tensor) -> None:
+    """Write the residual block of ``x`` into ``out`` on their GPU; layout and alignment as in ``conv3x3_cuda``."""
+    _C.residual_block_cuda(view(x), view(out), first.data_ptr(), second.data_ptr(), *_place(x))
+
+
 def edge_gate(x: Tensor, out: Tensor, packed_k1: Tensor, k2: Tensor, bias: Tensor, packed_k3: Tensor) -> None:
     """Write the edge gate of ``x`` (B, C, H, W) into ``out``; k1 and k3 packed for ``conv3x3``, the rest contiguous."""
     weights = (packed_k1.data_ptr(), k2.data_ptr(), bias.data_ptr(), packed_k3.data_ptr())

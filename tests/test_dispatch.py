@@ -45,6 +45,16 @@ def test_auto_takes_what_runs():
     assert _dispatch.choose("atrous_details", X.half()) == "reference"
 
 
+def test_a_kernel_that_no_gpu_has_confirmed_runs_only_where_it_is_named(monkeypatch):
+    monkeypatch.setattr(_dispatch, "why_not", lambda *_: None)
+    assert _dispatch.choose("conv3x3", X) == "triton"
+    assert _dispatch.choose("atrous_details", X) == "cuda"
+    assert _dispatch.choose("conv3x3", X, "cuda") == "cuda"
+    with _dispatch.use_backend("cuda,triton"):
+        assert _dispatch.choose("conv3x3", X) == "cuda"
+        assert _dispatch.choose("conv3x3", X, limits={"cuda": "32 channels"}) == "triton"
+
+
 def test_the_environment_chooses():
     code = (
         "import torch; from emsr_fast import _dispatch;"

@@ -105,6 +105,20 @@ def test_every_test_for_a_gpu_is_among_the_checks(bench):
         assert path.name in chosen or "pytest.mark.cuda" not in path.read_text()
 
 
+def test_what_no_gpu_has_confirmed_comes_last_and_alone(bench):
+    names = [step.name for step in bench("gpu_check").steps()]
+    assert names[-2:] == ["unconfirmed", "on request"]
+    tests, unconfirmed = (
+        {Path(part).name for part in step.command if part.endswith(".py")}
+        for step in bench("gpu_check").steps()
+        if step.name in ("tests", "unconfirmed")
+    )
+    assert unconfirmed == {"test_gpu_hopper.py"}
+    assert not tests & unconfirmed
+    exercise = bench("gpu_exercise")
+    assert exercise.exercise("cpu", ("cpp",), torch.float32, on_request=True) == []
+
+
 def test_every_operator_is_exercised(bench):
     from emsr_fast import _dispatch
 
@@ -129,7 +143,12 @@ def test_benches_write_results_and_a_table(bench, tmp_path):
             gpu_bench.save_section(path, "network", rows, machine)
 
         gpu_bench.network(cpu, torch.float32, config, (8, 12), 2, save)
+        rows = gpu_bench.operators(cpu, torch.float32, (9, 10), 2, on_request=True)
+        rows.append(gpu_bench.network_on_request(cpu, torch.float32, config, 8, 2))
+        gpu_bench.save_section(path, "on_request", rows, machine)
     found = json.loads(path.read_text())
+    assert {row["what"] for row in found["on_request"]} == {*gpu_bench._dispatch.ON_REQUEST, "network"}
+    assert set(found["on_request"][-1]["ms"]) == {"ours", "ours, CUDA convolutions"}
     assert {row["what"] for row in found["operators"]} == set(gpu_bench._dispatch.OPERATORS)
     assert all({"cpp", "eager"} <= set(row["ms"]) for row in found["operators"])
     (engine,) = (row for row in found["network"] if row["what"] == "engine")
@@ -143,4 +162,5 @@ def test_benches_write_results_and_a_table(bench, tmp_path):
         assert ms > 0
         assert last["LR Mpx/s"][name] == pytest.approx(12 * 12 / 1e3 / ms)
     table = path.with_suffix(".md").read_text().splitlines()
-    assert len(table) == 4 + sum(len(row["ms"]) for row in (*found["operators"], *found["network"]))
+    rows = (*found["operators"], *found["network"], *found["on_request"])
+    assert len(table) == 4 + sum(len(row["ms"]) for row in rows)

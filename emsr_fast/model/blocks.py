@@ -6,7 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from emsr_fast.model.config import EmsrConfig
-from emsr_fast.ops import atrous_details, conv3x3, edge_gate, window_attention
+from emsr_fast.ops import atrous_details, conv3x3, edge_gate, residual_block, window_attention
+from emsr_fast.ops.residual_block import at_once
 
 
 class Conv3x3(nn.Conv2d):
@@ -31,6 +32,9 @@ class ResidualBlock(nn.Module):
         self.conv2 = Conv3x3(features, features)
 
     def forward(self, x: Tensor) -> Tensor:
+        if at_once(x, self.conv1.weight, self.conv2.weight):
+            return residual_block(x, self.conv1.weight, self.conv2.weight)
+        # by its modules, whose hooks are called
         return self.conv2(self.conv1(x, activation="relu"), residual=x)
 
 

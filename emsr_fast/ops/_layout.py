@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import Parameter
 
+from emsr_fast import _native
 from emsr_fast.ops._buffers import empty_features
 
 
@@ -22,6 +23,12 @@ def dense_channels_last(x: Tensor) -> Tensor:
 def side_by_side(x: Tensor) -> Tensor:
     """Return ``x`` (B, C, H, W) with its channels side by side; as it is where they are."""
     return x if x.stride(1) == 1 else channels_last(x)
+
+
+def on_sixteen_bytes(x: Tensor) -> Tensor:
+    """Return ``x`` with its channels side by side and pixels on multiples of 16 bytes; as it is where they are."""
+    x = side_by_side(x)
+    return x if _native.aligned(x, 16) else channels_last(x.clone())
 
 
 def features_like(x: Tensor, channels: int) -> Tensor:

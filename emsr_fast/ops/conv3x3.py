@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from emsr_fast import _dispatch, _native
-from emsr_fast.ops._layout import channels_last, dense_channels_last, features_like, side_by_side
+from emsr_fast.ops._layout import channels_last, dense_channels_last, features_like, on_sixteen_bytes, side_by_side
 from emsr_fast.ops._library import has_tangent, register
 from emsr_fast.ops._packed import PackedWeights
 from emsr_fast.reference import conv3x3 as reference
@@ -36,7 +36,8 @@ def conv3x3(
         activation: "none", "relu" or "leaky_relu" (slope 0.2).
         residual: added at the end, (B, C_out, H, W).
         gate: (B, C_out, H, W), in place of ``residual`` and ``activation``.
-        backend: "auto", or one of "triton", "cpp", "reference".
+        backend: "auto", or one of "cuda", "triton", "cpp", "reference". "cuda" (64 to 64 channels, compute capability
+            9.0) is never chosen by "auto" until a GPU has confirmed it.
 
     Returns:
         Features, channels last from the kernels. On a CPU, a pixel that is not finite spoils the 8x8 outputs around it.
@@ -88,14 +89,26 @@ def _choose(x: Tensor, weight: Tensor, residual: Tensor | None, gate: Tensor | N
         )
     elif inputs > 14 and inputs not in (16, 32, 64) and x.is_cuda:
         limits = f"the kernel has up to 14, 16, 32 or 64 channels going in, got {inputs}"
-    return _dispatch.choose("conv3x3", x, backend, limits_of_precision(tensors, limits))
+    by_name = limits_of_precision(tensors, limits)
+    by_name["cuda"] = by_name["cuda"] or why_not_hopper(x, inputs, outputs)
+    return _dispatch.choose("conv3x3", x, backend, by_name)
+
+
+def why_not_hopper(x: Tensor, inputs: int, outputs: int) -> str | None:
+    """Return why the CUDA kernel cannot run, whatever the precision, or None."""
+    if (inputs, outputs) != (64, 64):
+        return f"the CUDA kernel has 64 channels going in and coming out, got {inputs} to {outputs}"
+    capability = _dispatch.compute_capability(x.device) if x.is_cuda else (9, 0)
+    if capability != (9, 0):
+        return f"the CUDA kernel needs compute capability 9.0, this GPU has {'.'.join(map(str, capability))}"
+    return None
 
 
 def limits_of_precision(tensors: list[Tensor], other: str | None) -> dict[str, str | None]:
     """Return by backend why its kernels cannot convolve ``tensors``, the first of them the image; else ``other``."""
     x = tensors[0]
     if torch.is_autocast_enabled(x.device.type):
-        return dict.fromkeys(("triton", "cpp"), "autocast chooses the precision of convolutions")
+        return dict.fromkeys(("cuda", "triton", "cpp"), "autocast chooses the precision of convolutions")
     cpp = triton = other
     if any(t.dtype != torch.float32 for t in tensors):
         cpp = "the kernel computes in float32, not every tensor is"
@@ -103,7 +116,7 @@ def limits_of_precision(tensors: list[Tensor], other: str | None) -> dict[str, s
         triton = "the kernel multiplies in float16 or bfloat16: in TF32, float32 would lose 13 of its 24 bits"
     elif any(t.dtype != x.dtype for t in tensors):
         triton = f"x is {x.dtype}, not every tensor is"
-    return {"triton": triton, "cpp": cpp}
+    return {"cuda": triton, "triton": triton, "cpp": cpp}
 
 
 def _run(
@@ -125,6 +138,16 @@ def _run(
             None if other is None else dense_channels_last(other),
             dense_channels_last(weight),
             activation,
+            gate is not None,
+        )
+        return out
+    if chosen == "cuda":
+        _native.conv3x3_cuda(
+            on_sixteen_bytes(x),
+            out,
+            None if other is None else on_sixteen_bytes(other),
+            on_sixteen_bytes(dense_channels_last(weight)),
+            ACTIVATIONS.index(activation),
             gate is not None,
         )
         return out

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from emsr_fast import _dispatch, _native
-from emsr_fast.ops._layout import channels_last, features_like, side_by_side
+from emsr_fast.ops._layout import channels_last, features_like, on_sixteen_bytes, side_by_side
 from emsr_fast.ops._library import LIBRARY, has_tangent, register
 from emsr_fast.reference import window_attention as reference
 
@@ -149,8 +149,7 @@ def _run(x: Tensor, *rest: Any) -> Tensor:
 
         triton_window_attention.window_attention(side_by_side(x), out, parameters, heads)
     elif chosen == "cuda":
-        x = side_by_side(x)
-        x = x if _native.aligned(x, 16) else channels_last(x.clone())
+        x = on_sixteen_bytes(x)
         parameters = tuple(p if _native.aligned(p, 16) else p.clone() for p in parameters)
         _native.window_attention_cuda(x, out, parameters, heads)
     else:

@@ -1,36 +1,17 @@
 // The window transformer block: one kernel, which reads and writes each pixel once. What a warp does is in
 // window_attention_mma.cuh (float16 and bfloat16, tensor cores) and window_attention_fma.cuh (float32); here are the
 // lanes' instructions, the kernels and their launch.
-#include <cuda_bf16.h>
-#include <cuda_fp16.h>
-
 #include <algorithm>
 #include <type_traits>
 
 #include "common.cuh"
+#include "halves.cuh"
 #include "window_attention_fma.cuh"
 #include "window_attention_mma.cuh"
 #include "window_attention_steps.cuh"
 
 namespace emsr {
 namespace {
-
-template <typename T>
-struct Pair;
-template <>
-struct Pair<__half> {
-  using Type = __half2;
-  static constexpr uint32_t kOnes = 0x3c003c00;
-  __device__ static __half2 from(float low, float high) { return __floats2half2_rn(low, high); }
-  __device__ static float2 to_floats(__half2 pair) { return __half22float2(pair); }
-};
-template <>
-struct Pair<__nv_bfloat16> {
-  using Type = __nv_bfloat162;
-  static constexpr uint32_t kOnes = 0x3f803f80;
-  __device__ static __nv_bfloat162 from(float low, float high) { return __floats2bfloat162_rn(low, high); }
-  __device__ static float2 to_floats(__nv_bfloat162 pair) { return __bfloat1622float2(pair); }
-};
 
 // The instructions of a lane that concern its whole warp, or the 16-bit type T.
 template <typename T>

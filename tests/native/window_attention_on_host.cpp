@@ -20,6 +20,8 @@
 #include <string>
 #include <vector>
 
+#include "files.h"
+#include "halves.h"
 #include "window_attention_fma.cuh"
 #include "window_attention_mma.cuh"
 
@@ -27,28 +29,6 @@ namespace {
 
 using emsr::ImageView;
 using emsr::WindowAttentionWeights;
-
-struct Half {
-  _Float16 value;
-  explicit Half(float x) : value(static_cast<_Float16>(x)) {}
-  explicit operator float() const { return static_cast<float>(value); }
-};
-
-struct BFloat16 {
-  uint16_t bits;
-  explicit BFloat16(float x) {
-    uint32_t word;
-    std::memcpy(&word, &x, 4);
-    // to nearest, ties to even; a NaN stays one
-    bits = static_cast<uint16_t>(std::isnan(x) ? 0x7fc0 : (word + 0x7fff + (word >> 16 & 1)) >> 16);
-  }
-  explicit operator float() const {
-    const uint32_t word = uint32_t{bits} << 16;
-    float x;
-    std::memcpy(&x, &word, 4);
-    return x;
-  }
-};
 
 constexpr int kLanes = 32;
 
@@ -151,10 +131,10 @@ class HostWarp {
     return own().value;
   }
 
-  uint32_t pack(float low, float high) const { return bits(T(low)) | uint32_t{bits(T(high))} << 16; }
+  uint32_t pack(float low, float high) const { return bits_of(T(low)) | uint32_t{bits_of(T(high))} << 16; }
   void unpack(uint32_t word, float& low, float& high) const {
-    low = number(word & 0xffff);
-    high = number(word >> 16);
+    low = number_of<T>(word & 0xffff);
+    high = number_of<T>(word >> 16);
   }
   uint32_t relu(uint32_t word) const {
     float low, high;
@@ -170,18 +150,6 @@ class HostWarp {
 
  private:
   Parcel& own() const { return meeting_.parcels[lane]; }
-  static uint16_t bits(T x) {
-    uint16_t result;
-    std::memcpy(&result, &x, 2);
-    return result;
-  }
-  static float number(uint32_t bits) {
-    const auto half = static_cast<uint16_t>(bits);
-    T x(0.f);
-    std::memcpy(&x, &half, 2);
-    return static_cast<float>(x);
-  }
-
   // D = A (16 x kDepth) * B (kDepth x 8) + C, with the positions of the PTX ISA, for element i of a lane:
   // A: row = group for i < 2 or 4 <= i < 6, else group + 8; column = 2 * in_group + (i & 1), + 8 for i >= 4
   // B: row = 2 * in_group + (i & 1), + 8 for i >= 2; column = group
@@ -198,10 +166,10 @@ class HostWarp {
         const Parcel& p = meeting_.parcels[i];
         for (int e = 0; e < kDepth / 2; ++e) {
           const int row = e < 2 || (e >= 4 && e < 6) ? group : group + 8;
-          left[row][2 * in_group + (e & 1) + (e >= 4 ? 8 : 0)] = number(p.a[e / 2] >> (e % 2 * 16) & 0xffff);
+          left[row][2 * in_group + (e & 1) + (e >= 4 ? 8 : 0)] = number_of<T>(p.a[e / 2] >> (e % 2 * 16) & 0xffff);
         }
         for (int e = 0; e < kDepth / 4; ++e) {
-          right[2 * in_group + (e & 1) + (e >= 2 ? 8 : 0)][group] = number(p.b[e / 2] >> (e % 2 * 16) & 0xffff);
+          right[2 * in_group + (e & 1) + (e >= 2 ? 8 : 0)][group] = number_of<T>(p.b[e / 2] >> (e % 2 * 16) & 0xffff);
         }
       }
       for (int i = 0; i < kLanes; ++i) {
@@ -266,16 +234,6 @@ void run_channels(const Run& r) {
   if (r.x.c == 32) return run_blocks<T, 32>(r);
   if (r.x.c == 64) return run_blocks<T, 64>(r);
   Lanes::stop("16, 32 or 64 channels");
-}
-
-// The file's bytes, on a multiple of 16.
-unsigned char* read_file(const char* path) {
-  std::ifstream file(path, std::ios::binary | std::ios::ate);
-  const auto size = static_cast<size_t>(file.tellg());
-  auto* bytes = static_cast<unsigned char*>(std::aligned_alloc(16, (size + 15) / 16 * 16));
-  file.seekg(0);
-  file.read(reinterpret_cast<char*>(bytes), static_cast<std::streamsize>(size));
-  return bytes;
 }
 
 }  // namespace

@@ -1,0 +1,85 @@
+"""residual_block: every backend against the definition, gradients, registration, compile, what is refused."""
+
+import pytest
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from emsr_fast import BackendError, _dispatch, conv3x3, residual_block
+from emsr_fast.model.blocks import ResidualBlock
+from emsr_fast.ops.residual_block import _choose
+from emsr_fast.reference import residual_block as reference
+
+
+def case(size, channels=16, between=16, dtype=torch.float32):
+    torch.manual_seed(0)
+    x = torch.randn(2, channels, *size, dtype=dtype)
+    first = torch.randn(between, channels, 3, 3, dtype=dtype) * (9 * channels) ** -0.5
+    second = torch.randn(channels, between, 3, 3, dtype=dtype) * (9 * between) ** -0.5
+    return x, first, second
+
+
+@pytest.mark.parametrize("backend", ["auto", "cpp", "reference"])
+@pytest.mark.parametrize("size", [(1, 1), (1, 7), (37, 41)], ids=str)
+def test_matches_the_definition(size, backend):
+    x, first, second = case(size, 16, 32)
+    expected = reference.residual_block(*(t.double() for t in (x, first, second)))
+    # what the transforms of a convolution add to its rounding: test_conv3x3.py
+    assert (residual_block(x, first, second, backend=backend) - expected).abs().max() <= 4e-5 * expected.abs().max()
+
+
+def test_is_two_convolutions_to_the_bit():
+    x, first, second = case((19, 23))
+    between = conv3x3(x, first, activation="relu")
+    assert torch.equal(residual_block(x, first, second), conv3x3(between, second, residual=x))
+
+
+def test_gradients():
+    tensors = [t.requires_grad_() for t in case((4, 5), 2, 3, torch.float64)]
+    assert torch.autograd.gradcheck(residual_block, tensors)
+
+
+def test_compile_has_no_graph_break():
+    x, first, second = case((9, 10))
+    with torch.inference_mode():
+        compiled = torch.compile(residual_block, fullgraph=True, backend="aot_eager")
+        assert torch.equal(compiled(x, first, second), residual_block(x, first, second))
+
+
+def test_the_operator_knows_its_shape():
+    with FakeTensorMode():
+        x, weight = torch.empty(2, 64, 5, 7, device="cuda"), torch.empty(64, 64, 3, 3, device="cuda")
+        out = torch.ops.emsr_fast.residual_block(x, weight, weight)
+    assert out.shape == x.shape
+    assert out.stride() == (5 * 7 * 64, 1, 7 * 64, 64)
+
+
+def test_what_does_not_fit_is_refused():
+    x, first, second = case((4, 5), 16, 32)
+    with pytest.raises(ValueError, match=r"first must be \(M, 16, 3, 3\) for 16 channels, got shape \(16, 32, 3, 3\)"):
+        residual_block(x, second, first)
+    with pytest.raises(ValueError, match=r"second must be \(16, 32, 3, 3\), got shape \(32, 16, 3, 3\)"):
+        residual_block(x, first, first)
+    with pytest.raises(ValueError, match="at least one channel, row and column"):
+        residual_block(x[:, :, :0], first, second)
+    for call in (residual_block, torch.ops.emsr_fast.residual_block):
+        named = {"backend": "cuda"} if call is residual_block else {}
+        with pytest.raises(BackendError, match="backend 'cuda' cannot run: x is on cpu, cuda needs a CUDA device"):
+            call(x, first, second, **named)
+
+
+def test_hooks_of_the_layers_are_called():
+    block, seen = ResidualBlock(16), []
+    block.conv1.register_forward_hook(lambda *_: seen.append("between"))
+    x, _, _ = case((4, 5))
+    with torch.inference_mode():
+        assert torch.equal(block(x), residual_block(x, block.conv1.weight, block.conv2.weight))
+    assert seen == ["between"]
+
+
+def test_a_preference_for_cuda_passes_over_what_it_lacks(monkeypatch):
+    monkeypatch.setattr(_dispatch, "why_not", lambda *_: None)
+    halves, x = case((4, 5), 64, 64, torch.float16), case((4, 5))
+    with _dispatch.use_backend("cuda,triton,reference"):
+        assert _choose(*halves, "auto") == "cuda"
+        assert _choose(*x, "auto") == "triton"
+    assert _choose(*halves, "auto") == "triton"
