@@ -4,7 +4,8 @@ Usage: [EMSR_DATA=folder of training images] python bench/measure_pairs.py
 
 The tables in docs/pairs.md come from here. An HR field is cut out of the shipped SEM picture; LR is computed from the
 whole picture with cubic splines, turned, magnified and shifted, averaging 4 x 4 points of each LR pixel; white noise is
-added to both. The second table needs EMSR_DATA: repeat scans, partners against strangers.
+added to both. For the second table LR is bent by smooth waves too; it needs the extra bspline. The third needs
+EMSR_DATA: repeat scans, partners against strangers.
 """
 
 from __future__ import annotations
@@ -21,13 +22,16 @@ from PIL import Image
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 import fields
 
+from emsr_fast.register.deform import deform
 from emsr_fast.register.locate import Bounds, locate
 from emsr_fast.register.pose import Pose
+from emsr_fast.register.refine import Field, Slice, refine
 from emsr_fast.train.config import Source
 from emsr_fast.train.pairs import _likeness, pairs_of
 
 SEM = Path(__file__).parents[1] / "examples" / "data" / "rat_spinal_whitematter_sem_70nm_512.png"
 RATIO, LR_SHAPE, POSES = 3.33, (150, 150), 12
+FIELDS, WAVES_PX = 4, 70  # LR px
 
 
 class Memory:
@@ -61,6 +65,35 @@ def errors(side: int, noise: float) -> np.ndarray:
     return np.array(found)
 
 
+def deformed(amplitude: float, noise: float, spacing: float) -> tuple[np.ndarray, int]:
+    """Return what is left of a bend of ``amplitude`` LR px after the affine map and after B-splines, and how many.
+
+    (FIELDS, 2) root mean squares, LR px, 8 px or more from the border; how many of the FIELDS were deformed at all.
+    """
+    image, shape = np.asarray(Image.open(SEM)).astype(np.float64), (300, 300)
+    to_lr, left, number = fields.matrix(RATIO, 1.0), [], 0
+
+    def bend(places: np.ndarray) -> np.ndarray:
+        return fields.waves(places, amplitude * RATIO, WAVES_PX * RATIO)
+
+    for seed in range(FIELDS):
+        rng = np.random.default_rng(seed)
+        corner, centre = rng.integers(30, 180, 2), fields.centre_at(rng.uniform(0.2, 0.8, 2), shape, to_lr, LR_SHAPE)
+        lr = fields.acquired_lr(image, corner, shape, centre, to_lr, LR_SHAPE, bend)
+        hr = image[corner[0] : corner[0] + 300, corner[1] : corner[1] + 300]
+        lr, hr = (Memory(a + noise * rng.standard_normal(a.shape)) for a in (lr, hr))
+        moving, field = Slice(hr, 0, 3), Field(lr, 0)
+        affine = refine(moving, field, Pose.of(tuple(centre + 0.4), RATIO), [2, 1])
+        _, found = deform(affine, moving, field, spacing)
+        none = np.zeros((2, 100, 100))
+        bent = found.field(slice(0, 100), slice(0, 100))
+        number += bent is not None
+        both = (none, none if bent is None else bent)
+        off = [fields.off_by(affine.pose, one, shape, centre, to_lr, bend)[8:-8, 8:-8] for one in both]
+        left.append([np.sqrt((one**2).mean()) for one in off])
+    return np.array(left), number
+
+
 def likeness(folder: Path) -> list[tuple[str, np.ndarray]]:
     """Return the NCC of repeat scans of one strip, and of scans of different strips, as training checks it."""
     pairs, _ = pairs_of(Source(hr=folder, pattern=("_A.png", "_B.png")), 3, 16, Path())
@@ -79,6 +112,14 @@ def main() -> None:
         found = errors(side, noise)
         cells = [f"{np.median(c):.3f} / {c.max():.3f}" for c in found.T]
         print(f"| {side}x{side} | {noise} | {' | '.join(cells)} |")
+    print("| bend, px | noise | spacing, px | off after the affine map, px rms | after B-splines | deformed |")
+    print("|---|---|---|---|---|---|")
+    cases = [(1.3, 10, spacing) for spacing in (16, 24, 32, 48)]
+    cases += [(amplitude, noise, 24) for amplitude in (0.3, 0) for noise in (0, 10)]
+    for case in cases:
+        left, number = deformed(*case)
+        affine, bent = np.median(left, axis=0)
+        print(f"| {' | '.join(map(str, case))} | {affine:.3f} | {bent:.3f} | {number} of {FIELDS} |")
     if folder := os.environ.get("EMSR_DATA"):
         print("| repeat scans, 48x48 LR px | least | median | 99th percentile | largest |")
         print("|---|---|---|---|---|")

@@ -33,6 +33,14 @@ def pair(
     min_ncc: Annotated[
         float, typer.Option(help="Normalised cross-correlation that slices and regions must reach.")
     ] = 0.6,
+    bspline: Annotated[
+        float | None,
+        typer.Option(
+            metavar="SPACING",
+            help="Deform every slice by B-splines with control points SPACING LR pixels apart (16 or more, e.g. 32). "
+            "Can invent agreement; see docs/pairs.md. Default: affine maps only.",
+        ),
+    ] = None,
     z_offset: Annotated[
         int | None, typer.Option(help="LR slice of HR slice 0, if known; may be negative. Default: searched for.")
     ] = None,
@@ -67,6 +75,7 @@ def pair(
         max_angle=max_angle,
         max_magnification=max_magnification,
         min_ncc=min_ncc,
+        bspline=bspline,
         z_offset=z_offset,
         slices=slices,
         kind=kind,
@@ -77,8 +86,9 @@ def pair(
     if as_json:
         print(json.dumps(done))
         return
+    deformed = f"{done['deformed']} of them deformed, " if bspline is not None else ""
     _say(
-        f"done    {done['pairs']} pairs, {done['rejected']} rejected, NCC {done['ncc']:.3f}, "
+        f"done    {done['pairs']} pairs, {deformed}{done['rejected']} rejected, NCC {done['ncc']:.3f}, "
         f"residual {done['residual_px']:.3f} px (medians); train with: {done['train']}"
     )
     print(done["output"])

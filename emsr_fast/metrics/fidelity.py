@@ -9,6 +9,8 @@ import numpy as np
 _SSIM_SIDE = 11
 # four halvings must leave the window of 11 px
 _MS_SSIM_SIDE = 161
+# of the data range: far below what float32 pixels can differ by, far above what float64 rounds
+_ROUNDING = 1e-12
 
 
 def affine_coefficients(image: np.ndarray, reference: np.ndarray) -> tuple[float, float]:
@@ -42,9 +44,11 @@ def psnr_after_affine_fit(image: np.ndarray, reference: np.ndarray, data_range: 
         image: any shape, any gain and offset.
         reference: the same shape.
         data_range: the peak, in the reference's grey values; 255 for 8 bits.
+
+    Infinite where both are identical after the fit, to float64 rounding.
     """
     error = float(((affine_fit(image, reference) - reference.astype(np.float64)) ** 2).mean())
-    return math.inf if error == 0 else 10 * math.log10(data_range**2 / error)
+    return math.inf if error <= (_ROUNDING * data_range) ** 2 else 10 * math.log10(data_range**2 / error)
 
 
 def ssim_after_affine_fit(image: np.ndarray, reference: np.ndarray, data_range: float) -> float | None:

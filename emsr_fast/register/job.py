@@ -13,6 +13,7 @@ import numpy as np
 from emsr_fast import __version__
 from emsr_fast.errors import UsageError, VolumeError
 from emsr_fast.register import write
+from emsr_fast.register.deform import Deformation, check_spacing, deform
 from emsr_fast.register.geometry import Geometry, bounds_of, geometry
 from emsr_fast.register.judge import Judged, best_rectangle, judge
 from emsr_fast.register.locate import Found, check_field, locate
@@ -42,6 +43,7 @@ class Registered:
     pose: Pose
     judged: Judged
     reason: str = ""  # why it is rejected; empty where it is not
+    deformation: Deformation | None = None  # None: not asked for
 
 
 def pair(
@@ -55,6 +57,7 @@ def pair(
     max_angle: float = 5.0,
     max_magnification: float = 5.0,
     min_ncc: float = 0.6,
+    bspline: float | None = None,
     z_offset: int | None = None,
     slices: str = ":",
     kind: str = "tif",
@@ -72,6 +75,7 @@ def pair(
         max_angle: degrees that the search tries, either way; a field turned a little more may be found as well.
         max_magnification: per cent by which the ratio may differ from that of the voxel sizes.
         min_ncc: normalised cross-correlation that slices and regions must reach.
+        bspline: LR px between the control points of a deformation that refines every slice; none by default.
         z_offset: LR slice of HR slice 0, where it is known; searched for otherwise.
         slices: "a:b", HR slices to use.
         kind: "tif", two folders with a file for each slice, or "zarr", two stacks of one shape.
@@ -86,6 +90,8 @@ def pair(
     """
     start, stop = parse_slices(slices)
     _check_numbers(scale, max_angle, max_magnification, min_ncc, kind)
+    if bspline is not None:
+        check_spacing(bspline)
     final = write.check_folder(output, [Path(lr_path), Path(hr_path)], overwrite=overwrite)
     with open_source(lr_path) as lr, open_source(hr_path) as hr:
         chosen = choose_slices(start, stop, hr.shape[0])
@@ -97,7 +103,7 @@ def pair(
         found = locate(lr, hr, chosen, scale, bounds, offset=z_offset, min_ncc=min_ncc, say=say)
         _say_found(found, shapes, say)
         with progress(len(chosen) * (hr.shape[1] // scale) * (hr.shape[2] // scale)) as done:
-            registered = _register(lr, hr, chosen, scale, found, min_ncc, done)
+            registered = _register(lr, hr, chosen, scale, found, min_ncc, bspline, done)
         kept, rejected = _choose(registered, kind, min_ncc)
         if not kept:
             raise VolumeError(f"no slice of {hr.info.path} is left: slice {rejected[0].z}: {rejected[0].reason}")
@@ -116,6 +122,8 @@ def pair(
                 "z_offset": found.offset,
                 "deviations_from_chance": round(found.deviations, 2),
                 "min_ncc": min_ncc,
+                "bspline": bspline,
+                "deformed": sum(one.deformation is not None and one.deformation.transform is not None for one in kept),
                 "max_angle": max_angle,
                 "max_magnification": max_magnification,
                 "grey_range": grey_range,
@@ -166,6 +174,7 @@ def _register(
     scale: int,
     found: Found,
     min_ncc: float,
+    bspline: float | None,
     done: Callable[[int], None],
 ) -> list[Registered]:
     """Return every slice of ``slices`` that has an LR partner, registered from its neighbour's pose outwards."""
@@ -176,10 +185,14 @@ def _register(
         for z in way:
             there = z + found.offset
             if 0 <= there < lr.shape[0]:
-                aligned = refine(Slice(hr, z, scale), Field(lr, there), pose, at)
-                judged = judge(aligned, min_ncc)
-                reason = f"NCC {judged.ncc:.2f} is below {min_ncc:g}" if judged.ncc < min_ncc else ""
-                results[z] = Registered(z, there, aligned.pose, judged, reason)
+                moving, field = Slice(hr, z, scale), Field(lr, there)
+                aligned = refine(moving, field, pose, at)
+                reason = f"NCC {aligned.ncc:.2f} is below {min_ncc:g}" if aligned.ncc < min_ncc else ""
+                deformation = None
+                # what does not fit is not made to fit: a deformation can invent agreement
+                if bspline is not None and not reason:
+                    aligned, deformation = deform(aligned, moving, field, bspline)
+                results[z] = Registered(z, there, aligned.pose, judge(aligned, min_ncc), reason, deformation)
                 # a bad slice must not lead the next one astray
                 pose = pose if reason else aligned.pose
             done(aligned.hr.size if 0 <= there < lr.shape[0] else 0)
@@ -201,7 +214,7 @@ def _choose(registered: list[Registered], kind: str, min_ncc: float) -> tuple[li
         large = share >= _LEAST_SHARE and min(sides) >= _LEAST_SIDE_PX
         for one, member in zip(group, members, strict=True):
             if member and large:
-                kept.append(Kept(one.z, one.lr_z, one.pose, one.judged, rows, cols))
+                kept.append(Kept(one.z, one.lr_z, one.pose, one.judged, rows, cols, one.deformation))
                 continue
             reason = f"no half of it in one rectangle ({_LEAST_SIDE_PX} px at least) has NCC {min_ncc:g} throughout"
             if large:
@@ -231,7 +244,8 @@ def _write(
         for number, one in enumerate(kept):
             made = produce(lr, hr, one, shapes)
             names = images.write(number, one.z, {"LR": made.lr, "HR": made.hr})
-            rows.append({"lr": names["LR"], "hr": names["HR"], **_columns(one, shapes), **made.columns(one, s)})
+            bent = one.deformation.columns() if one.deformation else {}
+            rows.append({"lr": names["LR"], "hr": names["HR"], **_columns(one, shapes), **bent, **made.columns(one, s)})
             if number == len(kept) // 2:
                 pair_sheet(folder / write.SHEET, lr, hr, one, made, shapes)
         images.close()

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from scipy import ndimage
 
+from emsr_fast.register.deform import MARGIN_PX, Deformation
 from emsr_fast.register.geometry import Geometry
 from emsr_fast.register.judge import Judged, grey_line
 from emsr_fast.register.pose import Pose
@@ -16,7 +17,7 @@ from emsr_fast.register.reading import read_reduced, read_window
 from emsr_fast.register.refine import sample
 from emsr_fast.volume.formats.base import SourceVolume
 
-_MARGIN_PX = 24  # what a cubic spline's coefficients depend on, and more
+_REACH_PX = 24  # what a cubic spline's coefficients depend on, and more
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,7 @@ class Kept:
     judged: Judged
     rows: slice  # of the LR grid of the pair, px
     cols: slice
+    deformation: Deformation | None = None  # None: not asked for
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,9 @@ def produce(lr: SourceVolume, hr: SourceVolume, kept: Kept, shapes: Geometry) ->
         range(kept.cols.start * scale, kept.cols.stop * scale),
     )
     low, top = kept.pose.reach(hr.shape[1:])
-    window, first = read_window(lr, kept.lr_z, low, top, _MARGIN_PX, 1)
+    displacement = kept.deformation.field(kept.rows, kept.cols) if kept.deformation else None
+    margin = _REACH_PX if displacement is None else _REACH_PX + 2 * MARGIN_PX
+    window, first = read_window(lr, kept.lr_z, low, top, margin, 1)
     coarser = scale / kept.pose.ratio
     if coarser > 1:
         # variances of a square's pixels: side^2 / 12
@@ -76,7 +80,7 @@ def produce(lr: SourceVolume, hr: SourceVolume, kept: Kept, shapes: Geometry) ->
     matrix, offset = kept.pose.sampling(hr.shape[1:], scale, first, 1)
     shape = (kept.rows.stop - kept.rows.start, kept.cols.stop - kept.cols.start)
     offset = offset + matrix @ np.array([kept.rows.start, kept.cols.start], dtype=np.float64)
-    sampled, _ = sample(spline, matrix, offset, shape)
+    sampled, _ = sample(spline, matrix, offset, shape, displacement)
     reduced = high.reshape(shape[0], scale, shape[1], scale).mean(axis=(1, 3))
     gain, shift = grey_line(reduced, sampled)
     return Made(sampled, np.float32(gain) * high + np.float32(shift), gain, shift)

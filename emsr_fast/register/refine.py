@@ -117,20 +117,29 @@ class _View:
 
 
 def sample(
-    spline: np.ndarray, matrix: np.ndarray, offset: np.ndarray, shape: tuple[int, ...]
+    spline: np.ndarray,
+    matrix: np.ndarray,
+    offset: np.ndarray,
+    shape: tuple[int, ...],
+    displacement: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return an image of ``shape`` sampled from ``spline`` coefficients (cubic), and where it has pixels.
 
     Args:
         matrix: (2, 2), with ``offset`` (2,) from the image's pixels to those of ``spline``.
+        displacement: (2, *shape), of the image's pixels before that.
     """
-    image = ndimage.affine_transform(
-        spline, matrix, offset, tuple(shape), np.float32, order=3, mode="mirror", prefilter=False
-    )
     rows, cols = np.arange(shape[0])[:, None], np.arange(shape[1])[None]
+    options = {"order": 3, "mode": "mirror", "prefilter": False}
+    if displacement is None:
+        image = ndimage.affine_transform(spline, matrix, offset, tuple(shape), np.float32, **options)
+    else:
+        rows, cols = rows + displacement[0], cols + displacement[1]
+    places = [a * rows + b * cols + start for (a, b), start in zip(matrix, offset, strict=True)]
+    if displacement is not None:
+        image = ndimage.map_coordinates(spline, places, np.float32, **options)
     inside = np.ones(shape, dtype=bool)
-    for (a, b), start, side in zip(matrix, offset, spline.shape, strict=True):
-        place = a * rows + b * cols + start
+    for place, side in zip(places, spline.shape, strict=True):
         # up to the outer edges of the outermost pixels
         inside &= (place >= -0.5) & (place <= side - 0.5)
     return image, inside

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,17 +13,23 @@ import numpy as np
 from emsr_fast import __version__
 from emsr_fast.errors import UsageError, VolumeError
 from emsr_fast.metrics import RingCorrelation, added
-from emsr_fast.report.figures import DEFINITIONS, Lpips, SampleFigures, measure_sample
+from emsr_fast.report.figures import DEFINITIONS, IMAGES, Lpips, SampleFigures, measure_sample
 from emsr_fast.report.folder import check_report_folder, report_folder
 from emsr_fast.report.inputs import Inputs, open_inputs
 from emsr_fast.report.samples import Sample, choose_samples
 from emsr_fast.report.trust import TrustCheck
+from emsr_fast.report.wording import decibels
 from emsr_fast.volume.arguments import choose_slices, parse_slices
 
 DEFAULT_SAMPLES = 16
 DEFAULT_REGION = 1024
 # of a thousand slices, nobody looks at every curve
 _CURVES_KEPT = 20
+
+
+def _place(sample: Sample) -> dict[str, int]:
+    rows, cols = sample.rows, sample.cols
+    return {"slice": sample.z, "y0": rows.start, "y1": rows.stop, "x0": cols.start, "x1": cols.stop}
 
 
 @dataclass
@@ -67,11 +73,11 @@ class Evaluation:
     decorrelations: dict[str, MeanCurve] = field(default_factory=dict)
     trust: TrustCheck = field(default_factory=TrustCheck)
     skipped: list[str] = field(default_factory=list)  # samples left out, and why
+    left_out: list[dict[str, Any]] = field(default_factory=list)  # their rows, without figures but with the reason
 
     def add(self, sample: Sample, figures: SampleFigures) -> None:
         """Take in what was measured of ``sample``."""
-        place = {"slice": sample.z, "y0": sample.rows.start, "y1": sample.rows.stop}
-        place |= {"x0": sample.cols.start, "x1": sample.cols.stop}
+        place = _place(sample)
         self.samples.append(sample)
         self.rows += [{**place, **row} for row in figures.rows]
         for kept, curves in ((self.ring_curves, figures.ring_curves), (self.single_curves, figures.single_curves)):
@@ -86,6 +92,16 @@ class Evaluation:
                 self.decorrelations[name].number += 1
             else:
                 self.decorrelations[name] = MeanCurve(found.frequency, found.deciding)
+
+    def leave_out(self, sample: Sample, images: Iterable[str], reason: str) -> None:
+        """Note that nothing was measured in ``sample``, and why."""
+        self.skipped.append(f"{sample.describe()}: {reason}")
+        shown = [name for name in IMAGES if name in images]
+        self.left_out += [{**_place(sample), "image": name, "left_out": reason} for name in shown]
+
+    def table(self) -> list[dict[str, Any]]:
+        """Return the rows of all chosen samples, those left out among them, by slice."""
+        return sorted(self.rows + self.left_out, key=lambda row: int(row["slice"]))
 
     def values(self, image: str, figure: str) -> np.ndarray:
         """Return ``figure`` of ``image`` for each sample, (samples,), NaN where it is missing."""
@@ -176,7 +192,8 @@ def _measured(
         images = inputs.read(place)
         flat = [name for name, image in images.items() if image.min() == image.max()]
         if flat:
-            evaluation.skipped.append(f"{place.describe()}: {flat[0]} is constant ({images[flat[0]].flat[0]:g})")
+            reason = " and ".join(f"{name} is constant ({images[name].flat[0]:g})" for name in flat)
+            evaluation.leave_out(place, images, reason)
             say(f"skipped {evaluation.skipped[-1]}")
             continue
         evaluation.add(place, measure_sample(images, place, inputs, lpips))
@@ -197,7 +214,9 @@ def _in_short(evaluation: Evaluation) -> str:
     ours, bicubic = (evaluation.values(name, "psnr_db") for name in ("sr", "bicubic"))
     if np.isnan(ours[-1]):
         return ""
-    return f": PSNR {ours[-1]:.2f} dB" + (f" (bicubic {ours[-1] - bicubic[-1]:+.2f})" if bicubic.size else "")
+    if np.isinf(ours[-1]):
+        return f": {decibels(ours[-1])}"
+    return f": PSNR {decibels(ours[-1])}" + (f" (bicubic {ours[-1] - bicubic[-1]:+.2f})" if bicubic.size else "")
 
 
 def _check_packages(compares: object) -> None:

@@ -48,6 +48,8 @@ DEFINITIONS = {
     "seam_z": "the same in standard errors; above 3 borders show",
     "clipped_fraction": "share of pixels at the ends of the dtype's range",
 }
+# that have rows of their own, in this order
+IMAGES = ("sr", "bicubic", "reference", "second scan")
 # smallest sides that the measures take
 _FRC_SIDE, _SINGLE_SIDE, _DECORRELATION_SIDE, _SHIFT_SIDE = 16, 32, 64, 16
 
@@ -70,7 +72,7 @@ def measure_sample(
     """Return the figures of the ``images`` that ``inputs.read(sample)`` gave, none of them constant."""
     found = SampleFigures([], {}, {}, {})
     partner = "second scan" if "second scan" in images else "reference" if "reference" in images else None
-    for name in ("sr", "bicubic", "reference", "second scan"):
+    for name in IMAGES:
         if name not in images:
             continue
         image, side = images[name], min(sample.shape)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from html import escape
 from importlib import resources
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from emsr_fast import __version__
 from emsr_fast.report.curves import charts
 from emsr_fast.report.figures import DEFINITIONS
 from emsr_fast.report.panels import Row, rows_to_show
-from emsr_fast.report.summary import summary
+from emsr_fast.report.summary import left_out_in_short, summary
 from emsr_fast.report.tables import columns_of, means
 from emsr_fast.report.trust import trust_section
 from emsr_fast.report.wording import cell
@@ -98,6 +98,8 @@ def _means(evaluation: Evaluation) -> str:
         words = f'<td class="words">{escape(DEFINITIONS[figure])}</td>'
         lines.append(f'<tr><th scope="row">{figure}</th>{"".join(cells)}{words}</tr>')
     caption = f"Mean ± standard deviation over {len(evaluation.samples)} slices that have the figure"
+    if evaluation.skipped:
+        caption += f"; {left_out_in_short(evaluation)}"
     return (
         f'<div class="wide"><table><caption>{caption}</caption><thead><tr><th scope="col">figure</th>{heads}'
         f'<th scope="col" class="words">what it is</th></tr></thead><tbody>{"".join(lines)}</tbody></table></div>'
@@ -109,10 +111,16 @@ def _slices(evaluation: Evaluation) -> str:
     heads = "".join(f'<th scope="col">{name}</th>' for name in ("slice", "rows", "columns", "image", *columns))
     lines = "".join(
         f'<tr><th scope="row">{row["slice"]}</th><td>{row["y0"]}:{row["y1"]}</td><td>{row["x0"]}:{row["x1"]}</td>'
-        f"<td>{_NAMES[row['image']]}</td>{''.join(f'<td>{cell(row.get(name))}</td>' for name in columns)}</tr>"
-        for row in evaluation.rows
+        f"<td>{_NAMES[row['image']]}</td>{_cells(row, columns)}</tr>"
+        for row in evaluation.table()
     )
     return f'<div class="wide" tabindex="0"><table><thead><tr>{heads}</tr></thead><tbody>{lines}</tbody></table></div>'
+
+
+def _cells(row: dict[str, Any], columns: list[str]) -> str:
+    if reason := row.get("left_out"):
+        return f'<td class="words" colspan="{len(columns)}">left out: {escape(reason)}</td>'
+    return "".join(f"<td>{cell(row.get(name))}</td>" for name in columns)
 
 
 def _volumes(evaluation: Evaluation) -> str:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from emsr_fast.metrics import cut_off
-from emsr_fast.report.wording import change, length, share
+from emsr_fast.report.wording import change, decibels, length, share
 
 if TYPE_CHECKING:
     from emsr_fast.metrics import CutOff
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 _MOST_SHIFT_PX = 0.5
 _SEAM_Z = 3.0
+_NAMED = 3  # slices left out that are named one by one
 _NOTABLE_CLIPPING = 1e-3
 # decorrelation and correlation are different measures: less apart than this is no finding
 _FINER = 0.9
@@ -40,7 +41,7 @@ def _measured(evaluation: Evaluation) -> list[str]:
     model = f", made by {inputs.provenance.model}" if inputs.provenance.model else ""
     told = [f"{len(samples)} of {len(evaluation.slices)} slices of {inputs.sr.info.path.name}{model}; {region}."]
     if evaluation.skipped:
-        told.append(f"{len(evaluation.skipped)} chosen slice(s) were left out: {'; '.join(evaluation.skipped[:3])}.")
+        told.append(_left_out(evaluation))
     grey = inputs.grey
     if inputs.fixed_name:
         told.append(
@@ -58,15 +59,34 @@ def _measured(evaluation: Evaluation) -> list[str]:
     return told
 
 
+def _left_out(evaluation: Evaluation) -> str:
+    skipped = evaluation.skipped
+    more = f"; and {len(skipped) - _NAMED} more, see slices.csv" if len(skipped) > _NAMED else ""
+    told = (
+        f"{left_out_in_short(evaluation)}. No figure and no average counts them: {'; '.join(skipped[:_NAMED])}{more}."
+    )
+    # a result without contrast is a failure of the result; a reference without it is not
+    failed = any("sr is constant" in row["left_out"] for row in evaluation.left_out)
+    return f"Warning: {told}" if failed else told
+
+
+def left_out_in_short(evaluation: Evaluation) -> str:
+    """Return "1 of 5 slices left out: constant", "" where none was."""
+    skipped = len(evaluation.skipped)
+    return f"{skipped} of {skipped + len(evaluation.samples)} slices left out: constant" if skipped else ""
+
+
 def _fidelity(evaluation: Evaluation) -> list[str]:
     ours, bicubic = evaluation.values("sr", "psnr_db"), evaluation.values("bicubic", "psnr_db")
     fixed = evaluation.inputs.fixed_name
     if fixed is None:
         return []
+    rest = ours[np.isfinite(ours)]
     if not bicubic.size:
         return [
-            f"The PSNR of SR against the {fixed} is {ours.mean():.2f} dB on average; without the LR volume nothing "
-            "says whether this is better than plain interpolation."
+            *_identical(ours, fixed),
+            *([f"The PSNR of SR against the {fixed} is {decibels(rest.mean())} on average."] if rest.size else []),
+            "Without the LR volume nothing says whether this is better than plain interpolation.",
         ]
     with np.errstate(invalid="ignore"):
         gain = ours - bicubic
@@ -77,7 +97,13 @@ def _fidelity(evaluation: Evaluation) -> list[str]:
         told += f": PSNR {change(gain, 'dB')}"
         structure = evaluation.values("sr", "ssim") - evaluation.values("bicubic", "ssim")
         told += f", SSIM {change(structure, '')}".rstrip() if np.isfinite(structure).all() else ""
-    return [f"{told}."]
+    return [*_identical(ours, fixed), f"{told}."]
+
+
+def _identical(ours: np.ndarray, fixed: str) -> list[str]:
+    equal = int(np.isinf(ours).sum())
+    where = "" if equal == 1 == ours.size else f" in {equal} of {ours.size} slices"
+    return [f"SR and the {fixed} are {decibels(np.inf)}{where}."] if equal else []
 
 
 def _detail(evaluation: Evaluation) -> list[str]:

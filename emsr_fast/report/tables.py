@@ -16,7 +16,7 @@ from emsr_fast.report.summary import summary
 if TYPE_CHECKING:
     from emsr_fast.report.evaluation import Evaluation, RingCurves
 
-PLACE = ("slice", "y0", "y1", "x0", "x1", "image")
+PLACE = ("slice", "y0", "y1", "x0", "x1", "image", "left_out")
 
 
 def columns_of(evaluation: Evaluation) -> list[str]:
@@ -25,16 +25,22 @@ def columns_of(evaluation: Evaluation) -> list[str]:
 
 
 def as_csv(evaluation: Evaluation) -> str:
-    """Return one line for each slice and image; what could not be measured is empty, what is infinite "inf"."""
+    """Return one line for each slice and image; what could not be measured is empty, what is infinite "inf".
+
+    A slice that was left out has its reason in the column "left_out", and no figures.
+    """
     text = io.StringIO()
     writer = csv.DictWriter(text, [*PLACE, *columns_of(evaluation)], extrasaction="ignore", lineterminator="\n")
     writer.writeheader()
-    writer.writerows(evaluation.rows)
+    writer.writerows(evaluation.table())
     return text.getvalue()
 
 
 def as_json(evaluation: Evaluation, head: dict[str, Any]) -> dict[str, Any]:
-    """Return everything but the images, as JSON values; infinite figures, as of equal images, are null."""
+    """Return everything but the images, as JSON values; infinite figures, as of equal images, are null.
+
+    A slice that was left out has null for every figure, and the reason as "left_out".
+    """
     inputs = evaluation.inputs
     volumes = {"sr": inputs.sr, "lr": inputs.lr, "reference": inputs.reference, "second scan": inputs.second_scan}
     grey = inputs.grey
@@ -74,9 +80,17 @@ def as_json(evaluation: Evaluation, head: dict[str, Any]) -> dict[str, Any]:
             },
         },
         **({"trust": evaluation.trust.as_json()} if evaluation.trust.expected else {}),
-        "slices": evaluation.rows,
+        "slices": _rows(evaluation),
     }
     return _plain(content)
+
+
+def _rows(evaluation: Evaluation) -> list[dict[str, Any]]:
+    figures = [name for name in DEFINITIONS if any(name in row for row in evaluation.rows)]
+    return [
+        {**row, **dict.fromkeys(figures)} if row.get("left_out") else {**row, "left_out": None}
+        for row in evaluation.table()
+    ]
 
 
 def means(evaluation: Evaluation) -> dict[str, dict[str, dict[str, float]]]:

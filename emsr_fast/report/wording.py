@@ -22,6 +22,11 @@ def change(values: np.ndarray, unit: str) -> str:
     return f"{values.mean():+.{digits}f}{' ' + unit if unit else ''} on average{spread}"
 
 
+def decibels(value: float) -> str:
+    """Return a PSNR: "31.20 dB", or that the images are identical."""
+    return "identical (infinite PSNR)" if np.isinf(value) else f"{value:.2f} dB"
+
+
 def cell(value: float | None) -> str:
     """Return a figure for a table; a dash where there is none."""
     if value is None or np.isnan(value):
