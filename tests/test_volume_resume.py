@@ -16,6 +16,8 @@ import zarr
 from many_blocks import AS_OPTIONS, MANY_BLOCKS
 
 from emsr_fast.errors import PartialError, UsageError, VolumeError
+from emsr_fast.volume import job, prepare
+from emsr_fast.volume.gpu_tile import Gpu
 from emsr_fast.volume.job import infer
 from emsr_fast.volume.verify import verify
 
@@ -199,6 +201,36 @@ def test_an_array_job_may_start_all_at_once(stack, tmp_path):
     assert [code for _, code in results] == [0, 0, 0], results
     assert [entry.name for entry in tmp_path.iterdir()] == ["a.zarr"]
     assert verify(tmp_path / "a.zarr")["complete"]
+
+
+SMALL_GPU = Gpu(l2_bytes=8 << 20, multiprocessors=4, features=16, itemsize=2)
+
+
+@pytest.mark.parametrize(
+    ("first", "later"), [((None, "1/2"), (SMALL_GPU, "2/2")), ((SMALL_GPU, "2/2"), (None, "1/2"))], ids=["cpu", "gpu"]
+)
+def test_jobs_on_machines_that_choose_other_tiles_keep_to_one_plan(tmp_path, monkeypatch, use_nearest, first, later):
+    pixels = np.random.default_rng(0).integers(1, 256, (2, 300, 700), dtype=np.uint8)
+    tifffile.imwrite(tmp_path / "in.tif", pixels, photometric="minisblack")
+    use_nearest()
+    begin = job._begin
+
+    def run(card, share):
+        monkeypatch.setattr(prepare, "gpu_of", lambda network, precision: card)
+        return infer(tmp_path / "in.tif", tmp_path / "out.zarr", shard=share, max_memory="1.5GB", input_voxel="ignore")
+
+    def begin_after_another(*arguments):
+        monkeypatch.setattr(job, "_begin", begin)
+        planned = arguments[2]["plan"]
+        assert not run(*first)["complete"]
+        work = json.loads((tmp_path / "out.zarr.partial" / "journal.json").read_text())
+        assert work["plan"] != planned  # or this tests nothing
+        return begin(*arguments)
+
+    monkeypatch.setattr(job, "_begin", begin_after_another)
+    assert run(*later)["complete"]
+    written = zarr.open_array(tmp_path / "out.zarr" / "0", mode="r")[:]
+    assert np.array_equal(written[..., 1::3, 1::3].reshape(pixels.shape), pixels)
 
 
 def test_verify_finds_what_is_missing_damaged_or_not_finite(stack, tmp_path, use_nearest):

@@ -80,7 +80,7 @@ def infer(
             from emsr_fast.volume.estimate import estimate
 
             return estimate(journal, source, engine, bytes_per_px(network, request.precision), say)
-        _begin(request, work, journal, say)
+        journal = _begin(request, work, journal, say)
         with work.locked(alone=request.shard is None):
             try:
                 return _work(request, share, Station(work, journal, source, engine), journal, say, progress)
@@ -130,11 +130,11 @@ def _on_torch(command: str) -> str:
     return shlex.join([*kept, "--engine", "torch"])
 
 
-def _begin(request: Request, work: WorkFolder, journal: dict[str, Any], say: Say) -> None:
-    """Make the work folder if there is none."""
+def _begin(request: Request, work: WorkFolder, journal: dict[str, Any], say: Say) -> dict[str, Any]:
+    """Make the work folder if there is none; return the journal that lies in it."""
     if work.exists():
         say(f"resume  {work.path}")
-        return
+        return work.check_same(journal["identity"])
     spec, plan = spec_from_json(journal["spec"]), Plan.from_json(journal["plan"])
     maps = Trust.from_json(journal["trust"]).names if "trust" in journal else ()
     if not journal["pyramid"]:
@@ -155,7 +155,8 @@ def _begin(request: Request, work: WorkFolder, journal: dict[str, Any], say: Say
 
     if not work.create(journal, make_volume):
         # another process of an array job was faster; it must be of the same job
-        work.check_same(journal["identity"])
+        return work.check_same(journal["identity"])
+    return journal
 
 
 def _work(
