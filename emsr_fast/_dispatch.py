@@ -25,7 +25,8 @@ OPERATORS = {
     "upsample_to_image": ("triton", "cpp", "reference"),
     "window_attention": BACKENDS,
 }
-# kernels that no GPU has confirmed yet: they run where they are named (backend=, EMSR_FAST_BACKEND), never by "auto"
+# kernels that rest on what only a GPU can show (descriptors of wgmma, barriers of their own): until one has, they run
+# where they are named (backend=, EMSR_FAST_BACKEND), never by "auto"
 ON_REQUEST = {"conv3x3": ("cuda",), "residual_block": ("cuda",)}
 _DTYPES = {
     "cuda": (torch.float32, torch.float16, torch.bfloat16),

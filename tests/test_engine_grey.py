@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from emsr_fast import BackendError, Emsr, EmsrConfig, load_model
 from emsr_fast.engine import TorchEngine
 from emsr_fast.engine import grey as conversion
-from emsr_fast.engine.base import GreyTiles
+from emsr_fast.engine.base import Grey, GreyTiles
 from emsr_fast.engine.cuda_graph import DEPTH, TilePipeline
 from emsr_fast.trust.maps import Trust
 from emsr_fast.volume.computing import TileTooLarge, grey_of
@@ -228,3 +228,13 @@ def test_a_gpu_converts_to_the_bits_of_the_host(precision):
         wanted, clipped = normalisation.from_model(engine.run(normalisation.to_model(batch))[(..., *part)], BYTE)
         assert np.array_equal(result.pixels, wanted)
         assert (result.clipped, result.not_finite) == (clipped, 0)
+
+
+@pytest.mark.filterwarnings("error")
+def test_pixels_that_may_not_be_written_are_read_without_a_word():
+    engine = engine_in_pipeline()
+    batch = np.random.default_rng(0).integers(0, 256, (1, 1, 9, 12), dtype=np.uint8)
+    grey = Grey(np.arange(256, dtype=np.float32) / np.float32(255), 0.0, 255.0)
+    expected = engine.collect(engine.submit(batch, grey, None)).pixels
+    batch.setflags(write=False)
+    assert np.array_equal(engine.collect(engine.submit(batch, grey, None)).pixels, expected)

@@ -52,6 +52,24 @@ def test_batches_come_back_in_order_with_the_next_on_their_way():
     assert list(in_flight([7], submit, collect, 1)) == [70]
 
 
+@pytest.mark.parametrize("depth", [2, 3, 4])
+def test_the_first_error_is_the_one_that_is_raised_and_all_are_collected(depth):
+    collected = []
+
+    def submit(n):
+        if n == depth - 1:
+            raise MemoryError("first")
+        return n
+
+    def collect(n):
+        collected.append(n)
+        raise RuntimeError("second")
+
+    with pytest.raises(MemoryError, match="first"):
+        list(in_flight(range(9), submit, collect, depth))
+    assert collected == list(range(depth - 1))
+
+
 @pytest.mark.parametrize("depth", [1, 2, 3])
 def test_no_buffer_is_used_twice_at_a_time(depth):
     busy = set()

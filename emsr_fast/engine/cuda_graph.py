@@ -75,7 +75,13 @@ class _Shape:
             rows, cols = (len(range(*span.indices(side))) for span, side in zip(part, (rows, cols), strict=True))
         dtype = torch.uint8 if grey else torch.float32
         free = self._free.setdefault((dtype, rows, cols), [])
-        return free.pop(0) if free else _Slot(self._shape, (b, 1, rows, cols), dtype, self._device), free
+        if free:
+            return free.pop(0), free
+        slot = _Slot(self._shape, (b, 1, rows, cols), dtype, self._device)
+        if self._device.type == "cuda":
+            # its memory may have been freed by work that the caller's stream has not done yet, and ours do not wait for
+            wait_for(self._device)
+        return slot, free
 
 
 class Ticket:
@@ -133,23 +139,32 @@ class TilePipeline:
         with torch.cuda.device_of(self._weight):
             shape = self._shape(batch.shape)
             slot, free = shape.take(grey is not None, part)
-            wanted = np.float32 if grey is None else np.uint8
-            slot.host_in.copy_(torch.from_numpy(np.ascontiguousarray(batch, dtype=wanted)))
-            with self._in.between(None, slot.arrived):
-                slot.device_in.copy_(slot.host_in, non_blocking=True)
-            with self._compute.between(slot.arrived, slot.computed):
-                if grey is None:
-                    slot.device_out.copy_(shape.replay(slot.device_in), non_blocking=True)
-                else:
-                    tiles = conversion.to_model(slot.device_in, self._on_device(grey))
-                    pixels, counts = conversion.from_model(shape.replay(tiles), grey.low, grey.high, part)
-                    slot.device_out.copy_(pixels, non_blocking=True)
-                    slot.device_counts.copy_(counts, non_blocking=True)
-            with self._out.between(slot.computed, slot.left):
-                slot.host_out.copy_(slot.device_out, non_blocking=True)
-                if grey is not None:
-                    slot.host_counts.copy_(slot.device_counts, non_blocking=True)
+            try:
+                # "unsafe": the batch may be float64, and is what the slot holds otherwise
+                np.copyto(slot.host_in.numpy(), batch, casting="unsafe")
+                self._enqueue(slot, shape.replay, grey, part)
+            except BaseException:
+                if self._device.type == "cuda":
+                    wait_for(self._device)  # its streams may be at work on the slot
+                free.append(slot)
+                raise
         return Ticket(slot, free, grey is not None)
+
+    def _enqueue(self, slot: _Slot, replay: Run, grey: Grey | None, part: tuple[slice, slice] | None) -> None:
+        with self._in.between(None, slot.arrived):
+            slot.device_in.copy_(slot.host_in, non_blocking=True)
+        with self._compute.between(slot.arrived, slot.computed):
+            if grey is None:
+                slot.device_out.copy_(replay(slot.device_in), non_blocking=True)
+            else:
+                tiles = conversion.to_model(slot.device_in, self._on_device(grey))
+                pixels, counts = conversion.from_model(replay(tiles), grey.low, grey.high, part)
+                slot.device_out.copy_(pixels, non_blocking=True)
+                slot.device_counts.copy_(counts, non_blocking=True)
+        with self._out.between(slot.computed, slot.left):
+            slot.host_out.copy_(slot.device_out, non_blocking=True)
+            if grey is not None:
+                slot.host_counts.copy_(slot.device_counts, non_blocking=True)
 
     def collect(self, ticket: Ticket) -> np.ndarray | GreyTiles:
         """Wait for a batch, and return its HR tiles, float32 or grey values."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from typing import TypeVar
 
 Item = TypeVar("Item")
@@ -26,4 +27,5 @@ def in_flight(
     finally:
         # left early: the buffers are free again only when everything has ended
         while waiting:
-            collect(waiting.popleft())
+            with suppress(Exception):  # what went wrong first is what the caller hears of
+                collect(waiting.popleft())
