@@ -257,8 +257,10 @@ def as_markdown(found: dict[str, Any]) -> str:
 
 
 def save_section(path: Path, section: str, rows: list[dict[str, Any]], machine: dict[str, str]) -> None:
-    """Write a section of a results file, the others kept, and its table beside it."""
+    """Write a section of a results file, the others kept where they are of the same code, and its table beside it."""
     found = json.loads(path.read_text()) if path.exists() else {}
+    if any(found.get("machine", {}).get(fact) != machine.get(fact) for fact in ("device", "torch", "commit")):
+        found = {}
     found = {**found, "machine": machine, section: rows}
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(found, indent=1) + "\n")
@@ -272,7 +274,11 @@ def machine_of(device: torch.device) -> dict[str, str]:
         except (OSError, subprocess.CalledProcessError):
             return "unknown"
 
-    facts = {"device": "CPU", "torch": torch.__version__, "commit": said("git", "rev-parse", "--short", "HEAD").strip()}
+    facts = {
+        "device": "CPU",
+        "torch": torch.__version__,
+        "commit": said("git", "describe", "--always", "--dirty").strip(),
+    }
     if device.type == "cuda":
         query = ("nvidia-smi", "--query-gpu=driver_version,clocks.sm,clocks.mem", "--format=csv,noheader")
         facts["device"] = torch.cuda.get_device_name(device)

@@ -107,14 +107,14 @@ def test_every_test_for_a_gpu_is_among_the_checks(bench):
 
 def test_what_no_gpu_has_confirmed_comes_last_and_alone(bench):
     names = [step.name for step in bench("gpu_check").steps()]
-    assert names[-2:] == ["unconfirmed", "on request"]
-    tests, unconfirmed = (
+    assert names[-2:] == ["on request", "bench on request"]
+    tests, on_request = (
         {Path(part).name for part in step.command if part.endswith(".py")}
         for step in bench("gpu_check").steps()
-        if step.name in ("tests", "unconfirmed")
+        if step.name in ("tests", "on request")
     )
-    assert unconfirmed == {"test_gpu_hopper.py"}
-    assert not tests & unconfirmed
+    assert on_request == {"test_gpu_hopper.py"}
+    assert not tests & on_request
     exercise = bench("gpu_exercise")
     assert exercise.exercise("cpu", ("cpp",), torch.float32, on_request=True) == []
 
@@ -164,3 +164,6 @@ def test_benches_write_results_and_a_table(bench, tmp_path):
     table = path.with_suffix(".md").read_text().splitlines()
     rows = (*found["operators"], *found["network"], *found["on_request"])
     assert len(table) == 4 + sum(len(row["ms"]) for row in rows)
+    # figures of other code are not kept beside new ones
+    gpu_bench.save_section(path, "network", [], {**machine, "commit": "another"})
+    assert set(json.loads(path.read_text())) == {"machine", "network"}
