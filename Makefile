@@ -4,6 +4,8 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 # torch's threads must not spin while another program has the core
 export OMP_WAIT_POLICY ?= PASSIVE
+# processes that run the tests, a file each; some of them run several threads
+WORKERS ?= 2
 SOURCES := $(shell find emsr_fast csrc kernels -type f -not -name '*.pyc' -not -name '*.so') \
            setup.py pyproject.toml CMakeLists.txt constraints.txt
 
@@ -42,7 +44,7 @@ demo: $(VENV)/.installed
 	$(BIN)/python examples/demo.py
 
 test: $(VENV)/.installed-dev
-	$(BIN)/pytest -m 'not packaging and not slow'
+	$(BIN)/pytest -n $(WORKERS) --dist loadfile -m 'not packaging and not slow'
 
 packaging: $(VENV)/.installed-dev
 	$(BIN)/pytest -m packaging tests
