@@ -32,10 +32,12 @@ void winograd(const ImageView& x, const ImageView& out, const Epilogue& epilogue
     float* sums = in_place ? planes : border + kPlanes * x.c;
     const int64_t first = task * group, count = tiles.count - first < group ? tiles.count - first : group;
     transform_input_tiles(x, tiles, first, count, planes, in_plane, border);
-    multiply_planes(planes, in_plane, x.c, packed, out.c, sums, out_plane, count, [&](int64_t plane) __attribute__((always_inline)) {
-      if constexpr (Epilogue::kReadsOther) prefetch_part(epilogue.other, tiles, first, count, plane);
-      prefetch_part(x, tiles, (task + threads) * group, group, plane);  // threads take tasks in turn
-    });
+    const PixelsAhead next(x, tiles, (task + threads) * group, group);  // threads take tasks in turn
+    const auto multiply = [&](const auto&... ahead) {
+      multiply_planes(planes, in_plane, x.c, packed, out.c, sums, out_plane, count, ahead...);
+    };
+    if constexpr (Epilogue::kReadsOther) multiply(next, PixelsAhead(epilogue.other, tiles, first, count));
+    else multiply(next);
     for (int64_t t = 0; t < count; ++t) {
       const Tiles::Place at = tiles.place(first + t);
       float* to = pixel(out, at.b, at.y, at.x);

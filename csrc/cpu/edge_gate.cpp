@@ -35,13 +35,11 @@ class EdgeGate {
     float* border = asked + pixels;
     const int64_t first = task * group_, count = tiles_.count - first < group_ ? tiles_.count - first : group_;
     transform_input_tiles(x_, tiles_, first, count, input, plane_, border);
-    multiply_planes(input, plane_, c, k1_, c, sums, plane_, count, [](int64_t) {});
+    multiply_planes(input, plane_, c, k1_, c, sums, plane_, count);
     for (int64_t t = 0; t < count; ++t) write_gates(sums + t * c, asked, gates + t * pixels);
     float* products = products_fit_in_place(c, c) ? input : sums;
-    multiply_planes(input, plane_, c, k3_, c, products, plane_, count, [&](int64_t plane) __attribute__((always_inline)) {
-      // threads take tasks in turn
-      prefetch_part(x_, tiles_, (task + threads_) * group_, group_, plane);
-    });
+    multiply_planes(input, plane_, c, k3_, c, products, plane_, count,
+                    PixelsAhead(x_, tiles_, (task + threads_) * group_, group_));  // threads take tasks in turn
     for (int64_t t = 0; t < count; ++t) write_products(first + t, products + t * c, gates + t * pixels);
     finish_streaming();
   }

@@ -35,8 +35,17 @@ void pack_weight(const T* weight, int64_t outputs, int64_t inputs, T factor, T* 
   }
 }
 
-template <typename T, int V, bool kRelu>
-inline void product_block(const T* x, int64_t x_stride, const T* packed, const T* bias, int64_t inputs, T* out, int64_t out_stride) {
+// Memory to ask for during a product, from each of these on: kAheadBytes for every kAheadInputs inputs of kRowStep rows. A
+// few lines at a time, since many at once would keep the product's own loads waiting.
+template <int kImages>
+struct Ahead {
+  const char* from[kImages ? kImages : 1];
+};
+constexpr int64_t kAheadInputs = 4, kAheadBytes = 64;
+
+template <typename T, int V, bool kRelu, int kImages>
+inline void product_block(const T* x, int64_t x_stride, const T* packed, const T* bias, int64_t inputs, T* out, int64_t out_stride,
+                          const Ahead<kImages>& ahead, int64_t ahead_offset) {
   Vec<T> sum[kRowStep][V];
 #pragma GCC unroll 4
   for (int v = 0; v < V; ++v) {
@@ -46,6 +55,10 @@ inline void product_block(const T* x, int64_t x_stride, const T* packed, const T
   }
 #pragma GCC unroll 1
   for (int64_t i = 0; i < inputs; ++i) {
+    if (kImages > 0 && i % kAheadInputs == 0) {
+#pragma GCC unroll 2
+      for (int n = 0; n < kImages; ++n) __builtin_prefetch(ahead.from[n] + ahead_offset + i * (kAheadBytes / kAheadInputs));
+    }
     Vec<T> w[V];
 #pragma GCC unroll 4
     for (int v = 0; v < V; ++v) w[v] = load(packed + (i * V + v) * kLanes<T>);
@@ -67,17 +80,19 @@ inline void product_block(const T* x, int64_t x_stride, const T* packed, const T
 
 // out (rows, outputs) = x (rows, inputs) times the packed weight, plus bias (or nullptr), ReLU if asked for.
 // rows % kRowStep == 0; both matrices dense.
-template <typename T, bool kRelu = false>
-void product(const T* x, int64_t rows, int64_t inputs, const T* packed, const T* bias, int64_t outputs, T* out) {
+template <typename T, bool kRelu = false, int kImages = 0>
+void product(const T* x, int64_t rows, int64_t inputs, const T* packed, const T* bias, int64_t outputs, T* out,
+             const Ahead<kImages>& ahead = {}) {
   for (int64_t first = 0; first < outputs;) {
     const int vectors = first_block<T>(outputs - first);
     for (int64_t r = 0; r < rows; r += kRowStep) {
       const T* from = x + r * inputs;
       const T* start = bias ? bias + first : nullptr;
       T* to = out + r * outputs + first;
-      if (vectors == 4) product_block<T, 4, kRelu>(from, inputs, packed, start, inputs, to, outputs);
-      else if (vectors == 2) product_block<T, 2, kRelu>(from, inputs, packed, start, inputs, to, outputs);
-      else product_block<T, 1, kRelu>(from, inputs, packed, start, inputs, to, outputs);
+      const int64_t asked = r / kRowStep * inputs * (kAheadBytes / kAheadInputs);
+      if (vectors == 4) product_block<T, 4, kRelu>(from, inputs, packed, start, inputs, to, outputs, ahead, asked);
+      else if (vectors == 2) product_block<T, 2, kRelu>(from, inputs, packed, start, inputs, to, outputs, ahead, asked);
+      else product_block<T, 1, kRelu>(from, inputs, packed, start, inputs, to, outputs, ahead, asked);
     }
     packed += vectors * kLanes<T> * inputs;
     first += vectors * kLanes<T>;

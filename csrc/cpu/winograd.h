@@ -150,30 +150,38 @@ inline void transform_input_tiles(const ImageView& x, const Tiles& tiles, int64_
   }
 }
 
-// Ask for the pixels of the tiles from `first` on, as many as `count`, in kPlanes parts: `part` is one of them. Done during
-// the products, which leave the memory idle.
-inline __attribute__((always_inline)) void prefetch_part(const ImageView& x, const Tiles& tiles, int64_t first, int64_t count,
-                                                         int64_t part) {
-  for (int64_t t = first + part * count / kPlanes; t < first + (part + 1) * count / kPlanes && t < tiles.count; ++t) {
-    const Tiles::Place at = tiles.place(t);
-    for (int64_t y = at.y; y < at.y + at.rows; ++y) {
-      const float* row = pixel(x, at.b, y, at.x);
-      for (int64_t i = 0; i < at.cols; ++i) {
-        for (int64_t c = 0; c < x.c; c += 16) __builtin_prefetch(row + i * x.sw + c, 0, 2);
-      }
-    }
-  }
-}
+// The pixels of `count` tiles from `first` on, for Ahead: a tenth of a row of pixels beside the products of a plane. At the
+// end of a row of tiles a few wrong ones are asked for, and beyond the last tile none that exist.
+class PixelsAhead {
+ public:
+  PixelsAhead(const ImageView& image, const Tiles& tiles, int64_t first, int64_t count)
+      : image_(image), tiles_(tiles), first_(first), part_((count * kTile * image.c + kParts - 1) / kParts) {}
 
-// Multiply every plane of `tiles` tiles by its matrix. `out` may be `in` when products_fit_in_place. `meanwhile` is called
-// once a plane, with its number.
-template <typename Meanwhile>
+  const char* from(int64_t plane) const {
+    const int64_t skipped = plane % kParts * part_, tile = kTile * image_.c;
+    const Tiles::Place at = tiles_.place(first_ + skipped / tile);
+    // a number and no pointer: it may lie outside the image
+    const int64_t floats = at.b * image_.sb + (at.y + plane / kParts) * image_.sh + at.x * image_.sw + skipped % tile;
+    return reinterpret_cast<const char*>(reinterpret_cast<uintptr_t>(image_.data) + floats * sizeof(float));
+  }
+
+ private:
+  // six rows of pixels in ten parts each, beside 60 of 64 products
+  static constexpr int64_t kParts = kPlanes / kTile;
+  const ImageView& image_;
+  const Tiles& tiles_;
+  const int64_t first_, part_;
+};
+
+// Multiply every plane of `tiles` tiles by its matrix. `out` may be `in` when products_fit_in_place. Meanwhile the pixels
+// `ahead` are asked for, since the products leave the memory idle.
+template <typename... Pixels>
 inline void multiply_planes(const float* in, int64_t in_plane, int64_t inputs, const float* packed, int64_t outputs, float* out,
-                            int64_t out_plane, int64_t tiles, const Meanwhile& meanwhile) {
+                            int64_t out_plane, int64_t tiles, const Pixels&... ahead) {
   const int64_t rows = (tiles + kRowStep - 1) / kRowStep * kRowStep;
   for (int64_t k = 0; k < kPlanes; ++k) {
-    meanwhile(k);
-    product<float>(in + k * in_plane, rows, inputs, packed + k * inputs * outputs, nullptr, outputs, out + k * out_plane);
+    product<float>(in + k * in_plane, rows, inputs, packed + k * inputs * outputs, nullptr, outputs, out + k * out_plane,
+                   Ahead<sizeof...(ahead)>{{ahead.from(k)...}});
   }
 }
 
