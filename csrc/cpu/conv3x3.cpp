@@ -109,7 +109,7 @@ void many_to_one(const ImageView& x, const ImageView& out, const Epilogue& epilo
     }
     const float* other = epilogue.at(b, y, first);
     float* to = pixel(out, b, y, first);
-    for (int i = 0; i < kPixels; ++i) to[i * out.sw] = epilogue.apply_one(sum_of<float, kLanes<float>>(sums[i]), other, i);
+    for (int i = 0; i < kPixels; ++i) to[i * out.sw] = epilogue.apply_one(sum_of<float>(sums[i]), other, i);
   };
   parallel_for(x.b * x.h, threads, [&](int64_t task) {
     const int64_t b = task / x.h, y = task % x.h;

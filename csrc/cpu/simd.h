@@ -81,21 +81,6 @@ inline Vec<T> max_of(Vec<T> a, Vec<T> b) {
   return a > b ? a : b;
 }
 
-// The sum of all lanes, by halves.
-template <typename T, int N>
-inline T sum_of(typename VectorOf<T, N>::value v) {
-  if constexpr (N == 1) {
-    return v[0];
-  } else if constexpr (N == 2) {
-    return v[0] + v[1];
-  } else {
-    typename VectorOf<T, N / 2>::value low, high;
-    std::memcpy(&low, &v, sizeof low);
-    std::memcpy(&high, reinterpret_cast<const char*>(&v) + sizeof low, sizeof high);
-    return sum_of<T, N / 2>(low + high);
-  }
-}
-
 // Lane l of the result is lane indices[l] of a, or, from kLanes on, of b.
 template <typename T, int... indices>
 inline Vec<T> shuffled(Vec<T> a, Vec<T> b) {
@@ -105,6 +90,18 @@ inline Vec<T> shuffled(Vec<T> a, Vec<T> b) {
   typedef std::conditional_t<sizeof(T) == 4, int32_t, int64_t> Index __attribute__((vector_size(sizeof(Vec<T>))));
   return __builtin_shuffle(a, b, Index{indices...});
 #endif
+}
+
+template <typename T, int kHalf, size_t... lanes>
+inline Vec<T> plus_other_half(Vec<T> v, std::index_sequence<lanes...>) {
+  return v + shuffled<T, int(lanes ^ kHalf)...>(v, v);
+}
+
+// The sum of all lanes, by halves.
+template <typename T, int kHalf = kLanes<T> / 2>
+inline T sum_of(Vec<T> v) {
+  if constexpr (kHalf == 0) return v[0];
+  else return sum_of<T, kHalf / 2>(plus_other_half<T, kHalf>(v, std::make_index_sequence<kLanes<T>>()));
 }
 
 // Swap the off-diagonal blocks of kHalf x kHalf in every square of 2 kHalf.

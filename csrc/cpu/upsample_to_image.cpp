@@ -32,7 +32,7 @@ void sum_taps(const float* from, int64_t row, int64_t col, int64_t channels, con
     }
   }
   for (int p = 0; p < kPixels; ++p) {
-    for (int phase = 0; phase < kPhases; ++phase) *out++ = sum_of<float, kLanes<float>>(sums[p][phase]);
+    for (int phase = 0; phase < kPhases; ++phase) *out++ = sum_of<float>(sums[p][phase]);
   }
 }
 

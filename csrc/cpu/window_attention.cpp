@@ -50,17 +50,44 @@ struct Packed {
   }
 };
 
-template <typename T>
-void layer_norm(const T* x, const T* weight, const T* bias, int64_t channels, T* out) {
-  Vec<T> sum = all(T(0)), squares = all(T(0));
-  for (int64_t i = 0; i < channels; i += kLanes<T>) sum += load(x + i);
-  const T mean = sum_of<T, kLanes<T>>(sum) / channels;
+// Normalise kTogether tokens, each from x[n] to out[n]: sums over lanes wait for each other, those of several tokens do not.
+template <int kTogether, typename T>
+void layer_norm(const T* const* x, const T* weight, const T* bias, int64_t channels, T* const* out) {
+  Vec<T> sum[kTogether] = {}, squares[kTogether] = {};
+  T mean[kTogether], scale[kTogether];
   for (int64_t i = 0; i < channels; i += kLanes<T>) {
-    const Vec<T> centred = load(x + i) - mean;
-    squares += centred * centred;
+#pragma GCC unroll 4
+    for (int n = 0; n < kTogether; ++n) sum[n] += load(x[n] + i);
   }
-  const T scale = 1 / std::sqrt(sum_of<T, kLanes<T>>(squares) / channels + T(1e-5));
-  for (int64_t i = 0; i < channels; i += kLanes<T>) store(out + i, (load(x + i) - mean) * scale * load(weight + i) + load(bias + i));
+#pragma GCC unroll 4
+  for (int n = 0; n < kTogether; ++n) mean[n] = sum_of<T>(sum[n]) / channels;
+  for (int64_t i = 0; i < channels; i += kLanes<T>) {
+#pragma GCC unroll 4
+    for (int n = 0; n < kTogether; ++n) {
+      const Vec<T> centred = load(x[n] + i) - mean[n];
+      squares[n] += centred * centred;
+    }
+  }
+#pragma GCC unroll 4
+  for (int n = 0; n < kTogether; ++n) scale[n] = 1 / std::sqrt(sum_of<T>(squares[n]) / channels + T(1e-5));
+  for (int64_t i = 0; i < channels; i += kLanes<T>) {
+    const Vec<T> w = load(weight + i), b = load(bias + i);
+#pragma GCC unroll 4
+    for (int n = 0; n < kTogether; ++n) store(out[n] + i, (load(x[n] + i) - mean[n]) * scale[n] * w + b);
+  }
+}
+
+template <typename T>
+void layer_norms(const T* const* x, const T* weight, const T* bias, int64_t channels, T* const* out, int64_t count) {
+  for (int64_t n = 0; n < count;) {
+    if (n + 4 <= count) {
+      layer_norm<4>(x + n, weight, bias, channels, out + n);
+      n += 4;
+    } else {
+      layer_norm<1>(x + n, weight, bias, channels, out + n);
+      ++n;
+    }
+  }
 }
 
 // Softmax attention of one head over one window. Lanes are query tokens: q and out point at the head's first channel,
@@ -114,8 +141,8 @@ struct Workspace {
 template <typename T>
 class Block {
  public:
-  Block(const ImageView& x, const ImageView& out, const WindowGrid& grid, const Packed<T>& packed)
-      : x_(x), out_(out), grid_(grid), p_(packed), windows_across_(grid.token_cols / kWindow),
+  Block(const ImageView& x, const ImageView& out, const WindowGrid& grid, const Packed<T>& packed, int threads)
+      : x_(x), out_(out), grid_(grid), p_(packed), threads_(threads), windows_across_(grid.token_cols / kWindow),
         windows_(grid.token_rows / kWindow * windows_across_), streamed_(may_stream(static_cast<T*>(out.data))) {}
 
   int64_t groups() const { return (windows_ + kGroup - 1) / kGroup; }
@@ -125,9 +152,10 @@ class Block {
     const int64_t first = group * kGroup, count = first + kGroup < windows_ ? kGroup : windows_ - first;
     bool present[kGroupTokens];
     gather(b, first, count, s.tokens, present);
-    product(s.tokens, kGroupTokens, p_.channels, p_.query.packed, p_.query.bias, p_.channels, s.query);
-    product(s.tokens, kGroupTokens, p_.channels, p_.key.packed, p_.key.bias, p_.channels, s.key);
-    product(s.tokens, kGroupTokens, p_.channels, p_.value.packed, p_.value.bias, p_.channels, s.value);
+    const int64_t next = first + threads_ * kGroup;  // threads take tasks in turn
+    product(s.tokens, kGroupTokens, p_.channels, p_.query.packed, p_.query.bias, p_.channels, s.query, ahead(b, next, 0));
+    product(s.tokens, kGroupTokens, p_.channels, p_.key.packed, p_.key.bias, p_.channels, s.key, ahead(b, next, 1));
+    product(s.tokens, kGroupTokens, p_.channels, p_.value.packed, p_.value.bias, p_.channels, s.value, ahead(b, next, 2));
     const int64_t head_dim = p_.channels / p_.heads;
     for (int64_t w = 0; w < count; ++w) {
       const int64_t at = w * kTokens * p_.channels;
@@ -139,7 +167,7 @@ class Block {
       }
       transpose_matrix(s.transposed, kTokens, p_.channels, kTokens, s.tokens + at, p_.channels);
     }
-    product(s.tokens, kGroupTokens, p_.channels, p_.proj.packed, p_.proj.bias, p_.channels, s.attended);
+    product(s.tokens, kGroupTokens, p_.channels, p_.proj.packed, p_.proj.bias, p_.channels, s.attended, ahead(b, next, 3));
     finish(b, first, count, s);
     finish_streaming();
   }
@@ -147,8 +175,19 @@ class Block {
  private:
   const T* pixel(int64_t b, int64_t y, int64_t x) const { return static_cast<const T*>(x_.data) + b * x_.sb + y * x_.sh + x * x_.sw; }
 
+  // A row of pixels from `window` on: more than a group's, fewer where the row ends.
+  Ahead<1> ahead(int64_t b, int64_t window, int64_t row) const {
+    window = window < windows_ ? window : 0;
+    const int64_t y = grid_.row_of_token[window / windows_across_ * kWindow + row];
+    const int64_t x = grid_.col_of_token[window % windows_across_ * kWindow];
+    return {{reinterpret_cast<const char*>(pixel(b, y < 0 ? 0 : y, x < 0 ? 0 : x))}};
+  }
+
   // Normalise the tokens of `count` windows from window `first` on; absent ones, and the rest of the group, are zero.
   void gather(int64_t b, int64_t first, int64_t count, T* tokens, bool* present) const {
+    const T* from[kGroupTokens];
+    T* to[kGroupTokens];
+    int64_t found = 0;
     for (int64_t t = 0; t < kGroupTokens; ++t) {
       const int64_t window = first + t / kTokens, in_window = t % kTokens;
       present[t] = false;
@@ -157,12 +196,14 @@ class Block {
         const int64_t col = grid_.col_of_token[window % windows_across_ * kWindow + in_window % kWindow];
         present[t] = row >= 0 && col >= 0;
         if (present[t]) {
-          layer_norm(pixel(b, row, col), p_.norm1_weight, p_.norm1_bias, p_.channels, tokens + t * p_.channels);
+          from[found] = pixel(b, row, col);
+          to[found++] = tokens + t * p_.channels;
           continue;
         }
       }
       for (int64_t i = 0; i < p_.channels; ++i) tokens[t * p_.channels + i] = 0;
     }
+    layer_norms(from, p_.norm1_weight, p_.norm1_bias, p_.channels, to, found);
   }
 
   // First row (or column) of the image whose token is at or behind `token`.
@@ -206,9 +247,13 @@ class Block {
     for (int64_t i = 0; i < rows * p_.channels; ++i) {
       if (i >= count * p_.channels) s.key[i] = 0;
     }
+    const T* from[kGroupTokens];
+    T* to[kGroupTokens];
     for (int64_t t = 0; t < count; ++t) {
-      layer_norm(s.query + t * p_.channels, p_.norm2_weight, p_.norm2_bias, p_.channels, s.key + t * p_.channels);
+      from[t] = s.query + t * p_.channels;
+      to[t] = s.key + t * p_.channels;
     }
+    layer_norms(from, p_.norm2_weight, p_.norm2_bias, p_.channels, to, count);
     product<T, true>(s.key, rows, p_.channels, p_.fc1.packed, p_.fc1.bias, p_.hidden, s.hidden);
     product(s.hidden, rows, p_.hidden, p_.fc2.packed, p_.fc2.bias, p_.channels, s.value);
     for (int64_t t = 0; t < count; ++t) {
@@ -221,6 +266,7 @@ class Block {
   const ImageView &x_, &out_;
   const WindowGrid& grid_;
   const Packed<T>& p_;
+  const int threads_;
   int64_t windows_across_, windows_;
   bool streamed_;
 };
@@ -228,7 +274,7 @@ class Block {
 template <typename T>
 void run(const ImageView& x, const ImageView& out, const WindowAttentionWeights& weights, const WindowGrid& grid, int threads) {
   const Packed<T> packed(weights, x.c);
-  const Block<T> block(x, out, grid, packed);
+  const Block<T> block(x, out, grid, packed, threads);
   const int64_t groups = block.groups();
   parallel_for(x.b * groups, threads, [&](int64_t task) { block.run(task / groups, task % groups); });
 }
