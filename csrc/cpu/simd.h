@@ -75,6 +75,17 @@ inline Vec<T> all(T value) {
   return value - Vec<T>{};
 }
 
+// The same vector, which the compiler may not read from memory anew for every product that it takes part in.
+template <typename T>
+inline Vec<T> in_register(Vec<T> v) {
+#if defined(__SSE2__)
+  asm("" : "+v"(v));
+#elif defined(__aarch64__)
+  asm("" : "+w"(v));
+#endif
+  return v;
+}
+
 // The larger of both; b where one is NaN.
 template <typename T>
 inline Vec<T> max_of(Vec<T> a, Vec<T> b) {
