@@ -2,7 +2,7 @@
 //
 // Many channels to many: Winograd's F(6x6, 3x3). A task is a group of tiles whose planes stay in scratch (about 200 KB at
 // 64 channels, where the products overwrite their inputs): each pixel is read 1.78 times from the cache, written once.
-// Few channels to many: the 9 neighbours of a run of pixels as a matrix, times the weight. Many to one: dot products.
+// Few channels to many: the 9 neighbours of a run of pixels as a matrix [tap][pixel], times the weight. Many to one: dot products.
 #include "conv3x3.h"
 
 #include "epilogue.h"
@@ -75,9 +75,10 @@ void few_to_many(const ImageView& x, const ImageView& out, const Epilogue& epilo
       if (from_y < 0 || from_y >= x.h) continue;
       const float* row = pixel(x, b, from_y, left) + tap / 9 * x.sc;
       const int64_t begin = left + shift < 0 ? 1 : 0, end = left + count + shift > x.w ? count - 1 : count;
-      for (int64_t i = begin; i < end; ++i) near[i * taps + tap] = row[(i + shift) * x.sw];
+      float* to = near + tap * kRun;
+      for (int64_t i = begin; i < end; ++i) to[i] = row[(i + shift) * x.sw];
     }
-    product<float>(near, (count + kRowStep - 1) / kRowStep * kRowStep, taps, packed, nullptr, out.c, sums);
+    product<float>(near, 1, kRun, (count + kRowStep - 1) / kRowStep * kRowStep, taps, packed, nullptr, out.c, sums);
     float* to = pixel(out, b, y, left);
     const float* other = epilogue.at(b, y, left);
     for (int64_t i = 0; i < count; ++i) {

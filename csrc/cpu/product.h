@@ -44,7 +44,7 @@ struct Ahead {
 constexpr int64_t kAheadInputs = 4, kAheadBytes = 64;
 
 template <typename T, int V, bool kRelu, int kImages>
-inline void product_block(const T* x, int64_t x_stride, const T* packed, const T* bias, int64_t inputs, T* out, int64_t out_stride,
+inline void product_block(const T* x, int64_t x_row, int64_t x_input, const T* packed, const T* bias, int64_t inputs, T* out, int64_t out_stride,
                           const Ahead<kImages>& ahead, int64_t ahead_offset) {
   Vec<T> sum[kRowStep][V];
 #pragma GCC unroll 4
@@ -64,7 +64,7 @@ inline void product_block(const T* x, int64_t x_stride, const T* packed, const T
     for (int v = 0; v < V; ++v) w[v] = load(packed + (i * V + v) * kLanes<T>);
 #pragma GCC unroll 8
     for (int r = 0; r < kRowStep; ++r) {
-      const T value = x[r * x_stride + i];
+      const T value = x[r * x_row + i * x_input];
 #pragma GCC unroll 4
       for (int v = 0; v < V; ++v) sum[r][v] += value * w[v];
     }
@@ -79,24 +79,31 @@ inline void product_block(const T* x, int64_t x_stride, const T* packed, const T
 }
 
 // out (rows, outputs) = x (rows, inputs) times the packed weight, plus bias (or nullptr), ReLU if asked for.
-// rows % kRowStep == 0; both matrices dense.
+// rows % kRowStep == 0; out is dense, x has x_row values from row to row and x_input from input to input.
 template <typename T, bool kRelu = false, int kImages = 0>
-void product(const T* x, int64_t rows, int64_t inputs, const T* packed, const T* bias, int64_t outputs, T* out,
-             const Ahead<kImages>& ahead = {}) {
+void product(const T* x, int64_t x_row, int64_t x_input, int64_t rows, int64_t inputs, const T* packed, const T* bias,
+             int64_t outputs, T* out, const Ahead<kImages>& ahead = {}) {
   for (int64_t first = 0; first < outputs;) {
     const int vectors = first_block<T>(outputs - first);
     for (int64_t r = 0; r < rows; r += kRowStep) {
-      const T* from = x + r * inputs;
+      const T* from = x + r * x_row;
       const T* start = bias ? bias + first : nullptr;
       T* to = out + r * outputs + first;
       const int64_t asked = r / kRowStep * inputs * (kAheadBytes / kAheadInputs);
-      if (vectors == 4) product_block<T, 4, kRelu>(from, inputs, packed, start, inputs, to, outputs, ahead, asked);
-      else if (vectors == 2) product_block<T, 2, kRelu>(from, inputs, packed, start, inputs, to, outputs, ahead, asked);
-      else product_block<T, 1, kRelu>(from, inputs, packed, start, inputs, to, outputs, ahead, asked);
+      if (vectors == 4) product_block<T, 4, kRelu>(from, x_row, x_input, packed, start, inputs, to, outputs, ahead, asked);
+      else if (vectors == 2) product_block<T, 2, kRelu>(from, x_row, x_input, packed, start, inputs, to, outputs, ahead, asked);
+      else product_block<T, 1, kRelu>(from, x_row, x_input, packed, start, inputs, to, outputs, ahead, asked);
     }
     packed += vectors * kLanes<T> * inputs;
     first += vectors * kLanes<T>;
   }
+}
+
+// The same with a dense x.
+template <typename T, bool kRelu = false, int kImages = 0>
+void product(const T* x, int64_t rows, int64_t inputs, const T* packed, const T* bias, int64_t outputs, T* out,
+             const Ahead<kImages>& ahead = {}) {
+  product<T, kRelu>(x, inputs, 1, rows, inputs, packed, bias, outputs, out, ahead);
 }
 
 }  // namespace EMSR_ISA
