@@ -18,6 +18,26 @@ constexpr int kTogether = 4;  // pixels of a row that the many-to-one kernel sum
 
 bool few_inputs(int64_t inputs) { return inputs < 16; }
 
+// Write the outputs of a tile from its 64 planes.
+template <typename Epilogue>
+void write_tile(const ImageView& out, const Tiles::Place& at, const Epilogue& epilogue, const float* sums, int64_t plane, bool streamed) {
+  float* to = pixel(out, at.b, at.y, at.x);
+  const float* other = epilogue.at(at.b, at.y, at.x);
+  const int64_t sh = out.sh, sw = out.sw;
+  for (int64_t c = 0; c < out.c; c += kLanes<float>) {
+    const auto put = [&](int y, int x, Vec<float> v) __attribute__((always_inline)) {
+      write(to + y * sh + x * sw + c, epilogue.apply(v, other, y, x, c), streamed);
+    };
+    if (at.rows == kTile && at.cols == kTile) {
+      transform_output_tile(sums + c, plane, put);
+    } else {
+      transform_output_tile(sums + c, plane, [&](int y, int x, Vec<float> v) {
+        if (y < at.rows && x < at.cols) put(y, x, v);
+      });
+    }
+  }
+}
+
 template <typename Epilogue>
 void winograd(const ImageView& x, const ImageView& out, const Epilogue& epilogue, const float* packed, int threads) {
   const Tiles tiles(x);
@@ -38,24 +58,7 @@ void winograd(const ImageView& x, const ImageView& out, const Epilogue& epilogue
     };
     if constexpr (Epilogue::kReadsOther) multiply(next, PixelsAhead(epilogue.other, tiles, first, count));
     else multiply(next);
-    for (int64_t t = 0; t < count; ++t) {
-      const Tiles::Place at = tiles.place(first + t);
-      float* to = pixel(out, at.b, at.y, at.x);
-      const float* other = epilogue.at(at.b, at.y, at.x);
-      for (int64_t c = 0; c < out.c; c += kLanes<float>) {
-        const auto put = [&](int y, int col, Vec<float> v) __attribute__((always_inline)) {
-          write(to + y * out.sh + col * out.sw + c, epilogue.apply(v, other, y, col, c), streamed);
-        };
-        const float* from = sums + t * out.c + c;
-        if (at.rows == kTile && at.cols == kTile) {
-          transform_output_tile(from, out_plane, put);
-        } else {
-          transform_output_tile(from, out_plane, [&](int y, int col, Vec<float> v) {
-            if (y < at.rows && col < at.cols) put(y, col, v);
-          });
-        }
-      }
-    }
+    for (int64_t t = 0; t < count; ++t) write_tile(out, tiles.place(first + t), epilogue, sums + t * out.c, out_plane, streamed);
     finish_streaming();
   });
 }

@@ -150,24 +150,23 @@ inline void transform_input_tiles(const ImageView& x, const Tiles& tiles, int64_
   }
 }
 
-// The pixels of `count` tiles from `first` on, for Ahead: a tenth of a row of pixels beside the products of a plane. At the
-// end of a row of tiles a few wrong ones are asked for, and beyond the last tile none that exist.
+// The pixels of `count` tiles from `first` on, for Ahead: a ninth of a row of pixels beside the products of a plane, six
+// rows and the one below, which has not been read before. At the end of a row of tiles a few wrong ones are asked for;
+// beyond the last tile, the last again.
 class PixelsAhead {
  public:
   PixelsAhead(const ImageView& image, const Tiles& tiles, int64_t first, int64_t count)
       : image_(image), tiles_(tiles), first_(first), part_((count * kTile * image.c + kParts - 1) / kParts) {}
 
   const char* from(int64_t plane) const {
-    const int64_t skipped = plane % kParts * part_, tile = kTile * image_.c;
-    const Tiles::Place at = tiles_.place(first_ + skipped / tile);
-    // a number and no pointer: it may lie outside the image
-    const int64_t floats = at.b * image_.sb + (at.y + plane / kParts) * image_.sh + at.x * image_.sw + skipped % tile;
-    return reinterpret_cast<const char*>(reinterpret_cast<uintptr_t>(image_.data) + floats * sizeof(float));
+    const int64_t skipped = plane % kParts * part_, tile = first_ + skipped / (kTile * image_.c);
+    const Tiles::Place at = tiles_.place(tile < tiles_.count ? tile : tiles_.count - 1);
+    const int64_t y = at.y + plane / kParts;
+    return reinterpret_cast<const char*>(pixel(image_, at.b, y < image_.h ? y : image_.h - 1, at.x) + skipped % (kTile * image_.c));
   }
 
  private:
-  // six rows of pixels in ten parts each, beside 60 of 64 products
-  static constexpr int64_t kParts = kPlanes / kTile;
+  static constexpr int64_t kParts = kPlanes / (kTile + 1);
   const ImageView& image_;
   const Tiles& tiles_;
   const int64_t first_, part_;
@@ -190,7 +189,7 @@ inline bool products_fit_in_place(int64_t inputs, int64_t outputs) {
   return inputs == outputs && first_block<float>(outputs) * kLanes<float> == outputs;
 }
 
-// The 36 matrices of a (outputs, inputs, 3, 3) weight, computed in double and packed for multiply_planes.
+// The 64 matrices of a (outputs, inputs, 3, 3) weight, computed in double and packed for multiply_planes.
 // `matrices` takes kPlanes * outputs * inputs floats, as `packed` does.
 inline void transform_weight(const float* weight, int64_t outputs, int64_t inputs, float* matrices, float* packed) {
   const double points[7] = {0, 1, -1, 0.5, -0.5, 2, -2};
