@@ -156,7 +156,8 @@ def test_a_changed_weight_is_seen(change):
         before = conv3x3(x, layer.weight, backend="cpp")
         layer = change(layer)
         after = conv3x3(x, layer.weight, backend="cpp")
-        torch.testing.assert_close(after, layer(x), rtol=1e-4, atol=1e-4)
+        expected = layer(x)
+        assert (after - expected).abs().max() <= 4e-5 * expected.abs().max()
     assert not torch.allclose(after, before, atol=1e-3)
 
 

@@ -85,15 +85,19 @@ void product(const T* x, int64_t x_row, int64_t x_input, int64_t rows, int64_t i
              int64_t outputs, T* out, const Ahead<kImages>& ahead = {}) {
   for (int64_t first = 0; first < outputs;) {
     const int vectors = first_block<T>(outputs - first);
-    for (int64_t r = 0; r < rows; r += kRowStep) {
-      const T* from = x + r * x_row;
-      const T* start = bias ? bias + first : nullptr;
-      T* to = out + r * outputs + first;
-      const int64_t asked = r / kRowStep * inputs * (kAheadBytes / kAheadInputs);
-      if (vectors == 4) product_block<T, 4, kRelu>(from, x_row, x_input, packed, start, inputs, to, outputs, ahead, asked);
-      else if (vectors == 2) product_block<T, 2, kRelu>(from, x_row, x_input, packed, start, inputs, to, outputs, ahead, asked);
-      else product_block<T, 1, kRelu>(from, x_row, x_input, packed, start, inputs, to, outputs, ahead, asked);
-    }
+    const auto block = [&](const auto& asked) __attribute__((always_inline)) {
+      for (int64_t r = 0; r < rows; r += kRowStep) {
+        const T* from = x + r * x_row;
+        const T* start = bias ? bias + first : nullptr;
+        T* to = out + r * outputs + first;
+        const int64_t offset = r / kRowStep * inputs * (kAheadBytes / kAheadInputs);
+        if (vectors == 4) product_block<T, 4, kRelu>(from, x_row, x_input, packed, start, inputs, to, outputs, asked, offset);
+        else if (vectors == 2) product_block<T, 2, kRelu>(from, x_row, x_input, packed, start, inputs, to, outputs, asked, offset);
+        else product_block<T, 1, kRelu>(from, x_row, x_input, packed, start, inputs, to, outputs, asked, offset);
+      }
+    };
+    if (first == 0) block(ahead);
+    else block(Ahead<0>{});
     packed += vectors * kLanes<T> * inputs;
     first += vectors * kLanes<T>;
   }

@@ -75,13 +75,13 @@ inline Vec<T> all(T value) {
   return value - Vec<T>{};
 }
 
-// The same vector, which the compiler may not read from memory anew for every product that it takes part in.
-template <typename T>
-inline Vec<T> in_register(Vec<T> v) {
+// The same vector, which, if `often`, the compiler may not read from memory anew for every product that it takes part in.
+template <typename T, bool often>
+inline Vec<T> kept(Vec<T> v) {
 #if defined(__SSE2__)
-  asm("" : "+v"(v));
+  if (often) asm("" : "+v"(v));
 #elif defined(__aarch64__)
-  asm("" : "+w"(v));
+  if (often) asm("" : "+w"(v));
 #endif
   return v;
 }

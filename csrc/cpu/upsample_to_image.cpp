@@ -25,7 +25,7 @@ void sum_taps(const float* from, int64_t row, int64_t col, int64_t channels, con
       for (int p = 0; p < kPixels; ++p) values[p] = load(at + p * col + c);
 #pragma GCC unroll 16
       for (int phase = 0; phase < kPhases; ++phase) {
-        const Vec<float> w = in_register<float>(load(weight + phase * channels + c));
+        const Vec<float> w = kept<float, (kPixels > 1)>(load(weight + phase * channels + c));
 #pragma GCC unroll 16
         for (int p = 0; p < kPixels; ++p) sums[p][phase] += values[p] * w;
       }
