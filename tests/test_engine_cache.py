@@ -37,6 +37,11 @@ def test_the_second_time_nothing_is_built():
     assert first.payload_path == second.payload_path
 
 
+def test_a_shared_cache_can_be_read_by_others():
+    entry, _ = cache.fetch("engine", KEY, FakeProvider())
+    assert [path.stat().st_mode & 0o777 for path in (entry.payload_path, entry.path)] == [0o644, 0o644]
+
+
 @pytest.mark.parametrize("name", sorted(KEY))
 def test_whatever_changes_in_the_key_is_a_miss(name):
     provider = FakeProvider()

@@ -194,12 +194,13 @@ def _writable(folder: Path) -> Iterator[None]:
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Write ``content`` to ``path`` so that readers see all of it or what was there before."""
+    """Write ``content`` to ``path`` so that readers, other users too, see all of it or what was there before."""
     with tempfile.NamedTemporaryFile(dir=path.parent, prefix=_PARTIAL, delete=False) as partial:
         try:
             partial.write(content)
             partial.flush()
             os.fsync(partial.fileno())
+            Path(partial.name).chmod(0o644)  # temporary files are the owner's alone
             os.replace(partial.name, path)
         except BaseException:
             Path(partial.name).unlink(missing_ok=True)
