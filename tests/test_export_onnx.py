@@ -1,6 +1,7 @@
 """The exported graph computes what the network computes, in the precision that was asked for."""
 
 import json
+import os
 from collections import defaultdict
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from onnx import TensorProto, numpy_helper
 import emsr_fast
 from emsr_fast import Emsr, EmsrConfig, ModelCard, load_model
 from emsr_fast.engine.exported import export
-from emsr_fast.errors import BackendError, UsageError
+from emsr_fast.errors import BackendError, UsageError, VolumeError
 from emsr_fast.export.accuracy import in_pytorch, real_tiles, tolerance
 from emsr_fast.export.graph import FoldedUpsample, Graph
 from emsr_fast.export.onnx_model import check_against_pytorch, cpu_session, to_onnx
@@ -151,6 +152,15 @@ def test_sizes_that_contradict_each_other_are_refused():
 def test_an_unknown_window_fit_is_one_clear_line(tmp_path):
     with pytest.raises(UsageError, match="window-fit is 'x'; give pad or resize"):
         export(tmp_path / "m.onnx", window_fit="x")
+
+
+def test_a_folder_that_cannot_be_written_is_found_before_the_work(tmp_path, monkeypatch):
+    # who runs the tests may write anywhere
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    said = []
+    with pytest.raises(VolumeError, match=f"{tmp_path} cannot be written; give a file in a folder that can"):
+        export(tmp_path / "m.onnx", say=said.append)
+    assert not said
 
 
 def test_missing_packages_are_named_with_the_extra(monkeypatch):

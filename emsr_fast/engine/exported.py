@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -66,7 +67,7 @@ def export(
 
     Raises:
         UsageError: the arguments contradict each other.
-        VolumeError: the output is there already, or its folder is not.
+        VolumeError: the output is there already, or its folder is not or cannot be written.
         CheckpointError: the model file is not one.
         BackendError: a package is missing, the check or the truth test failed, or the builder refused.
     """
@@ -110,14 +111,14 @@ def export(
         # the description first: an engine is never without it
         write_atomically(beside, json.dumps(description, indent=1).encode())
         write_atomically(path, made.engine)
-    for file in (path,) if format == "onnx" else (path, beside):
-        file.chmod(0o644)
     return {**written, "bytes": path.stat().st_size}
 
 
 def _check_free(file: Path, overwrite: bool) -> None:
     if not file.parent.is_dir():
         raise VolumeError(f"{file.parent} is no folder; make it with: mkdir -p {file.parent}")
+    if not os.access(file.parent, os.W_OK | os.X_OK):
+        raise VolumeError(f"{file.parent} cannot be written; give a file in a folder that can")
     if file.is_dir() or (file.exists() and not overwrite):
         raise VolumeError(f"{file} exists; give another name, or --overwrite")
 
