@@ -28,8 +28,8 @@ def test_matches_reference(channels, size, gain):
     tensors = case(channels, size, gain=gain)
     exact = reference.edge_gate(*(t.double() for t in tensors))
     out = edge_gate(*tensors, backend="cpp")
-    # no worse than twice the rounding error of the same formula in plain PyTorch, but for two roundings; the portable path
-    # has no fused multiply-add and rounds each product as well, twice as often
+    # no worse than twice the rounding error of the same formula in plain PyTorch, but for two roundings; the portable
+    # path has no fused multiply-add and rounds each product as well, twice as often
     twice = 4 if cpu_isa() == "baseline" else 2
     x, k1, k2, bias, k3 = tensors
     asked = F.conv2d(F.leaky_relu(transformed(x, k1), 0.2), k2, bias)
