@@ -96,6 +96,7 @@ void product(const T* x, int64_t x_row, int64_t x_input, int64_t rows, int64_t i
         else product_block<T, 1, kRelu>(from, x_row, x_input, packed, start, inputs, to, outputs, asked, offset);
       }
     };
+    // the first block of columns goes over all rows, and so asks for everything
     if (first == 0) block(ahead);
     else block(Ahead<0>{});
     packed += vectors * kLanes<T> * inputs;
