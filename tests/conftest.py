@@ -2,6 +2,7 @@
 
 import importlib
 import os
+import signal
 import threading
 import time
 from pathlib import Path
@@ -13,6 +14,9 @@ from hypothesis import settings
 # whether CI passes must depend on the commit alone; elsewhere every run tries other examples
 settings.register_profile("emsr_fast", deadline=None, derandomize="CI" in os.environ)
 settings.load_profile("emsr_fast")
+
+# background jobs of a shell are started with SIGINT ignored, and so would be the programs that tests send it to
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture

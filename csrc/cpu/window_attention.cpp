@@ -175,7 +175,7 @@ class Block {
  private:
   const T* pixel(int64_t b, int64_t y, int64_t x) const { return static_cast<const T*>(x_.data) + b * x_.sb + y * x_.sh + x * x_.sw; }
 
-  // A row of pixels from `window` on: more than a group's, fewer where the row ends.
+  // A row of pixels from `window` on, for several groups at once; behind an image's last window, its first.
   Ahead<1> ahead(int64_t b, int64_t window, int64_t row) const {
     window = window < windows_ ? window : 0;
     const int64_t y = grid_.row_of_token[window / windows_across_ * kWindow + row];

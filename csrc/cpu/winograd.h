@@ -151,8 +151,8 @@ inline void transform_input_tiles(const ImageView& x, const Tiles& tiles, int64_
 }
 
 // The pixels of `count` tiles from `first` on, for Ahead: a ninth of a row of pixels beside the products of a plane, six
-// rows and the one below, which has not been read before. At the end of a row of tiles a few wrong ones are asked for;
-// beyond the last tile, the last again.
+// rows and the one below, which has not been read before. A hint, made for dense pixels: at the end of a row of tiles a few
+// wrong ones are asked for, beyond the last tile the last again.
 class PixelsAhead {
  public:
   PixelsAhead(const ImageView& image, const Tiles& tiles, int64_t first, int64_t count)
