@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import replay_cpu
 import slice_cpu
 
 from emsr_fast import Emsr, EmsrConfig
@@ -96,6 +97,14 @@ def _slice(found: list[Document]) -> str:
     return "\n".join(parts)
 
 
+def _replay(found: list[Document]) -> str:
+    parts = []
+    for document in found:
+        parts.append(f"{document['settings']['rounds']} rounds; {_where(document)}:\n")
+        parts.append(replay_cpu.table(document["rows"]) + "\n")
+    return "\n".join(parts)
+
+
 def _scaling(found: list[Document]) -> str:
     parts = []
     for document in found:
@@ -116,6 +125,7 @@ TABLES: dict[str, Callable[[list[Document]], str]] = {
     "network_cpu": _network,
     "slice_cpu": _slice,
     "scaling_cpu": _scaling,
+    "replay_cpu": _replay,
 }
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 
 from emsr_fast.model.config import EmsrConfig
 from emsr_fast.ops import atrous_details, conv3x3, edge_gate, residual_block, window_attention
+from emsr_fast.ops._layout import concatenated
 from emsr_fast.ops.residual_block import at_once
 
 
@@ -112,7 +112,7 @@ class EdgeBlock(nn.Module):
         ``residual``, of the shape of ``x``, is added at the end.
         """
         c = self.body(x)
-        w = self.from_edges(torch.cat([image_edges, atrous_details(self.to_image(c), self.levels)], dim=1))
+        w = self.from_edges(concatenated([image_edges, atrous_details(self.to_image(c), self.levels)]))
         for coarse, fine, attention in zip(self.coarse, self.fine, self.attention, strict=True):
             c, w = coarse(c), fine(w)
             c = attention(w, c)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import Parameter
 
-from emsr_fast import _native
+from emsr_fast import _native, _recording
 from emsr_fast.ops._buffers import empty_features
 
 
@@ -39,3 +39,18 @@ def features_like(x: Tensor, channels: int) -> Tensor:
     if type(x) in (Tensor, Parameter) and x.device.type == "cpu" and x.dtype == torch.float32:
         out = empty_features((b, h, w, channels))
     return (x.new_empty((b, h, w, channels)) if out is None else out).permute(0, 3, 1, 2)
+
+
+def image_like(x: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """Return an empty, contiguous tensor with dtype and device of ``x``."""
+    out = None
+    if (listener := _recording.listener()) is not None and type(x) is Tensor and x.dtype == torch.float32:
+        out = listener.memory(shape)
+    return x.new_empty(shape) if out is None else out
+
+
+def concatenated(images: list[Tensor]) -> Tensor:
+    """Return images (B, C_i, H, W) of one size as one, (B, sum of C_i, H, W)."""
+    if (listener := _recording.listener()) is not None:
+        return listener.concatenated(images)
+    return torch.cat(images, dim=1)

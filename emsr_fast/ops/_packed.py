@@ -7,10 +7,11 @@ import threading
 from collections.abc import Callable
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from emsr_fast import _native
+from emsr_fast import _native, _recording
 
 
 class _Entry(NamedTuple):
@@ -40,10 +41,16 @@ class PackedWeights:
         """Return ``pack(*weights)`` of the weights as they are now."""
         with self._lock:
             entry: _Entry | None = self._entries.get(weights[0])
-        now = tuple(w.contiguous() for w in weights)
-        if entry is None or not all(map(_native.same_bytes, now, entry.seen)):
-            seen = tuple(w.detach().clone() for w in now)
+        if entry is None or not unchanged(weights, entry.seen):
+            seen = tuple(w.detach().clone(memory_format=torch.contiguous_format) for w in weights)
             entry = _Entry(seen, self._pack(*seen))
             with self._lock:
                 self._entries[weights[0]] = entry
+        if (listener := _recording.listener()) is not None:
+            listener.packed(weights, entry.seen)
         return entry.packed
+
+
+def unchanged(weights: tuple[Tensor, ...], seen: tuple[Tensor, ...]) -> bool:
+    """Return whether ``weights`` are still what they were when their contiguous copies ``seen`` were made."""
+    return all(_native.same_bytes(weight.contiguous(), copy) for weight, copy in zip(weights, seen, strict=True))

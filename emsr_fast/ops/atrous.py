@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from emsr_fast import _dispatch, _native
+from emsr_fast.ops._layout import image_like
 from emsr_fast.ops._library import LIBRARY, has_tangent, register
 from emsr_fast.reference import atrous as reference
 
@@ -89,7 +90,7 @@ def _run_backward(grad: Tensor, levels: int, backend: str) -> Tensor:
 
 def _details_like(x: Tensor, levels: int, backend: str) -> Tensor:
     b, c, h, w = x.shape
-    return x.new_empty((b, levels * c, h, w))
+    return image_like(x, (b, levels * c, h, w))
 
 
 def _image_like(grad: Tensor, levels: int, backend: str) -> Tensor:

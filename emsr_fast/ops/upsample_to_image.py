@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from emsr_fast import _dispatch, _native
-from emsr_fast.ops._layout import dense_channels_last, side_by_side
+from emsr_fast.ops._layout import dense_channels_last, image_like, side_by_side
 from emsr_fast.ops._library import register
 from emsr_fast.ops._packed import PackedWeights
 from emsr_fast.ops.conv3x3 import limits_of_precision, wants_gradient
@@ -126,7 +126,7 @@ def _run(x: Tensor, up_weight: Tensor, out_weight: Tensor, scale: int, backend: 
 
 def _out_like(x: Tensor, up_weight: Tensor, out_weight: Tensor, scale: int, backend: str) -> Tensor:
     b, _, h, w = x.shape
-    return x.new_empty((b, 1, scale * h, scale * w))
+    return image_like(x, (b, 1, scale * h, scale * w))
 
 
 FOLDED = PackedWeights(_pack)  # by up_weight
