@@ -119,7 +119,7 @@ REBUILT = {
     "a weight that hides another": lambda m: vars(m.blocks[0].conv_out).update(weight=torch.randn(16, 16, 3, 3)),
     "a module that hides another": lambda m: vars(m.blocks[0]).update(conv_out=Doubled(m.blocks[0].conv_out)),
     "parameters that change names": lambda m: renamed(m.blocks[0].transformer.norm1._parameters),
-    "a compiled module": lambda m: m.blocks[0].conv_out.compile(backend="eager"),
+    "a compiled module": lambda m: m.blocks[0].compile(backend="eager"),
     "a hook": lambda m: m.blocks[0].conv_out.register_forward_hook(lambda module, inputs, out: 2 * out),
     "a hook before": lambda m: m.blocks[0].conv_out.register_forward_pre_hook(lambda module, inputs: (2 * inputs[0],)),
 }

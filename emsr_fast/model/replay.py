@@ -214,7 +214,6 @@ def _described(module: nn.Module, weights: list[Tensor]) -> tuple[Any, ...]:
         type(module),
         *map(own.get, _SETTINGS),
         tuple(parameters),
-        tuple(module._buffers),
         # attributes that hide a method of the class, a parameter or a module
         any(name in own for names in (_METHODS, parameters, modules) for name in names),
         bool(module._forward_hooks or module._forward_pre_hooks or module._compiled_call_impl),
