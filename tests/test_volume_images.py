@@ -7,7 +7,7 @@ from PIL import Image
 
 from emsr_fast.errors import VolumeError
 from emsr_fast.volume.formats import open_source
-from emsr_fast.volume.formats.images import natural_key
+from emsr_fast.volume.formats.image_names import natural_key
 from emsr_fast.volume.voxels import UNKNOWN
 
 EVERYTHING = slice(None)
@@ -40,7 +40,10 @@ def test_a_folder_is_a_stack_in_natural_order(tmp_path, suffix, dtype):
         assert source.shape == (5, 8, 9)
         assert source.dtype == dtype
         assert [int(source.read(z, EVERYTHING, EVERYTHING)[7, 8]) for z in range(5)] == sorted(order)
-        assert source.info.notes == ("1 file(s) that are no images skipped: notes.txt",)
+        assert source.info.notes == (
+            "1 file(s) that are no images skipped: notes.txt",
+            "numbers run from 1 to 100, missing: 3 to 8, 11 to 99",
+        )
         assert source.info.voxel_size_nm == UNKNOWN
 
 

@@ -95,6 +95,8 @@ def pair(
     final = write.check_folder(output, [Path(lr_path), Path(hr_path)], overwrite=overwrite)
     with open_source(lr_path) as lr, open_source(hr_path) as hr:
         chosen = choose_slices(start, stop, hr.shape[0])
+        if damaged := [z for z in chosen if z in hr.info.damaged]:
+            raise VolumeError(f"HR slice {damaged[0]}: {hr.info.damaged[damaged[0]]}; or leave it out with --slices")
         shapes = geometry(lr, hr, scale, lr_voxel, hr_voxel, say)
         bounds = bounds_of(shapes, max_angle, max_magnification)
         check_field(lr, hr, bounds)

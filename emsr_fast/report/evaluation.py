@@ -20,6 +20,7 @@ from emsr_fast.report.samples import Sample, choose_samples
 from emsr_fast.report.trust import TrustCheck
 from emsr_fast.report.wording import decibels
 from emsr_fast.volume.arguments import choose_slices, parse_slices
+from emsr_fast.volume.formats.files import DamagedError
 
 DEFAULT_SAMPLES = 16
 DEFAULT_REGION = 1024
@@ -189,7 +190,12 @@ def _measured(
 ) -> Evaluation:
     evaluation = Evaluation(inputs, chosen)
     for place in places:
-        images = inputs.read(place)
+        try:
+            images = inputs.read(place)
+        except DamagedError as error:
+            evaluation.leave_out(place, ("sr",), str(error))
+            say(f"skipped {evaluation.skipped[-1]}")
+            continue
         flat = [name for name, image in images.items() if image.min() == image.max()]
         if flat:
             reason = " and ".join(f"{name} is constant ({images[name].flat[0]:g})" for name in flat)

@@ -71,9 +71,12 @@ def _left_out(evaluation: Evaluation) -> str:
 
 
 def left_out_in_short(evaluation: Evaluation) -> str:
-    """Return "1 of 5 slices left out: constant", "" where none was."""
+    """Return "1 of 5 slices left out: constant or unreadable", naming what there is; "" where none was."""
     skipped = len(evaluation.skipped)
-    return f"{skipped} of {skipped + len(evaluation.samples)} slices left out: constant" if skipped else ""
+    constant = [" is constant (" in reason for reason in evaluation.skipped]
+    kinds = [*(["constant"] if any(constant) else []), *(["unreadable"] if not all(constant) else [])]
+    whole = skipped + len(evaluation.samples)
+    return f"{skipped} of {whole} slices left out: {' or '.join(kinds)}" if skipped else ""
 
 
 def _fidelity(evaluation: Evaluation) -> list[str]:

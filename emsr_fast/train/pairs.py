@@ -18,7 +18,7 @@ from emsr_fast.train.denoise import denoise_slice, kept_under, write_stack
 from emsr_fast.train.volumes import TrainingVolume
 from emsr_fast.volume.arguments import parse_slices
 from emsr_fast.volume.formats import is_volume_folder, within
-from emsr_fast.volume.formats.images import IMAGE_SUFFIXES, natural_key
+from emsr_fast.volume.formats.image_names import IMAGE_SUFFIXES, check_names, natural_key
 from emsr_fast.volume.intensity import Normalisation
 
 _CHECKED_PAIRS = 32  # of each source, before training
@@ -89,6 +89,7 @@ def pairs_of(source: Source, scale: int, crop: int, cache: Path) -> tuple[list[P
         validation = [replace(p, rows=_rows(source.validation_rows, p)) for p in whole]
     validation += held_files
     for p in (*training, *validation):
+        _check_whole(p)
         _check_room(p, scale, crop)
     if not training:
         raise UsageError(f"{source.hr or source.pairs} has no slice left to train on; check slices and validation")
@@ -122,9 +123,12 @@ def _matched(source: Source, cache: Path) -> Iterator[tuple[TrainingVolume, Trai
         if source.pattern:
             rows = _by_ending(hr, source.pattern, source.hr)
         elif source.lr is None:
+            check_names(hr)
             rows = [(path, path) for path in hr]
         else:
             lr = [source.lr] if source.volume else files_of(source.lr)
+            check_names(hr)
+            check_names(lr)
             if len(lr) != len(hr):
                 raise VolumeError(f"{source.lr} has {len(lr)} images and {source.hr} has {len(hr)}; pairs need as many")
             rows = list(zip(lr, hr, strict=True))
@@ -197,6 +201,13 @@ def _check_partners(origin: TrainingVolume, reference: TrainingVolume, scale: in
         raise VolumeError(
             f"{origin.path} is {origin.dtype.name} and {reference.path} is {reference.dtype.name}; store both alike"
         )
+
+
+def _check_whole(pair: Pair) -> None:
+    """Refuse a slice that cannot be read before training starts, not when it is first drawn."""
+    for volume, z in ((pair.origin, pair.z), (pair.reference, pair.reference_z)):
+        if z in volume.damaged:
+            raise VolumeError(f"slice {z} of {volume.path}: {volume.damaged[z]}; or leave it out with slices")
 
 
 def _check_room(pair: Pair, scale: int, crop: int) -> None:

@@ -66,7 +66,7 @@ class TrainingVolume:
         """Open ``path``; normalise as given, or from ``grey_range`` ("LO:HI" or "dtype"), or as measured."""
         self.path = path
         source = _shelf.file(path)
-        self.shape, self.dtype = source.shape, source.dtype
+        self.shape, self.dtype, self.damaged = source.shape, source.dtype, source.info.damaged
         # slices with NaN may be among those that the settings leave out: they are refused where they are used
         given = parse_range(grey_range, self.dtype) if grey_range else None
         self.normalisation = normalisation or given or measure(source)

@@ -11,6 +11,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 from emsr_fast.errors import UsageError, VolumeError
+from emsr_fast.volume.formats.files import check_readable
 from emsr_fast.volume.formats.places import RemotePath, checked_key, is_remote, within
 
 __all__ = ["FORMATS", "Format", "create_target", "is_volume_folder", "open_source", "output_format", "within"]
@@ -128,12 +129,8 @@ def open_source(path: str | Path, key: str | None = None, axes: str | None = Non
 def _reader(path: Path) -> str:
     """Return the module that reads what lies at ``path``."""
     try:
-        if not path.exists():
-            raise VolumeError(f"{path} does not exist; check the path")
-        if path.is_file() and path.stat().st_size == 0:
-            raise VolumeError(f"{path} is empty (0 bytes); copy or export it again")
-        if not path.is_file() and not path.is_dir():
-            raise VolumeError(f"{path} is neither a file nor a folder; give {READABLE}")
+        if not path.is_dir():
+            check_readable(path)
         found = next((known for known in FORMATS if known.recognises(path)), None)
     except (OSError, RuntimeError) as error:  # RuntimeError: links in a circle, before Python 3.13
         reason = error.strerror if isinstance(error, OSError) else error

@@ -13,6 +13,7 @@ import numpy as np
 from emsr_fast.errors import VolumeError
 from emsr_fast.volume.formats.axes import Layout
 from emsr_fast.volume.formats.base import SourceVolume, VolumeInfo
+from emsr_fast.volume.formats.files import DamagedError
 
 # neighbouring tiles and slices share chunks: decoded ones are kept up to this many bytes
 _KEPT_BYTES = 2**28
@@ -97,7 +98,7 @@ class ArraySource(SourceVolume):
             raise
         except Exception as error:  # each library and codec has its own
             reason = f"{error}" or type(error).__name__
-            raise VolumeError(
+            raise DamagedError(
                 f"slice {z} of {self.info.path} cannot be decoded: {reason}; copy or export it again"
             ) from error
         return np.ascontiguousarray(block, dtype=self.dtype)

@@ -34,6 +34,7 @@ class VolumeInfo:
     voxel_size_from: str = "not stated in the file"
     notes: tuple[str, ...] = ()
     key: str | None = None  # which of the file's images it is; None where a file has one
+    damaged: Mapping[int, str] = field(default_factory=dict)  # slices known to be unreadable, and why
     # where a target of the same format finds what only that format holds, such as an extended header
     carried: Mapping[str, str] = field(default_factory=dict)
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,10 +14,12 @@ from PIL import Image
 from emsr_fast.errors import UsageError, VolumeError
 from emsr_fast.volume.formats import TIFF_MAGIC, begins_with
 from emsr_fast.volume.formats.base import SourceVolume, VolumeInfo, check_pixels
+from emsr_fast.volume.formats.files import DamagedError, check_readable
+from emsr_fast.volume.formats.image_names import image_files
 from emsr_fast.volume.formats.tiff import TiffSource
 from emsr_fast.volume.voxels import VoxelSize, described, from_density
 
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
+_NAMED = 3  # slices in a note
 _DTYPES = {"L": np.uint8, "I;16": np.uint16, "I;16B": np.uint16, "I;16L": np.uint16}
 _REFUSED_MODES = {
     "1": "is a binary mask (1 bit per pixel), not a grey image; give the grey image",
@@ -53,20 +54,24 @@ def open_source(path: Path, key: str | None, axes: str | None) -> SourceVolume:
 
 
 class ImagesSource(SourceVolume):
-    """One image file per slice; all of one shape and dtype; the last one decoded is kept."""
+    """One image file per slice; all that can be read are of one shape and dtype; the last one decoded is kept."""
 
     def __init__(self, path: Path) -> None:
         self._kept: tuple[int, np.ndarray] | None = None
-        self._files, notes = _image_files(path) if path.is_dir() else ([path], [])
-        headers = [_read_header(file) for file in self._files]
-        first = headers[0]
-        for file, header in zip(self._files, headers, strict=True):
+        self._files, notes = image_files(path) if path.is_dir() else ([path], [])
+        found, self._damaged = _read_headers(self._files)
+        if not found:
+            raise self._damaged[0]
+        (first_z, first), headers = next(iter(found.items())), list(found.values())
+        for z, header in found.items():
             if (header.shape, header.dtype) != (first.shape, first.dtype):
                 raise VolumeError(
-                    f"{file} is {_size(header)}, but {self._files[0].name} is {_size(first)}; "
+                    f"{self._files[z]} is {_size(header)}, but {self._files[first_z].name} is {_size(first)}; "
                     "slices of a stack must agree: move it elsewhere or crop it"
                 )
-        shape = (len(headers), *first.shape)
+        if self._damaged:
+            notes.append(_described(self._damaged, len(self._files)))
+        shape = (len(self._files), *first.shape)
         voxel_size_nm, stated = first.voxel_size_nm, first.voxel_size_from
         if any(header.voxel_size_nm != voxel_size_nm for header in headers):
             notes.append("the files state different pixel sizes: taken as unknown")
@@ -75,7 +80,7 @@ class ImagesSource(SourceVolume):
         voxel_size_nm = (None, *voxel_size_nm[1:])
         self.info = VolumeInfo(
             path=path,
-            format=f"folder of {len(headers)} images" if path.is_dir() else first.format,
+            format=f"folder of {len(self._files)} images" if path.is_dir() else first.format,
             shape=shape,
             dtype=first.dtype,
             axes="one file per slice, YX" if path.is_dir() else "YX",
@@ -83,10 +88,13 @@ class ImagesSource(SourceVolume):
             voxel_size_nm=voxel_size_nm,
             voxel_size_from=stated if described(voxel_size_nm) != "unknown" else "not stated in the file",
             notes=tuple(dict.fromkeys((*notes, *(note for header in headers for note in header.notes)))),
+            damaged={z: str(error) for z, error in self._damaged.items()},
         )
 
     def read(self, z: int, rows: slice, cols: slice) -> np.ndarray:
         """Return pixels of slice ``z``, (rows, cols)."""
+        if z in self._damaged:
+            raise DamagedError(str(self._damaged[z]))
         if self._kept is None or self._kept[0] != z:
             pixels = _decode(self._files[z])
             if pixels.shape != self.info.shape[1:] or pixels.dtype != self.info.dtype:
@@ -99,32 +107,30 @@ class ImagesSource(SourceVolume):
         self._kept = None
 
 
-def natural_key(name: str) -> list[tuple[int, int, str]]:
-    """Return a sort key under which ``slice_9`` comes before ``slice_10``."""
-    # numbers sort before words and by value; the text of a number breaks ties such as 1 and 01
-    return [
-        (0, int(part), part) if part.isascii() and part.isdigit() else (1, 0, part.casefold())
-        for part in re.split(r"([0-9]+)", name)
-        if part
-    ]
-
-
-def _image_files(folder: Path) -> tuple[list[Path], list[str]]:
-    visible = [entry for entry in folder.iterdir() if not entry.name.startswith(".") and entry.is_file()]
-    files = [entry for entry in visible if entry.suffix.lower() in IMAGE_SUFFIXES]
-    if not files:
-        raise VolumeError(f"folder {folder} holds no PNG, JPEG or TIFF file; check the path")
-    notes = []
-    if others := sorted(entry.name for entry in visible if entry not in set(files)):
-        notes.append(f"{len(others)} file(s) that are no images skipped: {', '.join(others[:3])}")
-    return sorted(files, key=lambda file: natural_key(file.name)), notes
-
-
 def _size(header: _Header) -> str:
     return f"{header.shape[0]}x{header.shape[1]} {header.dtype.name}"
 
 
+def _read_headers(files: Sequence[Path]) -> tuple[dict[int, _Header], dict[int, DamagedError]]:
+    """Return what the files say, and why some of them cannot be read, both by slice."""
+    headers: dict[int, _Header] = {}
+    damaged: dict[int, DamagedError] = {}
+    for z, file in enumerate(files):
+        try:
+            headers[z] = _read_header(file)
+        except DamagedError as error:
+            damaged[z] = error
+    return headers, damaged
+
+
+def _described(damaged: Mapping[int, DamagedError], count: int) -> str:
+    named = "; ".join(f"slice {z}: {error}" for z, error in list(damaged.items())[:_NAMED])
+    more = f"; and {len(damaged) - _NAMED} more" if len(damaged) > _NAMED else ""
+    return f"{len(damaged)} of {count} slices cannot be read: {named}{more}"
+
+
 def _read_header(file: Path) -> _Header:
+    check_readable(file)
     if begins_with(file, TIFF_MAGIC):
         with TiffSource(file) as source:
             info = source.info
@@ -148,6 +154,7 @@ def _grey_dtype(mode: str, file: Path) -> np.dtype:
 
 
 def _decode(file: Path) -> np.ndarray:
+    check_readable(file)
     if begins_with(file, TIFF_MAGIC):
         with TiffSource(file) as source:
             return source.read(0, slice(None), slice(None))
@@ -168,7 +175,7 @@ def _opened(file: Path) -> Iterator[Image.Image]:
     except (VolumeError, MemoryError):
         raise
     except Exception as error:
-        raise VolumeError(
+        raise DamagedError(
             f"{file} cannot be decoded as PNG or JPEG: {error or type(error).__name__}; copy or export it again"
         ) from error
     finally:

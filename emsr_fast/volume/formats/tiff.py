@@ -16,6 +16,7 @@ from emsr_fast.errors import EmsrError, UsageError, VolumeError
 from emsr_fast.volume.formats.array import check_chunk
 from emsr_fast.volume.formats.axes import chosen
 from emsr_fast.volume.formats.base import SourceVolume, VolumeInfo, check_pixels
+from emsr_fast.volume.formats.files import DamagedError
 from emsr_fast.volume.formats.tiff_pages import Page, PageReader, keyframe_of
 from emsr_fast.volume.formats.tiff_voxels import read_voxel_size
 
@@ -53,7 +54,7 @@ class TiffSource(SourceVolume):
     def _open(self, path: Path, notes: list[str]) -> None:
         # the chain of pages is followed to its end, so that a cut shows here and not hours later
         if len(self._file.pages) == 0:
-            raise VolumeError(f"{path} is truncated: it has a TIFF header and no complete page; copy it again")
+            raise DamagedError(f"{path} is truncated: it has a TIFF header and no complete page; copy it again")
         self._pages, axes = self._stack(path, notes)
         first = keyframe_of(self._pages[0])
         _check_grey(first, path)
@@ -106,7 +107,7 @@ class TiffSource(SourceVolume):
         pages: list[Page] = []
         for page in (page for one in series for page in one.pages):
             if page is None:
-                raise VolumeError(f"{path} is incomplete: slice {len(pages)} is missing; copy it again")
+                raise DamagedError(f"{path} is incomplete: slice {len(pages)} is missing; copy it again")
             pages.append(page)
         if self._slices_in_page == 1 and len(axes) == 3 and len(series) == 1 and len(pages) != series[0].shape[0]:
             raise VolumeError(
@@ -120,7 +121,7 @@ class TiffSource(SourceVolume):
             keyframe, size = keyframe_of(page), page.parent.filehandle.size
             offsets, counts = page.dataoffsets, page.databytecounts
             if len(offsets) < math.prod(page.chunked) or len(offsets) != len(counts) or 0 in counts:
-                raise VolumeError(f"{path} is incomplete: slice {z} lacks some of its strips or tiles; export it again")
+                raise DamagedError(f"{path} is incomplete: slice {z} lacks some of its strips or tiles; copy it again")
             end = max(offset + count for offset, count in zip(offsets, counts, strict=True))
             stored = sum(counts)
             if self._slices_in_page > 1:
@@ -131,11 +132,11 @@ class TiffSource(SourceVolume):
                 stored = self._slices_in_page * page.nbytes
                 end = offsets[0] + stored
             if end > size:
-                raise VolumeError(
+                raise DamagedError(
                     f"{path} is truncated: slice {z} ends at byte {end}, the file has {size}; copy or export it again"
                 )
             if keyframe.compression == 1 and keyframe.bitspersample % 8 == 0 and stored < page.nbytes:
-                raise VolumeError(
+                raise DamagedError(
                     f"{path} is corrupt: slice {z} has {stored} bytes where {page.nbytes} are needed; export it again"
                 )
 
@@ -222,13 +223,13 @@ def _tifffile_errors(path: Path, part: str = "") -> Iterator[list[str]]:
         if isinstance(error, NotImplementedError):
             raise VolumeError(f"{where} uses a TIFF feature that cannot be read: {error}; save it again") from error
         if grave and isinstance(error, VolumeError):
-            raise VolumeError(f"{error} (the reader says: {grave[0]})") from error
+            raise type(error)(f"{error} (the reader says: {grave[0]})") from error
         raise
     except Exception as error:
         reason = grave[0] if grave else f"{error}" or type(error).__name__
-        raise VolumeError(f"{where} cannot be read as TIFF: {reason}; copy or export it again") from error
+        raise DamagedError(f"{where} cannot be read as TIFF: {reason}; copy or export it again") from error
     finally:
         log.removeHandler(listener)
         log.propagate = propagate
     if grave:
-        raise VolumeError(f"{where} is truncated or damaged: {grave[0]}; copy or export it again")
+        raise DamagedError(f"{where} is truncated or damaged: {grave[0]}; copy or export it again")

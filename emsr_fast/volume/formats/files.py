@@ -1,0 +1,39 @@
+"""Files before their content is looked at: what keeps one from being read at all."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from emsr_fast.errors import VolumeError
+
+_LFS_POINTER = b"version https://git-lfs.github.com/spec/"
+
+
+class DamagedError(VolumeError):
+    """What is stored of an image is missing, cut or not decodable; of a stack it is one slice that fails."""
+
+
+def check_readable(path: Path) -> None:
+    """Refuse a file whose bytes are not there.
+
+    Raises:
+        DamagedError: ``path`` is missing, a broken link, no file, empty, a Git LFS pointer, or may not be read.
+    """
+    try:
+        if not path.exists():
+            if path.is_symlink():
+                raise DamagedError(f"{path} is a broken link to {os.readlink(path)}; copy that file, or mend the link")
+            raise DamagedError(f"{path} does not exist; check the path")
+        # before it is opened: that of a pipe would wait for ever
+        if not path.is_file():
+            raise DamagedError(f"{path} is neither a file nor a folder; check the path")
+        with path.open("rb") as file:
+            start = file.read(len(_LFS_POINTER))
+    except (OSError, RuntimeError) as error:  # RuntimeError: links in a circle, before Python 3.13
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise DamagedError(f"{path} cannot be read: {reason}; check the path and its permissions") from error
+    if not start:
+        raise DamagedError(f"{path} is empty (0 bytes); copy or export it again")
+    if start == _LFS_POINTER:
+        raise DamagedError(f"{path} is a Git LFS pointer, not the image itself; fetch it with: git lfs pull")

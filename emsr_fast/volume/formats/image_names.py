@@ -1,0 +1,93 @@
+"""The names of a folder's images: which files are slices, their order, and what their numbers say is missing."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+from pathlib import Path
+
+from emsr_fast.errors import VolumeError
+
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
+_NAMED = 5  # gaps in a note
+
+
+def natural_key(name: str) -> list[tuple[int, int, str]]:
+    """Return a sort key under which ``slice_9`` comes before ``slice_10``."""
+    # numbers sort before words and by value; the text of a number breaks ties such as 1 and 01
+    return [(0, int(part), part) if _is_number(part) else (1, 0, part.casefold()) for part in _parts(name)]
+
+
+def image_files(folder: Path) -> tuple[list[Path], list[str]]:
+    """Return the images of ``folder`` in natural order, and notes on what else is there and what is missing.
+
+    Broken links, and what cannot be read, are among them: each is a slice all the same.
+
+    Raises:
+        VolumeError: there are none, or two files are the same slice.
+    """
+    visible = [entry for entry in folder.iterdir() if not entry.name.startswith(".") and not entry.is_dir()]
+    files = [entry for entry in visible if entry.suffix.lower() in IMAGE_SUFFIXES]
+    if not files:
+        raise VolumeError(f"folder {folder} holds no PNG, JPEG or TIFF file; check the path")
+    notes = []
+    if others := sorted(entry.name for entry in visible if entry not in set(files)):
+        notes.append(f"{len(others)} file(s) that are no images skipped: {', '.join(others[:3])}")
+    files.sort(key=lambda file: natural_key(file.name))
+    check_names(files)
+    return files, notes + gaps([file.stem for file in files])
+
+
+def check_names(files: Sequence[Path]) -> None:
+    """Raise VolumeError if two files of a folder have one name but for the suffix: which is the slice?"""
+    found: dict[str, Path] = {}
+    for file in files:
+        other = found.setdefault(file.stem, file)
+        if other is not file:
+            raise VolumeError(
+                f"{file.parent} has {other.name} and {file.name}, one name with two suffixes; move one of them away"
+            )
+
+
+def gaps(names: Sequence[str]) -> list[str]:
+    """Return notes on numbers that are missing, or come twice, among ``names``.
+
+    Names that differ in one number only are a series; its step is the greatest that all its numbers keep.
+    """
+    series: dict[tuple[str, ...], list[list[int]]] = defaultdict(list)
+    for name in names:
+        parts = _parts(name)
+        words = tuple("0" if _is_number(part) else part for part in parts)
+        series[words].append([int(part) for part in parts if _is_number(part)])
+    notes: list[str] = []
+    for numbers in series.values():
+        varying = [column for column in zip(*numbers, strict=True) if len(set(column)) > 1]
+        if len(varying) == 1:
+            notes += _gaps(sorted(varying[0]))
+    return notes
+
+
+def _gaps(numbers: list[int]) -> Iterator[str]:
+    if twice := sorted({number for number, after in pairwise(numbers) if number == after}):
+        yield f"numbers that come twice, as 1 and 01 do: {', '.join(map(str, twice[:_NAMED]))}"
+    step = math.gcd(*(after - number for number, after in pairwise(numbers)))
+    missing = [_span(number + step, after - step) for number, after in pairwise(numbers) if after - number > step]
+    if missing:
+        more = f" and {len(missing) - _NAMED} more" if len(missing) > _NAMED else ""
+        steps = f" in steps of {step}" if step > 1 else ""
+        yield f"numbers run from {numbers[0]} to {numbers[-1]}{steps}, missing: {', '.join(missing[:_NAMED])}{more}"
+
+
+def _span(first: int, last: int) -> str:
+    return str(first) if first == last else f"{first} to {last}"
+
+
+def _parts(name: str) -> list[str]:
+    return [part for part in re.split(r"([0-9]+)", name) if part]
+
+
+def _is_number(part: str) -> bool:
+    return part.isascii() and part.isdigit()

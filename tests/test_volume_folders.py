@@ -1,0 +1,200 @@
+"""Folders of images: what is missing is said, what cannot be read is a slice that fails, never one that is dropped."""
+
+import json
+import os
+
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+
+from emsr_fast.cli import main
+from emsr_fast.errors import VolumeError
+from emsr_fast.register.job import pair
+from emsr_fast.report.evaluation import evaluate
+from emsr_fast.train.config import Source
+from emsr_fast.train.pairs import pairs_of
+from emsr_fast.volume.formats import open_source
+from emsr_fast.volume.formats.image_names import gaps
+
+EVERYTHING = slice(None)
+POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1234\n"
+
+
+def picture(seed=0):
+    return np.random.default_rng(seed).integers(0, 255, (20, 30)).astype(np.uint8)
+
+
+def save(folder, *names):
+    for number, name in enumerate(names):
+        path = folder / name
+        tifffile.imwrite(path, picture(number)) if path.suffix.startswith(".tif") else Image.fromarray(
+            picture(number)
+        ).save(path)
+
+
+@pytest.mark.parametrize(
+    ("names", "notes"),
+    [
+        (["s1", "s2", "s4", "s5"], ["numbers run from 1 to 5, missing: 3"]),
+        (["s001", "s002", "s010"], ["numbers run from 1 to 10, missing: 3 to 9"]),
+        (["z0000", "z0010", "z0020", "z0040"], ["numbers run from 0 to 40 in steps of 10, missing: 30"]),
+        (["s1", "s2", "s3"], []),
+        (["s1", "s3", "s5"], []),
+        (["a", "b"], []),
+        (["s1"], []),
+        # the number that changes is the slice's, wherever it stands
+        (["em7_z1_c0", "em7_z2_c0", "em7_z4_c0"], ["numbers run from 1 to 4, missing: 3"]),
+        # of two that change nobody knows which is
+        (["r1_c1", "r1_c4", "r2_c9"], []),
+        # one that is named otherwise hides no gap
+        (["s1", "s2", "s4", "overview"], ["numbers run from 1 to 4, missing: 3"]),
+        (["s01", "s1", "s2"], ["numbers that come twice, as 1 and 01 do: 1"]),
+        (
+            [f"s{n}" for n in (1, 2, 4, 6, 8, 10, 12, 14)],
+            ["numbers run from 1 to 14, missing: 3, 5, 7, 9, 11 and 1 more"],
+        ),
+    ],
+)
+def test_gaps_in_the_numbers_are_noted(names, notes):
+    assert gaps(names) == notes
+
+
+def test_a_gap_is_shown_by_inspect(tmp_path, capsys):
+    save(tmp_path, "s1.png", "s2.png", "s4.png")
+    assert main(["inspect", str(tmp_path)]) == 0
+    assert "note    numbers run from 1 to 4, missing: 3\n" in capsys.readouterr().out
+    with open_source(tmp_path) as source:
+        assert source.shape[0] == 3
+
+
+def test_one_name_with_two_suffixes_is_refused_with_both(tmp_path):
+    save(tmp_path, "s1.png", "s2.png", "s1.tif")
+    with pytest.raises(VolumeError, match=r"has s1\.png and s1\.tif, one name with two suffixes"):
+        open_source(tmp_path)
+
+
+def broken(folder, kind):
+    """Make s2.tif of three something that cannot be read; return the reason expected."""
+    path = folder / "s2.tif"
+    save(folder, "s1.tif", "s2.tif", "s3.tif")
+    if kind == "empty":
+        path.write_bytes(b"")
+        return "is empty (0 bytes)"
+    if kind == "cut":
+        os.truncate(path, path.stat().st_size - 300)
+        return "is truncated: slice 0 ends at byte"
+    if kind == "cut to the header":
+        os.truncate(path, 8)
+        return "s2.tif"
+    if kind == "pointer":
+        path.write_text(POINTER)
+        return "is a Git LFS pointer, not the image itself; fetch it with: git lfs pull"
+    if kind == "a page of the web":
+        path.write_text("<html>404</html>")
+        return "cannot be decoded as PNG or JPEG"
+    path.unlink()
+    if kind == "broken link":
+        path.symlink_to("/nowhere/else.tif")
+        return "is a broken link to /nowhere/else.tif"
+    if kind == "link to itself":
+        path.symlink_to("s2.tif")
+        return "is a broken link to s2.tif"
+    assert kind == "pipe"
+    os.mkfifo(path)
+    return "is neither a file nor a folder"
+
+
+KINDS = ("empty", "cut", "cut to the header", "pointer", "a page of the web", "broken link", "link to itself", "pipe")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_file_that_cannot_be_read_is_one_slice_that_fails(tmp_path, kind):
+    reason = broken(tmp_path, kind)
+    with open_source(tmp_path) as source:
+        assert source.shape == (3, 20, 30)
+        (z, said), *others = source.info.damaged.items()
+        assert (z, others) == (1, [])
+        assert "s2.tif" in said
+        assert reason in said
+        assert any(note.startswith("1 of 3 slices cannot be read: slice 1: ") for note in source.info.notes)
+        assert (source.read(0, EVERYTHING, EVERYTHING) == picture(0)).all()
+        assert (source.read(2, EVERYTHING, EVERYTHING) == picture(2)).all()
+        with pytest.raises(VolumeError, match=r"s2\.tif"):
+            source.read(1, EVERYTHING, EVERYTHING)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_such_a_file_by_itself_is_refused_for_the_same_reason(tmp_path, kind):
+    reason = broken(tmp_path, kind)
+    with pytest.raises(VolumeError) as refused:
+        open_source(tmp_path / "s2.tif")
+    if kind != "a page of the web":
+        assert reason in str(refused.value)
+
+
+def test_the_first_readable_file_says_what_the_stack_is(tmp_path):
+    save(tmp_path, "s1.png", "s2.png", "s3.png")
+    (tmp_path / "s1.png").write_bytes(b"")
+    with open_source(tmp_path) as source:
+        assert (source.shape, source.dtype) == ((3, 20, 30), np.uint8)
+
+
+def test_a_folder_without_a_readable_file_is_refused_for_the_first_reason(tmp_path):
+    for name in ("s1.tif", "s2.tif"):
+        (tmp_path / name).write_text(POINTER)
+    with pytest.raises(VolumeError, match=r"s1\.tif is a Git LFS pointer"):
+        open_source(tmp_path)
+
+
+def test_infer_does_the_rest_and_ends_with_exit_code_4(tmp_path, capsys):
+    (folder := tmp_path / "stack").mkdir()
+    broken(folder, "pointer")
+    output = tmp_path / "out.ome.zarr"
+    arguments = ["infer", str(folder), "-o", str(output), "--input-voxel", "ignore", "--device", "cpu"]
+    assert main(arguments) == 4
+    assert "note    1 of 3 slices cannot be read: slice 1: " in capsys.readouterr().err
+    failed = json.loads((tmp_path / "out.ome.zarr.partial" / "failed.json").read_text())
+    assert list(failed["slices"]) == ["1"]
+    assert "git lfs pull" in failed["slices"]["1"]
+    # the file is mended: the same command does what is missing
+    tifffile.imwrite(folder / "s2.tif", picture(1))
+    assert main(arguments) == 0
+    with open_source(output) as source:
+        assert source.shape == (3, 60, 90)
+
+
+def test_training_refuses_such_a_slice_before_it_starts(tmp_path):
+    broken(tmp_path, "empty")
+    source = Source(strategy="synthetic", hr=tmp_path, volume=True)
+    with pytest.raises(VolumeError, match=r"slice 1 of .*s2\.tif is empty .0 bytes.*leave it out with slices"):
+        pairs_of(source, 2, 4, tmp_path / "cache")
+    training, _ = pairs_of(source.model_copy(update={"slices": "2:3"}), 2, 4, tmp_path / "cache")
+    assert [pair.z for pair in training] == [2]
+
+
+def test_training_refuses_one_name_with_two_suffixes(tmp_path):
+    save(tmp_path, "s1.png", "s1.tif")
+    with pytest.raises(VolumeError, match="one name with two suffixes"):
+        pairs_of(Source(strategy="synthetic", hr=tmp_path), 2, 4, tmp_path / "cache")
+
+
+def test_evaluation_leaves_such_a_slice_out_with_its_reason(tmp_path):
+    for name in ("sr", "reference"):
+        (tmp_path / name).mkdir()
+        save(tmp_path / name, "s1.tif", "s2.tif", "s3.tif")
+    (tmp_path / "reference" / "s2.tif").write_text(POINTER)
+    found = evaluate(tmp_path / "sr", tmp_path / "report", reference=tmp_path / "reference")
+    rows = {row["slice"]: row["left_out"] for row in found["slices"] if row["image"] == "sr"}
+    assert (rows[0], rows[2]) == (None, None)
+    assert "git lfs pull" in rows[1]
+    assert any("1 of 3 slices left out: unreadable." in line for line in found["summary"]["What was measured"])
+
+
+def test_pairing_names_such_a_slice_before_it_searches(tmp_path):
+    broken(tmp_path, "pointer")
+    tifffile.imwrite(
+        tmp_path.parent / f"{tmp_path.name}.tif", np.zeros((3, 90, 90), np.uint8), photometric="minisblack"
+    )
+    with pytest.raises(VolumeError, match=r"HR slice 1: .*git lfs pull.*leave it out with --slices"):
+        pair(tmp_path.parent / f"{tmp_path.name}.tif", tmp_path, tmp_path.parent / f"{tmp_path.name}.pairs", scale=2)
