@@ -6,8 +6,10 @@ BIN = $(VENV)/bin
 export OMP_WAIT_POLICY ?= PASSIVE
 # processes that run the tests, a file each; some of them run several threads
 WORKERS ?= 2
-SOURCES := $(shell find emsr_fast csrc kernels -type f -not -name '*.pyc' -not -name '*.so') \
+# what an installation is made from: Python files are used where they lie, so a change of one installs nothing
+SOURCES := $(shell find csrc kernels -type f -not -name '*.py' -not -name '*.pyc' -not -name '*.md') \
            setup.py pyproject.toml CMakeLists.txt constraints.txt
+INSTALL = $(BIN)/pip install --disable-pip-version-check --constraint constraints.txt
 
 .PHONY: help demo test packaging lint format sanitize bench compare gpu-check weights clean FORCE
 
@@ -31,14 +33,17 @@ $(BIN)/python:
 $(VENV)/.sources: $(BIN)/python FORCE
 	@echo '$(sort $(SOURCES))' | cmp -s - $@ || echo '$(sort $(SOURCES))' > $@
 
-# one stamp per set of packages: a change of the sources installs again
+# one stamp per set of packages. Editable: the compiled kernels lie beside the Python files, so that emsr-fast,
+# python -m emsr_fast in this folder and torchrun run the same code
 $(VENV)/.installed: $(VENV)/.sources $(SOURCES)
-	$(BIN)/pip install --quiet --constraint constraints.txt .
-	touch $@
+	@echo "installing into $(VENV): torch and other packages, then the kernels are compiled; some minutes the first time"
+	$(INSTALL) -e .
+	@touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.sources $(SOURCES)
-	$(BIN)/pip install --quiet --constraint constraints.txt '.[dev]'
-	touch $@ $(VENV)/.installed
+	@echo "installing into $(VENV): torch and other packages, then the kernels are compiled; some minutes the first time"
+	$(INSTALL) -e '.[dev]'
+	@touch $@ $(VENV)/.installed
 
 demo: $(VENV)/.installed
 	$(BIN)/python examples/demo.py
@@ -67,7 +72,7 @@ weights: $(VENV)/.installed-dev
 # the CPU kernels' own tests, on every instruction set, with accesses outside memory and undefined operations fatal
 SANITIZED := build/sanitize
 sanitize: $(VENV)/.installed-dev
-	rm -rf $(SANITIZED) && mkdir -p $(SANITIZED) && cp -r emsr_fast $(SANITIZED)/
+	rm -rf $(SANITIZED) && mkdir -p $(SANITIZED) && cp -r emsr_fast $(SANITIZED)/ && rm -f $(SANITIZED)/emsr_fast/_C*.so
 	$(BIN)/cmake -S . -B $(SANITIZED)/cmake -G Ninja -DCMAKE_MAKE_PROGRAM=$(CURDIR)/$(BIN)/ninja -DCMAKE_BUILD_TYPE=RelWithDebInfo \
 	  -DEMSR_CUDA=OFF -DEMSR_SANITIZE=ON -DEMSR_OUTPUT_DIR=$(CURDIR)/$(SANITIZED)/emsr_fast \
 	  -DPython_EXECUTABLE=$(CURDIR)/$(BIN)/python -Dpybind11_DIR=$$($(BIN)/python -m pybind11 --cmakedir)
@@ -91,4 +96,4 @@ gpu-check:
 	$(PYTHON) bench/gpu_check.py
 
 clean:
-	rm -rf $(VENV) build dist demo *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks
+	rm -rf $(VENV) build dist demo emsr_fast/_C*.so *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks

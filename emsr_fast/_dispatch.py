@@ -5,14 +5,18 @@ from __future__ import annotations
 import functools
 import importlib.util
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
 from emsr_fast import _native
 from emsr_fast.errors import BackendError
+from emsr_fast.installing import install_line
+
+Fact = TypeVar("Fact", bound=Callable[..., Any])
 
 BACKENDS = ("cuda", "triton", "cpp", "reference")  # fastest first; reference always runs
 
@@ -70,14 +74,23 @@ def use_backend(names: str) -> Iterator[None]:
         _preferred = before
 
 
+def constant_when_compiled(function: Fact) -> Fact:
+    """Mark a function of facts of the machine: torch.compile takes its result as a constant instead of tracing it.
+
+    The same as ``torch.compiler.assume_constant_result``, which imports torch._dynamo: 2 s of every command.
+    """
+    function._dynamo_marked_constant = True  # type: ignore[attr-defined]
+    return function
+
+
 @functools.cache
 def _why_no_triton() -> str | None:
     if importlib.util.find_spec("triton") is None:
-        return "triton is not installed (pip install 'emsr-fast[triton]')"
+        return f"triton is not installed ({install_line('triton')})"
     return None if torch.cuda.is_available() else "triton needs a CUDA device, torch sees none"
 
 
-@torch.compiler.assume_constant_result  # facts of the machine: not for torch.compile to trace
+@constant_when_compiled
 def why_not_here(backend: str) -> str | None:
     """Return why ``backend`` cannot run on this machine, whatever the input, or None if it can."""
     if backend == "cpp":
@@ -89,13 +102,13 @@ def why_not_here(backend: str) -> str | None:
     return None
 
 
-@torch.compiler.assume_constant_result
+@constant_when_compiled
 def compute_capability(device: torch.device) -> tuple[int, int]:
     """Return the compute capability of a CUDA device, as (9, 0)."""
     return torch.cuda.get_device_capability(device)
 
 
-@torch.compiler.assume_constant_result
+@constant_when_compiled
 def wrong_instruction_set() -> str | None:
     """Return why the instruction set that EMSR_FAST_CPU_ISA asks for cannot run, or None."""
     asked = os.environ.get("EMSR_FAST_CPU_ISA") and not _native.why_missing
@@ -143,6 +156,23 @@ def choose(
             return name
         reasons.append(f"backend {name!r} cannot run: {reason}")
     raise BackendError("; ".join(reasons) + "; several may be given in order, as in cuda,reference")
+
+
+def why_slow(device: torch.device) -> str | None:
+    """Return why float32 networks run on the reference at ``device``, and what to do; None if they do not.
+
+    None too where the reference was asked for, by ``use_backend`` or EMSR_FAST_BACKEND.
+    """
+    if "reference" in preferred() or kernels_on(device) != "reference":
+        return None
+    if device.type == "cpu":
+        reason, remedy = why_not_here("cpp"), f"to build them, with a C++ compiler: {install_line()}"
+    else:
+        reason, remedy = why_not_here("triton"), "with triton they run"
+    return (
+        f"the slow reference runs instead of the compiled kernels: {reason}; {remedy}; "
+        "EMSR_FAST_BACKEND=reference asks for it and ends this note"
+    )
 
 
 def kernels_on(device: torch.device) -> str:

@@ -137,6 +137,8 @@ def test_a_deleted_module_is_not_installed_again(tmp_path, fresh):
 
 def test_without_compiled_code(tmp_path, fresh):
     sources = copy_of_the_sources(tmp_path)
+    # what an editable install leaves there is not for others
+    (sources / "emsr_fast" / f"_C{sysconfig.get_config_var('EXT_SUFFIX')}").write_bytes(b"of another machine")
     # no compiler anywhere: the build must not look for one
     install(fresh, str(sources), cwd=tmp_path, EMSR_FAST_NO_NATIVE="1", CXX="/nonexistent/c++", CC="/nonexistent/cc")
     found = probe(fresh, tmp_path)

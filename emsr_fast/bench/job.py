@@ -45,6 +45,8 @@ def bench(
     if not 1 <= repeats <= 1000:
         raise UsageError(f"rounds is {repeats}; give 1 to 1000, such as 5")
     place = choose_device(device)
+    if slow := _dispatch.why_slow(place):
+        say(f"note    {slow}")
     network = load_model(DEFAULT_MODEL if model is None else model, device=str(place))
     torch.manual_seed(0)
     y = torch.rand(1, 1, size, size, device=place)

@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from emsr_fast.errors import UsageError
+from emsr_fast.installing import install_line
 
 
 def _say(line: str) -> None:
@@ -61,7 +62,7 @@ def pair(
     train.yaml to train with. Slices and regions that do not fit are left out.
     """
     if importlib.util.find_spec("skimage") is None:
-        raise UsageError("making pairs needs the extra packages: pip install 'emsr-fast[train]'")
+        raise UsageError(f"making pairs needs the extra packages: {install_line('train')}")
     from emsr_fast.cli.progress import progress
     from emsr_fast.register import job
 

@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 
 from emsr_fast.errors import UsageError, VolumeError
+from emsr_fast.installing import install_line
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout, everything else on stderr.")]
 
@@ -102,7 +103,7 @@ def noise(
     try:
         from emsr_fast.train.noise import measure_noise
     except ImportError as error:
-        raise UsageError("measuring noise needs the extra packages: pip install 'emsr-fast[train]'") from error
+        raise UsageError(f"measuring noise needs the extra packages: {install_line('train')}") from error
 
     found = measure_noise(images)
     if as_json:

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 import torch
 
 from emsr_fast import __version__
+from emsr_fast._dispatch import why_slow
 from emsr_fast.engine import cache
 from emsr_fast.engine.base import Engine
 from emsr_fast.engine.onnxruntime_engine import OnnxRuntimeEngine
@@ -26,6 +27,7 @@ from emsr_fast.export import graph, onnx_model
 from emsr_fast.export.onnx_model import to_onnx, why_no_onnx
 from emsr_fast.export.shapes import Shapes
 from emsr_fast.export.tensorrt import PROVIDERS, build, load_provider, read_timing, why_not_installed
+from emsr_fast.installing import install_line
 from emsr_fast.model import blocks, network
 from emsr_fast.model.network import Emsr
 from emsr_fast.model.zoo import choose_device
@@ -82,7 +84,7 @@ def why_not_engine(name: str, device: str = "auto") -> str | None:
         return f"TensorRT needs an NVIDIA GPU, and torch sees none{built}"
     installed = [reason for provider in PROVIDERS if (reason := why_not_installed(provider))]
     if len(installed) == len(PROVIDERS):
-        return f"{'; '.join(installed)} (pip install 'emsr-fast[trt]')"
+        return f"{'; '.join(installed)} ({install_line('trt')})"
     return why_no_onnx()
 
 
@@ -117,6 +119,8 @@ def open_engine(
     assert precision is not None  # for the type checker: check_engine knows the names
     engine: Inspected
     if name == "torch":
+        if slow := why_slow(next(model.parameters()).device):
+            say(f"note    {slow}")
         return TorchEngine(model, precision), None
     if name == "onnx":
         entry, onnx = _onnx(model, precision, None, say)

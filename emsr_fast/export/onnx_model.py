@@ -18,7 +18,8 @@ from emsr_fast.errors import BackendError, UsageError
 from emsr_fast.export.accuracy import in_pytorch, real_tiles, tolerance
 from emsr_fast.export.graph import DTYPES, Graph
 from emsr_fast.export.shapes import Shapes, Size
-from emsr_fast.model.checkpoint import CARD_KEY
+from emsr_fast.installing import install_line
+from emsr_fast.model.card import CARD_KEY
 from emsr_fast.model.network import Emsr
 
 INPUT, OUTPUT = "lr", "hr"
@@ -32,7 +33,7 @@ _CHECKED_PX = 40_000  # of LR batches compared with PyTorch: a second or two
 def why_no_onnx() -> str | None:
     """Return why models cannot be exported to ONNX or run by onnxruntime here, or None if they can."""
     missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
-    return f"{', '.join(missing)} not installed: pip install 'emsr-fast[onnx]'" if missing else None
+    return f"{', '.join(missing)} not installed: {install_line('onnx')}" if missing else None
 
 
 def check_precision(precision: str) -> None:

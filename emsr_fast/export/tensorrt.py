@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from emsr_fast.errors import BackendError, UsageError
 from emsr_fast.export.onnx_model import INPUT
 from emsr_fast.export.shapes import Shapes
+from emsr_fast.installing import install_line
 
 PROVIDERS = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}  # name: module
 # what an engine of TensorRT-RTX 1.7 runs on unless told otherwise; its documentation knows no 9.0 or 10.0
@@ -71,7 +72,7 @@ def load_provider(name: str = "auto", capability: tuple[int, int] | None = None)
             continue
         module = importlib.import_module(PROVIDERS[candidate])
         return Provider(candidate, module.__version__, module)
-    raise BackendError(f"TensorRT cannot be used: {'; '.join(reasons)}; install one: pip install 'emsr-fast[trt]'")
+    raise BackendError(f"TensorRT cannot be used: {'; '.join(reasons)}; install one: {install_line('trt')}")
 
 
 def why_not_installed(name: str) -> str | None:

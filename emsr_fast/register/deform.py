@@ -10,6 +10,7 @@ import numpy as np
 from scipy import ndimage
 
 from emsr_fast.errors import UsageError
+from emsr_fast.installing import install_line
 from emsr_fast.metrics.correlation import independent_samples, ncc, without_background
 from emsr_fast.register.refine import Aligned, Field, Slice, sample
 
@@ -58,7 +59,7 @@ def check_spacing(spacing: float) -> None:
             "such as 32"
         )
     if importlib.util.find_spec("SimpleITK") is None:
-        raise UsageError("deforming needs SimpleITK: pip install 'emsr-fast[bspline]'; or leave --bspline out")
+        raise UsageError(f"deforming needs SimpleITK: {install_line('bspline')}; or leave --bspline out")
 
 
 def deform(aligned: Aligned, moving: Slice, field: Field, spacing: float) -> tuple[Aligned, Deformation]:

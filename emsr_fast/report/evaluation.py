@@ -12,6 +12,7 @@ import numpy as np
 
 from emsr_fast import __version__
 from emsr_fast.errors import UsageError, VolumeError
+from emsr_fast.installing import install_line
 from emsr_fast.metrics import RingCorrelation, added
 from emsr_fast.report.figures import DEFINITIONS, IMAGES, Lpips, SampleFigures, measure_sample
 from emsr_fast.report.folder import check_report_folder, report_folder
@@ -228,7 +229,7 @@ def _in_short(evaluation: Evaluation) -> str:
 def _check_packages(compares: object) -> None:
     needed = ("skimage", "torchmetrics") if compares else ()
     if missing := [name for name in needed if importlib.util.find_spec(name) is None]:
-        raise UsageError(f"comparing with a reference needs {missing[0]}: pip install 'emsr-fast[evaluate]'")
+        raise UsageError(f"comparing with a reference needs {missing[0]}: {install_line('evaluate')}")
 
 
 def _lpips(path: str | Path | None) -> Lpips | None:

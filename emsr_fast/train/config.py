@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from emsr_fast.errors import UsageError
+from emsr_fast.installing import install_line
 from emsr_fast.model.config import EmsrConfig
 
 GREY = 1 / 255  # noise is given in grey levels of 255, as in the paper
@@ -171,7 +172,7 @@ def read_config(path: Path | None, changes: Sequence[str] = ()) -> TrainConfig:
     try:
         import yaml
     except ImportError as error:
-        raise UsageError("training needs the extra packages: pip install 'emsr-fast[train]'") from error
+        raise UsageError(f"training needs the extra packages: {install_line('train')}") from error
     where = str(path) if path else "the command line"
     try:
         values: Any = yaml.safe_load(path.read_text()) if path else {}

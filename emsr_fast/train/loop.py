@@ -16,7 +16,9 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 
+from emsr_fast._dispatch import why_slow
 from emsr_fast.errors import BackendError, EmsrError, UsageError, VolumeError
+from emsr_fast.installing import install_line
 from emsr_fast.model import Emsr, save_model
 from emsr_fast.model.zoo import choose_device
 from emsr_fast.train import process
@@ -66,7 +68,7 @@ def train(config: TrainConfig, *, resume: bool = False, say: Say = print, networ
         BackendError: the device is not there.
     """
     if importlib.util.find_spec("skimage") is None:
-        raise UsageError("training needs the extra packages: pip install 'emsr-fast[train]'")
+        raise UsageError(f"training needs the extra packages: {install_line('train')}")
     with process.processes() as (rank, processes):
         return _Run(config, rank, processes, say if rank == 0 else lambda line: None, network).run(resume)
 
@@ -80,6 +82,8 @@ class _Run:
         if device in ("auto", "cuda") and torch.cuda.is_available() and processes > 1:
             device = f"cuda:{int(os.environ.get('LOCAL_RANK', rank)) % torch.cuda.device_count()}"
         self.device = choose_device(device)
+        if slow := why_slow(self.device):
+            self.say(f"note    {slow}")
         self.folder = config.output
         self.records = Records(config.output, tensorboard=config.tensorboard)
         # the same weights in every process

@@ -1,1 +1,1 @@
-"""The plugin for napari: reader, writer and widget; napari.yaml is its manifest. Extra: emsr-fast[napari]."""
+"""The plugin for napari: reader, writer and widget; napari.yaml is its manifest. Extra: napari."""

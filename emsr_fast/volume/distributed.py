@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from emsr_fast.errors import BackendError, EmsrError, UsageError
+from emsr_fast.installing import install_line
 from emsr_fast.volume.pipeline import Outcome
 
 if TYPE_CHECKING:
@@ -148,7 +149,7 @@ def _client(where: str) -> Iterator[Client]:
     try:
         from distributed import Client, LocalCluster
     except ImportError as error:
-        raise UsageError("dask needs the extra packages: pip install 'emsr-fast[dask]'") from error
+        raise UsageError(f"dask needs the extra packages: {install_line('dask')}") from error
     kind, _, count = where.partition(":")
     if kind == "local":
         if not (count.isascii() and count.isdigit() and int(count) > 0):

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from emsr_fast.errors import BackendError, EmsrError, VolumeError
+from emsr_fast.installing import install_line
 
 # a server that does not answer must not hold a run for ever
 _SECONDS = 120.0
@@ -33,7 +34,7 @@ class Store:
             import tensorstore
         except ImportError as error:
             raise BackendError(
-                f"{path} is read through tensorstore, which is not installed: pip install 'emsr-fast[cloud]'"
+                f"{path} is read through tensorstore, which is not installed: {install_line('cloud')}"
             ) from error
         self.path = path
         self._tensorstore = tensorstore
