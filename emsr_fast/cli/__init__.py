@@ -271,19 +271,26 @@ def inspect(
 
 
 @app.command()
-def models(as_json: Json = False) -> None:
-    """Print the cards of the models that come with the package.
+def models(
+    full: Annotated[
+        bool,
+        typer.Option("--full", help="Print all that is known: training, figures, limits, licence and credits."),
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Print a table of the models that come with the package, the default first."""
+    from emsr_fast.model import DEFAULT_MODEL, available_models, read_card
 
-    What each is, what it was trained on, what was measured, what it is known to do badly, licence and credits.
-    """
-    from emsr_fast.model import available_models, read_card
-    from emsr_fast.model.zoo import DEFAULT_MODEL
-
-    cards = [read_card(name) for name in available_models()]
+    names = sorted(available_models(), key=lambda name: name != DEFAULT_MODEL)
+    cards = [read_card(name) for name in names]
     if as_json:
         _print_json({"models": [card.model_dump() for card in cards], "default": DEFAULT_MODEL})
-    else:
+    elif full:
         print("\n\n".join(card.describe(is_default=card.name == DEFAULT_MODEL) for card in cards))
+    else:
+        from emsr_fast.cli.models_table import models_table
+
+        print(models_table(cards, DEFAULT_MODEL))
 
 
 @app.command()

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from safetensors import safe_open
 
+from emsr_fast.errors import CheckpointError
 from emsr_fast.model.config import EmsrConfig
+
+CARD_KEY = "emsr_card"
 
 
 class ModelCard(BaseModel):
@@ -55,3 +61,30 @@ def _in_words(value: Any) -> str:
     if isinstance(value, dict):
         return "; ".join(f"{name.replace('_', ' ')}: {_in_words(inner)}" for name, inner in value.items())
     return ", ".join(_in_words(inner) for inner in value) if isinstance(value, list) else str(value)
+
+
+def read_own_card(path: Path) -> ModelCard:
+    """Return the card of a file of ``save_model``, without its weights."""
+    with safe_open(path, framework="np") as file:
+        return parse_card((file.metadata() or {}).get(CARD_KEY, ""), path)
+
+
+def parse_card(text: str, path: Path) -> ModelCard:
+    """Return the card that ``text``, from the metadata of the model file ``path``, is.
+
+    Raises:
+        CheckpointError: it is none; says which field is wrong.
+    """
+    try:
+        version = json.loads(text).get("format_version")
+        if isinstance(version, int) and version > ModelCard.model_fields["format_version"].default:
+            raise CheckpointError(f"model {str(path)!r} has format version {version}: update emsr_fast to read it")
+        card = ModelCard.model_validate_json(text)
+        card.config  # noqa: B018  raises if the architecture is none
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(map(str, first["loc"]))
+        raise CheckpointError(f"the card of model {str(path)!r} is wrong at {field!r}: {first['msg']}") from error
+    except (ValueError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"the card of model {str(path)!r} cannot be read: {error}") from error
+    return card

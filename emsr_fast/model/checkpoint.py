@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import pickle
@@ -13,20 +12,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 from emsr_fast.errors import CheckpointError
 from emsr_fast.model import released
-from emsr_fast.model.card import ModelCard
+from emsr_fast.model.card import CARD_KEY, ModelCard, parse_card
 from emsr_fast.model.config import EmsrConfig
 from emsr_fast.model.network import Emsr
 
 log = logging.getLogger(__name__)
 
-CARD_KEY = "emsr_card"
 _DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
@@ -66,7 +63,7 @@ def read_model(path: str | os.PathLike[str], window_fit: str | None = None) -> E
         raise CheckpointError(f"model {str(path)!r} is empty (0 bytes): copy or download it again")
     tensors, metadata = _read_safetensors(path) if _is_safetensors(path) else (_read_pickle(path), {})
     if CARD_KEY in metadata:
-        card = _read_card(metadata[CARD_KEY], path)
+        card = parse_card(metadata[CARD_KEY], path)
         config = card.config
     else:
         tensors, config = released.to_own_names(tensors, metadata, path)
@@ -78,12 +75,6 @@ def read_model(path: str | os.PathLike[str], window_fit: str | None = None) -> E
         model = Emsr(config, card)
     _load(model, tensors, path)
     return model.eval()
-
-
-def read_own_card(path: Path) -> ModelCard:
-    """Return the card of a file of ``save_model``, without its weights."""
-    with safe_open(path, framework="pt") as file:
-        return _read_card((file.metadata() or {}).get(CARD_KEY, ""), path)
 
 
 def _is_safetensors(path: Path) -> bool:
@@ -138,22 +129,6 @@ def _describe(content: Any) -> str:
     if isinstance(content, Mapping):
         return f"a dict with {', '.join(map(str, list(content)[:4])) or 'nothing'}"
     return type(content).__name__
-
-
-def _read_card(text: str, path: Path) -> ModelCard:
-    try:
-        version = json.loads(text).get("format_version")
-        if isinstance(version, int) and version > ModelCard.model_fields["format_version"].default:
-            raise CheckpointError(f"model {str(path)!r} has format version {version}: update emsr_fast to read it")
-        card = ModelCard.model_validate_json(text)
-        card.config  # noqa: B018  raises if the architecture is none
-    except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(map(str, first["loc"]))
-        raise CheckpointError(f"the card of model {str(path)!r} is wrong at {field!r}: {first['msg']}") from error
-    except (ValueError, TypeError, AttributeError) as error:
-        raise CheckpointError(f"the card of model {str(path)!r} cannot be read: {error}") from error
-    return card
 
 
 def _load(model: Emsr, tensors: Mapping[str, Tensor], path: Path) -> None:

@@ -1,17 +1,22 @@
-"""The models in the package, and finding a model by name or path."""
+"""The models in the package, and finding a model by name or path. Names and cards are read without torch."""
 
 from __future__ import annotations
 
+import math
 import os
 from importlib import resources
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
+from safetensors import safe_open
 
 from emsr_fast.errors import BackendError, CheckpointError
-from emsr_fast.model.card import ModelCard
-from emsr_fast.model.checkpoint import read_model, read_own_card
-from emsr_fast.model.network import Emsr
+from emsr_fast.model.card import ModelCard, read_own_card
+
+if TYPE_CHECKING:
+    import torch
+
+    from emsr_fast.model.network import Emsr
 
 DEFAULT_MODEL = "emsr-x3-small"
 
@@ -30,6 +35,12 @@ def read_card(name: str) -> ModelCard:
     return read_own_card(_folder() / f"{name}.safetensors")
 
 
+def count_parameters(name: str) -> int:
+    """Return how many parameters a model in the package has, ``name`` being one of ``available_models()``."""
+    with safe_open(_folder() / f"{name}.safetensors", framework="np") as file:
+        return sum(math.prod(file.get_slice(tensor).get_shape()) for tensor in file.keys())  # noqa: SIM118
+
+
 def load_model(
     name_or_path: str | os.PathLike[str] = DEFAULT_MODEL, *, device: str = "auto", window_fit: str | None = None
 ) -> Emsr:
@@ -44,6 +55,8 @@ def load_model(
         CheckpointError: there is no such model, or the file is not one.
         BackendError: the device is not available.
     """
+    from emsr_fast.model.checkpoint import read_model
+
     place = choose_device(device)
     return read_model(model_path(name_or_path), window_fit).to(place)
 
@@ -62,6 +75,8 @@ def model_path(name_or_path: str | os.PathLike[str]) -> Path:
 
 def choose_device(device: str) -> torch.device:
     """Return the torch device that ``device`` names ("auto", "cpu", "cuda", "cuda:N"), checked to be usable."""
+    import torch
+
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
