@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from emsr_fast.ops.residual_block import residual_block
     from emsr_fast.ops.upsample_to_image import upsample_to_image
     from emsr_fast.ops.window_attention import window_attention
+    from emsr_fast.volume.array import super_resolve
 
 __version__ = "0.1.0"
 
@@ -31,6 +32,7 @@ _HOMES = {
         "upsample_to_image",
         "window_attention",
     ),
+    "emsr_fast.volume.array": ("super_resolve",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
@@ -51,6 +53,7 @@ __all__ = [
     "load_model",
     "residual_block",
     "save_model",
+    "super_resolve",
     "upsample_to_image",
     "window_attention",
 ]

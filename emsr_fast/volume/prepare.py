@@ -19,7 +19,7 @@ from emsr_fast.volume.formats.base import SourceVolume, TargetSpec, output_dtype
 from emsr_fast.volume.formats.destination import printable
 from emsr_fast.volume.formats.places import is_remote
 from emsr_fast.volume.gpu_tile import Gpu
-from emsr_fast.volume.intensity import measure, parse_range
+from emsr_fast.volume.intensity import Normalisation, measure, parse_range
 from emsr_fast.volume.plan import DEFAULT_HALO, Plan, make_plan
 from emsr_fast.volume.resample import ResampledSource, fit_to_model, parse_input_voxel
 from emsr_fast.volume.station import Runner, load_engine, load_network, spec_as_json, spec_from_json
@@ -122,18 +122,12 @@ def prepare(
         journal = work.check_same(identity)
         engine, _ = load_engine(network, Plan.from_json(journal["plan"]), runner, say)
     else:
-        plan = make_plan(
-            source.shape, region, scale=network.config.scale, tile=request.tile, halo=request.halo,
-            itemsize=output_dtype(source.dtype).itemsize + (BYTES_PER_HR_PX if request.trust else 0),
-            bytes_per_px=bytes_per_px(network, request.precision),
-            max_memory=None if request.max_memory is None else parse_memory(request.max_memory),
-            equal_reads=request.engine == "trt",
-            gpu=gpu_of(network, request.precision),
+        plan = plan_for(
+            network, source, region, tile=request.tile, halo=request.halo, precision=request.precision,
+            max_memory=request.max_memory, trust=request.trust, equal_reads=request.engine == "trt",
         )  # fmt: skip
-        if network.config.window_fit == "resize":
-            _check_resize(plan)
         engine, truth = load_engine(network, plan, runner, say)
-        grey = given or measure(source, by_percentile=network.card.normalisation == "percentile")
+        grey = grey_for(network, source, given)
         journal = {
             "format": 1,
             "identity": identity,
@@ -173,6 +167,41 @@ def prepare(
         f"voxel size {described(spec.voxel_size_nm)}"
     )
     return source, network, engine, journal
+
+
+def plan_for(
+    network: Emsr,
+    source: SourceVolume,
+    region: tuple[Span, Span, Span],
+    *,
+    tile: int | None = None,
+    halo: int = DEFAULT_HALO,
+    precision: str | None = None,
+    max_memory: str | None = None,
+    trust: bool = False,
+    equal_reads: bool = False,
+) -> Plan:
+    """Return how ``region`` of ``source`` is cut for ``network``; the arguments are those of ``Request``.
+
+    Raises:
+        UsageError: the tile or its memory does not fit, or a tile is too small for this network.
+    """
+    plan = make_plan(
+        source.shape, region, scale=network.config.scale, tile=tile, halo=halo,
+        itemsize=output_dtype(source.dtype).itemsize + (BYTES_PER_HR_PX if trust else 0),
+        bytes_per_px=bytes_per_px(network, precision),
+        max_memory=None if max_memory is None else parse_memory(max_memory),
+        equal_reads=equal_reads,
+        gpu=gpu_of(network, precision),
+    )  # fmt: skip
+    if network.config.window_fit == "resize":
+        _check_resize(plan)
+    return plan
+
+
+def grey_for(network: Emsr, source: SourceVolume, given: Normalisation | None) -> Normalisation:
+    """Return the map of grey values that was ``given``, or the one measured on ``source`` as ``network`` wants it."""
+    return given or measure(source, by_percentile=network.card.normalisation == "percentile")
 
 
 def bytes_per_px(network: Emsr, precision: str | None = None) -> int:

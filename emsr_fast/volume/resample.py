@@ -18,6 +18,10 @@ LARGEST_MISMATCH = 0.15
 _SAME = 1e-3
 _BAND_PIXELS = 2**22  # of the source, about; what is held in float64 at a time
 _LARGEST_FACTOR = 1000  # beyond it a size is mistyped, in another unit for instance
+_REMEDY = (
+    "give --input-voxel file to resample, --input-voxel NM if the file is wrong, "
+    "--input-voxel ignore to run as it is, or another --model"
+)
 _CUBIC = -0.5  # Keys' parameter: exact on parabolas
 
 
@@ -57,6 +61,7 @@ def fit_to_model(
     model: str,
     choice: InputVoxel | None,
     say: Callable[[str], None] = lambda line: None,
+    remedy: str = _REMEDY,
 ) -> SourceVolume:
     """Return ``source``, resampled laterally to the nearest pixel size that the model was trained on if so chosen.
 
@@ -66,6 +71,7 @@ def fit_to_model(
         model: its name, for messages.
         choice: from ``parse_input_voxel``; with None a mismatch above 15 % is refused.
         say: called with each line on what was decided.
+        remedy: what the refusal advises; by default in the words of the command line.
 
     Raises:
         UsageError: the sizes do not match and nothing was chosen, or there is nothing to resample from or to.
@@ -93,10 +99,7 @@ def fit_to_model(
             f"allowed is {100 * LARGEST_MISMATCH:.0f} %"
         )
         if choice is None:
-            raise UsageError(
-                f"{figures}; give --input-voxel file to resample, --input-voxel NM if the file is wrong, "
-                "--input-voxel ignore to run as it is, or another --model"
-            )
+            raise UsageError(f"{figures}; {remedy}")
         say(f"note    {figures}; ignored as asked")
     else:
         say(f"note    {trained}: within {100 * worst:.1f} %")
