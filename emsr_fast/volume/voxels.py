@@ -14,6 +14,7 @@ _NM_PER_UNIT = {
     "nanometer": 1.0,
     "nanometers": 1.0,
     "nanometre": 1.0,
+    "nanometres": 1.0,
     "um": 1e3,
     "\u00b5m": 1e3,  # micro sign
     "\u03bcm": 1e3,  # greek letter mu
@@ -23,20 +24,32 @@ _NM_PER_UNIT = {
     "micrometer": 1e3,
     "micrometers": 1e3,
     "micrometre": 1e3,
+    "micrometres": 1e3,
     "mm": 1e6,
     "millimeter": 1e6,
+    "millimeters": 1e6,
     "millimetre": 1e6,
+    "millimetres": 1e6,
     "cm": 1e7,
     "centimeter": 1e7,
+    "centimeters": 1e7,
     "centimetre": 1e7,
+    "centimetres": 1e7,
+    "dm": 1e8,
+    "decimeter": 1e8,
+    "in": 2.54e7,
     "inch": 2.54e7,
+    "inches": 2.54e7,
     "m": 1e9,
     "meter": 1e9,
+    "meters": 1e9,
     "metre": 1e9,
+    "metres": 1e9,
     "pm": 1e-3,
     "picometer": 1e-3,
     "picometre": 1e-3,
     "angstrom": 0.1,
+    "angstroms": 0.1,
     "\u00e5": 0.1,  # letter a with ring, lower case of the next
     "\u212b": 0.1,  # angstrom sign
 }
@@ -51,6 +64,20 @@ def nanometres(value: float, unit: str) -> float | None:
     if factor is None or not math.isfinite(value) or value <= 0:
         return None
     return value * factor
+
+
+def amount(value: float, unit: str, what: str, notes: list[str]) -> float | None:
+    """Return the length of a step that may be negative, in nm; None, with a note, if it is no length.
+
+    Args:
+        what: "OME PhysicalSizeZ", for notes. Writers give a stack that was taken upwards a negative step.
+    """
+    size_nm = nanometres(abs(value), unit)
+    if size_nm is None:
+        notes.append(f"{what} ignored: {value} {unit} is not a length")
+    elif value < 0:
+        notes.append(f"{what} is negative ({value} {unit}): its amount is taken")
+    return size_nm
 
 
 def divided(voxel_size_nm: VoxelSize, scale: int) -> VoxelSize:

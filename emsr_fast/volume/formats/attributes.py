@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,20 +18,27 @@ _MEANT_IN_NM = ("resolution", "voxel_size")
 
 def sizes_of(attributes: Mapping[str, Any], layout: Layout) -> tuple[VoxelSize, str]:
     """Return the voxel size in nm that ``attributes`` state, and where it was found."""
-    for name, factor in _SIZES.items():
+    refused = []
+    for name, values, units, factor in _stated(attributes):
         origin = f"attribute {name}"
-        units = _list(attributes.get("units")) if name in _MEANT_IN_NM else []
         if name in _MEANT_IN_NM and not units:
             origin += ", meant in nm"
-        found = _size(_list(attributes.get(name)), units or ["nm"], factor if not units else 1.0, layout)
+        found = _size(values, units or ["nm"], factor if not units else 1.0, layout)
         if found != UNKNOWN:
-            return found, origin
+            return found, origin + ("; the amount, since it is negative" if _any_negative(values) else "")
+        refused += [f"{origin} ignored: unit {unit!r} is not a length" for unit in units if not nanometres(1, unit)]
+    return UNKNOWN, refused[0] if refused else "not stated in the file"
+
+
+def _stated(attributes: Mapping[str, Any]) -> Iterator[tuple[str, list[Any], list[str], float]]:
+    """Yield each attribute that states sizes: its name, values, units if there are any, and nm per unit if not."""
+    for name, factor in _SIZES.items():
+        if values := _list(attributes.get(name)):
+            units = _list(attributes.get("units")) or _list(attributes.get("unit")) if name in _MEANT_IN_NM else []
+            yield name, values, [_text(unit) for unit in units], factor
     stated = attributes.get("pixelResolution")
-    if isinstance(stated, Mapping):
-        found = _size(_list(stated.get("dimensions")), [str(stated.get("unit", ""))], 1.0, layout)
-        if found != UNKNOWN:
-            return found, "attribute pixelResolution"
-    return UNKNOWN, "not stated in the file"
+    if isinstance(stated, Mapping) and (values := _list(stated.get("dimensions"))):
+        yield "pixelResolution", values, [_text(stated.get("unit", ""))], 1.0
 
 
 def scaled_sizes_of(attributes: Mapping[str, Any], group: Mapping[str, Any], layout: Layout) -> tuple[VoxelSize, str]:
@@ -73,15 +80,23 @@ def axistags_of(text: Any) -> list[str] | None:
 
 
 def _list(value: Any) -> list[Any]:
-    return [value] if isinstance(value, str) else list(np.ravel(value)) if value is not None else []
+    return [value] if isinstance(value, (str, bytes)) else list(np.ravel(value)) if value is not None else []
 
 
-def _size(values: list[Any], units: list[Any], factor: float, layout: Layout) -> VoxelSize:
+def _text(value: Any) -> str:
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+
+
+def _any_negative(values: list[Any]) -> bool:
+    return any(float(value) < 0 for value in values)
+
+
+def _size(values: list[Any], units: list[str], factor: float, layout: Layout) -> VoxelSize:
     try:
-        numbers = [float(value) * factor for value in values]
+        numbers = [abs(float(value)) * factor for value in values]
     except (TypeError, ValueError):
         return UNKNOWN  # whatever it says, it is no size
-    units = [str(unit) for unit in units] * (len(numbers) if len(units) == 1 else 1)
+    units = units * (len(numbers) if len(units) == 1 else 1)
     if len(units) != len(numbers):
         return UNKNOWN
     sizes = [nanometres(number, unit) for number, unit in zip(numbers, units, strict=True)]

@@ -15,7 +15,7 @@ from emsr_fast.volume.formats.axes import chosen, layout_of
 from emsr_fast.volume.formats.base import SourceVolume, VolumeInfo, check_pixels
 from emsr_fast.volume.formats.kvstore import Store, TensorArray
 from emsr_fast.volume.formats.ngff import multiscale_of
-from emsr_fast.volume.voxels import UNKNOWN, VoxelSize, nanometres
+from emsr_fast.volume.voxels import VoxelSize, nanometres
 
 _MOST_FOLDERS = 500
 
@@ -169,7 +169,7 @@ def _source(
         axes=words,
         chunks=layout.in_order(array.chunks, 1),
         voxel_size_nm=sizes[0],
-        voxel_size_from=sizes[1] if sizes[0] != UNKNOWN else "not stated in the file",
+        voxel_size_from=sizes[1],
         notes=(*check_pixels(layout.stack, array.dtype, store.path), *notes),
     )
     return ArraySource(array, layout, info)

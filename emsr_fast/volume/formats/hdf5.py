@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ import h5py
 import numpy as np
 
 from emsr_fast.errors import EmsrError, VolumeError
+from emsr_fast.volume.formats import bigdataviewer
 from emsr_fast.volume.formats.array import ArraySource, check_chunk
 from emsr_fast.volume.formats.attributes import axes_of, axistags_of, sizes_of
 from emsr_fast.volume.formats.axes import Layout, chosen, layout_of
@@ -27,17 +28,39 @@ def open_source(path: Path, key: str | None, axes: str | None) -> SourceVolume:
         name = chosen(images(file), key_of(file, key, path), path)
         data = file[name]
         layout, words = layout_of(data.shape, path, asked=axes, stated=_stated_axes(data))
-        voxel_size_nm, stated = sizes_of(data.attrs, layout)
+        dtype = np.dtype(data.dtype)
+        notes: list[str] = []
+        if place := bigdataviewer.place_of(file, name):
+            voxel_size_nm, stated, notes = bigdataviewer.voxel_size(path, file, place)
+            if dtype == np.int16:
+                # made before its library knew numbers without a sign
+                dtype = np.dtype(np.uint16)
+                notes.append("BigDataViewer's int16 stands for uint16: read as uint16")
+        else:
+            voxel_size_nm, stated = sizes_of(data.attrs, layout)
         return dataset_source(
-            path, file, data, layout, format="HDF5", key=name, axes=words,
+            path, file, data, layout, dtype, notes, format="HDF5", key=name, axes=words,
             voxel_size_nm=voxel_size_nm, voxel_size_from=stated,
         )  # fmt: skip
 
 
-def dataset_source(path: Path, file: h5py.File, data: h5py.Dataset, layout: Layout, **info: Any) -> SourceVolume:
-    """Return a dataset as a stack; ``info`` is what is known of it besides."""
-    dtype = np.dtype(data.dtype).newbyteorder("=")
-    notes = check_pixels(layout.stack, dtype, path)
+def dataset_source(
+    path: Path,
+    file: h5py.File,
+    data: h5py.Dataset,
+    layout: Layout,
+    dtype: np.dtype,
+    more_notes: Sequence[str] = (),
+    **info: Any,
+) -> SourceVolume:
+    """Return a dataset as a stack.
+
+    Args:
+        dtype: its own, or the one without a sign, which its bytes stand for.
+        info: what is known of it besides.
+    """
+    dtype = dtype.newbyteorder("=")
+    notes = (*check_pixels(layout.stack, dtype, path), *more_notes)
     if data.chunks:
         check_chunk(data.chunks, dtype, path)
     else:
@@ -73,7 +96,7 @@ def images(file: h5py.File, *, matlab: bool = False) -> dict[str, str]:
     """
     found = {}
     for name, data in _walk(file, _MATLABS_OWN if matlab else ()):
-        if _is_image(data):
+        if _is_image(data) and not bigdataviewer.is_table(file, name):
             shape = data.shape[::-1] if matlab else data.shape
             found[name] = f"{' x '.join(map(str, shape))} {data.dtype.name}"
     return found

@@ -36,7 +36,9 @@ def _open_v73(path: Path, key: str | None, axes: str | None) -> SourceVolume:
             raise VolumeError(f"{path}: variable {name!r} is empty; choose another with --key")
         layout, words = layout_of(data.shape[::-1], path, asked=axes, usual=_USUAL)
         # MATLAB stores its columns first, HDF5 its last axis: the same bytes with the axes reversed
-        return dataset_source(path, file, data, layout.reversed(), format="MATLAB 7.3", key=name, axes=words)
+        return dataset_source(
+            path, file, data, layout.reversed(), data.dtype, format="MATLAB 7.3", key=name, axes=words
+        )
 
 
 def _open_v5(path: Path, key: str | None, axes: str | None) -> SourceVolume:

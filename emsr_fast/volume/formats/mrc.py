@@ -18,7 +18,8 @@ from emsr_fast.volume.voxels import UNKNOWN, VoxelSize, nanometres
 
 _BYTES_PER_PIXEL = {0: 1, 1: 2, 2: 4, 3: 4, 4: 8, 6: 2, 12: 2}
 # IMOD marks its files in the space that the standard leaves free, and says there whether bytes have a sign
-_IMOD_STAMP, _STAMP_AT, _FLAGS_AT, _SIGNED = 1146047817, 152, 156, 1
+_IMOD_STAMP, _STAMP_AT, _FLAGS_AT = 1146047817, 152, 156
+_SIGNED, _TWO_IN_A_BYTE = 1, 16
 
 
 def open_source(path: Path, key: str | None, axes: str | None) -> SourceVolume:
@@ -65,9 +66,9 @@ def read_header(path: Path) -> tuple[bytes, str]:
 def _source(path: Path, file: Any, raw: bytes, order: str, axes: str | None) -> SourceVolume:
     header, data, notes = file.header, file.data, []
     stamp, flags = (int(np.frombuffer(raw, f"{order}i4", 1, at)[0]) for at in (_STAMP_AT, _FLAGS_AT))
-    if data.dtype == np.int8 and stamp == _IMOD_STAMP and not flags & _SIGNED:
-        data = data.view(np.uint8)
-        notes.append("IMOD's mark says that its bytes have no sign: read as uint8")
+    if reason := _why_unsigned(header, data.dtype, flags if stamp == _IMOD_STAMP else None, path):
+        data = data.view(data.dtype.str.replace("i", "u"))
+        notes.append(f"{reason}: read as {data.dtype.name}")
     if data.ndim == 4 and data.shape[0] > 1:
         raise VolumeError(f"{path} holds {data.shape[0]} volumes; save the one you want by itself")
     layout, words = layout_of(data.shape, path, asked=axes, stated=_stored_axes(header, data.ndim, path))
@@ -92,6 +93,22 @@ def _source(path: Path, file: Any, raw: bytes, order: str, axes: str | None) -> 
         carried=carried,
     )
     return ArraySource(data, layout, info, chunked=False, close=file.close)
+
+
+def _why_unsigned(header: Any, dtype: np.dtype, imod_flags: int | None, path: Path) -> str:
+    """Return why integers that the standard gives a sign have none; "" if they have one."""
+    if dtype == np.int8 and imod_flags is not None:
+        if imod_flags & _TWO_IN_A_BYTE:
+            raise VolumeError(f"{path} has two pixels of 4 bits in each byte, which is not read; save it as mode 1")
+        return "" if imod_flags & _SIGNED else "IMOD's mark says that its bytes have no sign"
+    if dtype.kind != "i":
+        return ""
+    # other writers leave no mark, but the smallest and largest value, which may be neither set nor true
+    low, high = float(header.dmin), float(header.dmax)
+    limits = np.iinfo(dtype)
+    if low >= 0 and limits.max < high <= limits.max - limits.min:
+        return f"its header has values from {low:g} to {high:g}, which {dtype.name} cannot hold"
+    return ""
 
 
 def _stored_axes(header: Any, dimensions: int, path: Path) -> str:

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ValidationError
 
 from emsr_fast.errors import VolumeError
 from emsr_fast.volume.formats.axes import Layout
-from emsr_fast.volume.voxels import VoxelSize, nanometres
+from emsr_fast.volume.voxels import VoxelSize, amount
 
 # before 0.4 there were no scales, before 0.3 all images had these axes
 _OLD_AXES = "tczyx"
@@ -35,9 +35,8 @@ class Multiscale:
         sizes: list[float | None] = []
         for name, scale, unit in zip(layout.names, scales, self.units, strict=False):
             # a scale without unit is a ratio, not a length
-            sizes.append(nanometres(scale, unit) if unit else None)
-            if unit and name in "ZYX" and sizes[-1] is None:
-                notes.append(f"scale of axis {name} ignored: {scale} {unit} is not a length")
+            known = unit and name in "ZYX"
+            sizes.append(amount(scale, unit, f"scale of axis {name}", notes) if known else None)
         found = layout.in_order(sizes, None) if len(sizes) == len(layout.names) else (None, None, None)
         return found, tuple(notes)
 

@@ -6,7 +6,7 @@ import xml.etree.ElementTree as ElementTree
 
 import tifffile
 
-from emsr_fast.volume.voxels import UNKNOWN, VoxelSize, from_density, nanometres
+from emsr_fast.volume.voxels import UNKNOWN, VoxelSize, amount, from_density, nanometres
 
 _RESOLUTION_UNITS = {2: "inch", 3: "cm"}
 
@@ -49,34 +49,35 @@ def _from_ome(file: tifffile.TiffFile, series: int, notes: list[str]) -> VoxelSi
             return None
         unit = pixels.get(f"PhysicalSize{axis}Unit", "\u00b5m")  # the schema's default
         try:
-            size_nm = nanometres(float(value), unit)
+            return amount(float(value), unit, f"OME PhysicalSize{axis}", notes)
         except ValueError:
-            size_nm = None
-        if size_nm is None:
             notes.append(f"OME PhysicalSize{axis} ignored: {value} {unit} is not a length")
-        return size_nm
+            return None
 
     return (side("Z"), side("Y"), side("X"))
 
 
 def _from_imagej(file: tifffile.TiffFile, notes: list[str]) -> VoxelSize:
     metadata = file.imagej_metadata if file.is_imagej else None
-    unit = str((metadata or {}).get("unit", ""))
-    if metadata is None or unit.lower() in ("", "pixel", "pixels"):
-        return UNKNOWN
-    if nanometres(1, unit) is None:
-        notes.append(f"ImageJ calibration ignored: unit {unit!r} is not a length")
+    if metadata is None:
         return UNKNOWN
     density_x, density_y = _densities(file)
     try:
         spacing = float(metadata.get("spacing", 0))
     except (TypeError, ValueError):
         spacing = 0.0
-    return (
-        nanometres(spacing, unit),
-        nanometres(1 / density_y, unit) if density_y > 0 else None,
-        nanometres(1 / density_x, unit) if density_x > 0 else None,
+    steps = (spacing, 1 / density_y if density_y > 0 else 0.0, 1 / density_x if density_x > 0 else 0.0)
+    # "unit" is that of x, and of the others unless they have their own
+    units = [str(metadata.get(name) or metadata.get("unit", "")) for name in ("zunit", "yunit", "unit")]
+    refused = {unit for unit in units if nanometres(1, unit) is None}
+    for unit in sorted(refused):
+        if unit.lower() not in ("", "pixel", "pixels"):
+            notes.append(f"ImageJ calibration ignored: unit {unit!r} is not a length")
+    z, y, x = (
+        amount(step, unit, f"ImageJ's {what}", notes) if step and unit not in refused else None
+        for step, unit, what in zip(steps, units, ("spacing", "pixel height", "pixel width"), strict=True)
     )
+    return (z, y, x)
 
 
 def _from_microscope(file: tifffile.TiffFile) -> VoxelSize:

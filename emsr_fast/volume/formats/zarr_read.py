@@ -72,7 +72,7 @@ def zarr_source(
         axes=words,
         chunks=layout.in_order(tuple(array.chunks), 1),
         voxel_size_nm=voxel_size_nm,
-        voxel_size_from=origin if any(voxel_size_nm) else "not stated in the file",
+        voxel_size_from=origin if image is None or any(voxel_size_nm) else "not stated in the file",
         notes=tuple(notes),
     )
     return ArraySource(array, layout, info)
