@@ -6,6 +6,7 @@ import json
 import sys
 import threading
 
+import numcodecs
 import numpy as np
 import pytest
 import zarr
@@ -201,6 +202,27 @@ def test_every_format_is_read_from_a_server(tmp_path, server, monkeypatch, kind,
     if kind.startswith("OME"):
         with open_source(f"{address}:/0") as source:
             assert source.info.voxel_size_nm == (30, 4, 4)
+
+
+@pytest.mark.parametrize(
+    "compressor",
+    [
+        {"id": "zstd", "level": 6, "checksum": False},
+        {"id": "zstd", "level": 6, "checksum": True},
+        {"id": "blosc", "cname": "zstd", "clevel": 3, "shuffle": 1, "blocksize": 0, "typesize": 1},
+        {"id": "gzip", "level": 1, "checksum": False},
+    ],
+    ids=lambda compressor: "-".join(map(str, compressor.values())),
+)
+def test_keys_that_only_writers_need_do_not_matter_on_a_server(tmp_path, server, compressor):
+    known = {name: value for name, value in compressor.items() if name not in ("checksum", "typesize")}
+    codec = numcodecs.get_codec(known)
+    zarr.create_array(tmp_path / "a.zarr", data=PIXELS, chunks=(4, 32, 32), zarr_format=2, compressors=codec)
+    described = json.loads((tmp_path / "a.zarr" / ".zarray").read_text())
+    more = {"compressor": compressor, "a_note_of_the_writer": 1}
+    (tmp_path / "a.zarr" / ".zarray").write_text(json.dumps(described | more))
+    with open_source(f"{server}/a.zarr") as source:
+        check(source)
 
 
 def test_an_address_without_a_volume_is_one_line(tmp_path, server, monkeypatch):

@@ -18,6 +18,17 @@ from emsr_fast.volume.formats.ngff import multiscale_of
 from emsr_fast.volume.voxels import VoxelSize, nanometres
 
 _MOST_FOLDERS = 500
+# of Zarr v2, and of its codecs, what tensorstore knows
+_ZARRAY_KEYS = (
+    "zarr_format", "shape", "chunks", "dtype", "compressor", "fill_value", "order", "filters", "dimension_separator"
+)  # fmt: skip
+_CODEC_KEYS = {
+    "blosc": ("cname", "clevel", "shuffle", "blocksize"),
+    "zstd": ("level",),
+    "gzip": ("level",),
+    "zlib": ("level",),
+    "bz2": ("level",),
+}
 
 
 def open_source(path: PurePath, key: str | None, axes: str | None) -> SourceVolume:
@@ -141,9 +152,25 @@ def _open_zarr(
     elif place and not axes and (above := node(place.rpartition("/")[0])):
         image = multiscale_of(above[0], store.path)
         image = image if image and place.rpartition("/")[2] in image.levels else None
-    array = store.array("zarr3" if zarr_format == 3 else "zarr", place)
+    described = store.json(f"{place}/zarr.json" if zarr_format == 3 else f"{place}/.zarray")
+    if described is None:
+        raise VolumeError(f"{store.path} has no array {place!r}, which its metadata name; name another with --key")
+    if zarr_format == 3:
+        array = store.array("zarr3", place)
+    else:
+        array = store.array("zarr", place, metadata=_as_tensorstore_reads(described))
     array.attrs, array.metadata = attributes, SimpleNamespace(dimension_names=dimension_names)
     return zarr_source(array, place, image, store.path, axes, zarr_format=zarr_format)
+
+
+def _as_tensorstore_reads(described: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a .zarray without the keys that tensorstore refuses, none of which matters for reading."""
+    kept = {name: value for name, value in described.items() if name in _ZARRAY_KEYS}
+    codec = kept.get("compressor")
+    if isinstance(codec, Mapping) and codec.get("id") in _CODEC_KEYS:
+        known = ("id", *_CODEC_KEYS[codec["id"]])
+        kept["compressor"] = {name: value for name, value in codec.items() if name in known}
+    return kept
 
 
 def _source(

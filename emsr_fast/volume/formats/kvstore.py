@@ -80,10 +80,18 @@ class Store:
         return values
 
     def array(self, driver: str, place: str = "", **spec: Any) -> TensorArray:
-        """Return the array at ``place`` below the folder, read with tensorstore's ``driver``."""
+        """Return the array at ``place`` below the folder, read with tensorstore's ``driver``.
+
+        Args:
+            spec: more of tensorstore's; with ``metadata`` these are taken and the stored ones are not read.
+        """
         where = {**self._spec, "path": f"{self._spec['path']}{place}/" if place else self._spec["path"]}
         array = self._tensorstore.open(
-            {"driver": driver, "kvstore": where, **spec}, context=self._context, open=True, read=True
+            {"driver": driver, "kvstore": where, **spec},
+            context=self._context,
+            open=True,
+            read=True,
+            assume_metadata="metadata" in spec,
         ).result(timeout=_SECONDS)
         # some formats count their voxels from elsewhere than 0
         return TensorArray(array[self._tensorstore.d[:].translate_to[0]])

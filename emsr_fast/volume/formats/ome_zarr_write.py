@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import os
 import secrets
 from collections.abc import Iterator
@@ -64,6 +65,19 @@ def write_durably(path: Path, data: Any, unfinished: Path) -> None:
         raise
 
 
+def _with_checksums(array: zarr.Array) -> zarr.Array:
+    """Return an array of Zarr v2, open for writing frames with checksums, which its metadata do not mention."""
+    metadata = array.metadata.to_dict() | {"compressor": numcodecs.Zstd(level=3, checksum=True).get_config()}
+    return zarr.Array(zarr.AsyncArray(type(array.metadata).from_dict(metadata), array.store_path))
+
+
+def _forget_key(path: Path, unfinished: Path) -> None:
+    """Take the key "checksum" out of an array's .zarray, which many readers refuse; all check frames without it."""
+    described = json.loads(path.read_text())
+    described["compressor"].pop("checksum", None)
+    write_durably(path, json.dumps(described, indent=1).encode(), unfinished)
+
+
 class Pyramid:
     """A multiscale Zarr group open for writing by whole shards, by any number of processes."""
 
@@ -73,7 +87,8 @@ class Pyramid:
         # a shard of nothing but zeros is a file too: that a file is there means that its work is done
         with zarr.config.set({"array.write_empty_chunks": True}):
             group = zarr.open_group(store, mode="r+")
-            self.arrays: list[zarr.Array] = [group[str(number)] for number in range(len(levels))]  # type: ignore[misc]
+            arrays: list[zarr.Array] = [group[str(number)] for number in range(len(levels))]  # type: ignore[misc]
+            self.arrays = [_with_checksums(one) for one in arrays] if group.metadata.zarr_format == 2 else arrays
 
     @classmethod
     def create(
@@ -90,7 +105,7 @@ class Pyramid:
             if version == "0.4":
                 options: dict[str, Any] = {
                     # blosc has no checksums
-                    "compressors": numcodecs.Zstd(level=3, checksum=True),
+                    "compressors": numcodecs.Zstd(level=3),
                     "chunk_key_encoding": {"name": "v2", "separator": "/"},
                 }
             else:
@@ -102,6 +117,8 @@ class Pyramid:
             group.create_array(
                 str(number), shape=level.shape, chunks=level.chunk, dtype=spec.dtype, fill_value=0, **options
             )
+            if version == "0.4":
+                _forget_key(path / str(number) / ".zarray", unfinished)
         return cls(path, levels, unfinished)
 
     def has(self, level: int, index: Triple) -> bool:
