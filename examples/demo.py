@@ -20,8 +20,7 @@ from emsr_fast.volume.formats.base import SourceVolume, TargetSpec
 
 HERE = Path(__file__).resolve().parent
 ORIGINAL = HERE / "data" / "flyem_fibsem_10nm_48x192x192.tif"
-# from the data's own documentation: the resolution tags in the file say ten times more
-ORIGINAL_VOXEL_NM = (10.0, 10.0, 10.0)
+Z_NM = 10.0  # from the data's documentation; the file states y and x only
 SCALE = 3
 
 
@@ -32,8 +31,11 @@ def main() -> int:
     low_path, result_path = folder / "lr_30nm.ome.tif", folder / "emsr_10nm.ome.zarr"
     with open_source(ORIGINAL) as source:
         original = _all_of(source)
+        _, y, x = source.info.voxel_size_nm
+    if y is None or x is None:
+        raise SystemExit(f"{ORIGINAL} states no pixel size; check it out again")
     low = degrade(original, SCALE)
-    _write_stack(low_path, low)
+    _write_stack(low_path, low, (Z_NM, y * SCALE, x * SCALE))
     command = [sys.executable, "-m", "emsr_fast", "infer", str(low_path), "-o", str(result_path), "--overwrite"]
     print("$ emsr-fast", *command[3:], flush=True)
     if code := subprocess.run(command, check=False).returncode:
@@ -56,9 +58,8 @@ def _all_of(source: SourceVolume) -> np.ndarray:
     return np.stack([source.read(z, slice(0, height), slice(0, width)) for z in range(depth)])
 
 
-def _write_stack(path: Path, volume: np.ndarray) -> None:
-    z, y, x = ORIGINAL_VOXEL_NM
-    spec = TargetSpec(volume.shape, volume.dtype, scale=1, voxel_size_nm=(z, y * SCALE, x * SCALE))
+def _write_stack(path: Path, volume: np.ndarray, voxel_nm: tuple[float, float, float]) -> None:
+    spec = TargetSpec(volume.shape, volume.dtype, scale=1, voxel_size_nm=voxel_nm)
     with create_target(path, spec, overwrite=True) as target:
         _, height, width = volume.shape
         for index, image in enumerate(volume):
