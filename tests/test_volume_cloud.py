@@ -204,6 +204,26 @@ def test_every_format_is_read_from_a_server(tmp_path, server, monkeypatch, kind,
             assert source.info.voxel_size_nm == (30, 4, 4)
 
 
+@pytest.mark.parametrize("zarr_format", [2, 3])
+def test_a_level_on_a_server_is_described_by_the_folders_above_it(tmp_path, server, zarr_format):
+    ome(tmp_path / "plates" / "one" / "img.zarr", zarr_format)
+    zarr.create_array(tmp_path / "alone" / "b.zarr", data=PIXELS, chunks=(4, 32, 32), zarr_format=zarr_format)
+    with open_source(f"{server}/plates/one/img.zarr/0") as source:
+        check(source)
+        assert source.info.voxel_size_nm == (30, 4, 4)
+        assert source.info.format.startswith("OME-Zarr")
+    with open_source(f"{server}/alone/b.zarr") as source:
+        assert source.info.voxel_size_nm == (None, None, None)
+
+
+def test_an_n5_level_given_by_its_path_has_its_groups_size(tmp_path):
+    n5(tmp_path / "em.n5" / "s1", downsamplingFactors=[2, 2, 1])
+    (tmp_path / "em.n5" / "attributes.json").write_text('{"resolution": [4, 5, 30]}')
+    for name in (tmp_path / "em.n5" / "s1", f"{tmp_path}/em.n5:/s1"):
+        with open_source(name) as source:
+            assert source.info.voxel_size_nm == (30, 10, 8)
+
+
 @pytest.mark.parametrize(
     "compressor",
     [

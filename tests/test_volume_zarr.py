@@ -9,8 +9,9 @@ import zarr
 from ome_zarr_models.v04 import Image as Image04
 from ome_zarr_models.v05 import Image as Image05
 
-from emsr_fast.errors import VolumeError
+from emsr_fast.errors import UsageError, VolumeError
 from emsr_fast.volume.formats import open_source
+from emsr_fast.volume.job import infer
 
 EVERYTHING = slice(None)
 PIXELS = np.random.default_rng(0).integers(0, 255, (7, 50, 70)).astype(np.uint8)
@@ -145,6 +146,60 @@ def test_images_inside_a_collection_are_found(tmp_path):
         open_source(tmp_path / "a.zarr")
     with open_source(tmp_path / "a.zarr", key="1/s1") as source:
         assert source.info.voxel_size_nm == (30, 8, 8)
+
+
+@pytest.mark.parametrize("version", ["0.4", "0.5"])
+def test_a_level_given_by_its_path_is_described_by_the_folders_above_it(tmp_path, version, monkeypatch):
+    path = image(tmp_path / "img.zarr", version)
+    for name in (path / "s1", f"{path}:/s1"):
+        with open_source(name) as source:
+            assert source.info.format == f"OME-Zarr {version}"
+            assert source.info.voxel_size_nm == (30, 8, 8)
+            np.testing.assert_array_equal(source.read(3, EVERYTHING, EVERYTHING), PIXELS[3, ::2, ::2])
+    monkeypatch.chdir(path)
+    os.symlink(path / "s1", tmp_path / "link")
+    for name in ("s1", tmp_path / "link"):
+        with open_source(name) as source:
+            assert source.info.voxel_size_nm == (30, 8, 8)
+    with pytest.raises(UsageError, match="a mismatch of"):
+        infer(path / "s1", tmp_path / "out.zarr")
+    with open_source(path / "s1", axes="zyx") as source:
+        assert source.info.voxel_size_nm == (None, None, None)
+
+
+@pytest.mark.parametrize("version", ["0.4", "0.5"])
+def test_a_level_in_nested_groups_is_found_from_anywhere(tmp_path, version):
+    zarr_format = 2 if version == "0.4" else 3
+    multiscale = {"axes": axes_named("zyx"), "datasets": [
+        {"path": "scales/fine/s0", "coordinateTransformations": transforms(30.0, 4.0, 4.0)}
+    ]}  # fmt: skip
+    attributes = {"multiscales": [{**multiscale, "version": "0.4"}]}
+    if version == "0.5":
+        attributes = {"ome": {"version": "0.5", "multiscales": [multiscale]}}
+    root = zarr.create_group(tmp_path / "plate.zarr", zarr_format=zarr_format)
+    em = root.create_group("A/em", attributes=attributes)
+    em.create_group("scales/fine").create_array("s0", data=PIXELS, chunks=(2, 16, 16))
+    em.create_array("other", data=PIXELS, chunks=(2, 16, 16))
+    place = ["A", "em", "scales", "fine", "s0"]
+    for depth in range(len(place) + 1):
+        folder, key = tmp_path.joinpath("plate.zarr", *place[:depth]), "/".join(place[depth:])
+        with open_source(folder, key=key or None) as source:
+            assert source.info.voxel_size_nm == (30, 4, 4)
+    with open_source(tmp_path / "plate.zarr" / "A" / "em" / "other") as source:
+        assert source.info.voxel_size_nm == (None, None, None)
+
+
+def test_metadata_above_that_list_the_level_must_be_valid_and_others_need_not(tmp_path):
+    path = image(tmp_path / "outer" / "img.zarr", "0.4")
+    (tmp_path / "outer" / ".zattrs").write_text('{"multiscales": [{"version": "0.4", "datasets": [{"path": "x"}]}]}')
+    with open_source(path / "s0") as source:
+        assert source.info.voxel_size_nm == (30, 4, 4)
+    (path / ".zattrs").write_text('{"multiscales": [{"version": "0.4", "datasets": [{"path": "s0"}]}]}')
+    with pytest.raises(VolumeError, match="is not valid OME-Zarr"):
+        open_source(path / "s0")
+    (path / ".zattrs").write_text("{")
+    with pytest.raises(VolumeError, match=r"zattrs is no JSON.*--axes"):
+        open_source(path / "s0")
 
 
 @pytest.mark.parametrize(

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePath
 from types import SimpleNamespace
 from typing import Any
@@ -13,8 +14,9 @@ from emsr_fast.volume.formats.array import ArraySource, check_chunk
 from emsr_fast.volume.formats.attributes import axes_of, scaled_sizes_of
 from emsr_fast.volume.formats.axes import chosen, layout_of
 from emsr_fast.volume.formats.base import SourceVolume, VolumeInfo, check_pixels
+from emsr_fast.volume.formats.groups_above import MOST_ABOVE, Group, image_above
 from emsr_fast.volume.formats.kvstore import Store, TensorArray
-from emsr_fast.volume.formats.ngff import multiscale_of
+from emsr_fast.volume.formats.ngff import Multiscale, multiscale_of
 from emsr_fast.volume.voxels import VoxelSize, nanometres
 
 _MOST_FOLDERS = 500
@@ -72,7 +74,12 @@ def _open_n5(store: Store, key: str | None, axes: str | None) -> SourceVolume | 
     group: Mapping[str, Any] = {}
     notes: tuple[str, ...] = ()
     if "dimensions" in node:
-        group = store.json(f"{place.rpartition('/')[0]}/attributes.json") or {} if place else {}
+        above = (
+            store.json(f"{place.rpartition('/')[0]}/attributes.json")
+            if place
+            else store.json_above(1, "attributes.json")
+        )
+        group = above or {}
     else:
         # a pyramid: s0 is the finest
         finest = f"{place}/s0".strip("/")
@@ -136,7 +143,7 @@ def _open_zarr(
         chosen(listed, key, store.path)
         raise VolumeError(f"{store.path} has no array {key!r}; check --key")
     attributes, is_array, dimension_names = found
-    image = None
+    member: tuple[Multiscale, str] | None = None
     if not is_array:
         image = multiscale_of(attributes, store.path)
         if image is None:
@@ -145,13 +152,13 @@ def _open_zarr(
                 raise VolumeError(f"{store.path / place} is a group that cannot be listed; name an array with --key")
             place = chosen(below, None, store.path)
         else:
-            place = f"{place}/{next(iter(image.levels))}".strip("/")
+            level = next(iter(image.levels))
+            place, member = f"{place}/{level}".strip("/"), (image, level)
         if ".." in place.split("/"):
             raise VolumeError(f"{store.path} names {place!r} as a level, which leads out of it; write it again")
         attributes, _, dimension_names = node(place) or ({}, True, None)
-    elif place and not axes and (above := node(place.rpartition("/")[0])):
-        image = multiscale_of(above[0], store.path)
-        image = image if image and place.rpartition("/")[2] in image.levels else None
+    elif not axes:
+        member = image_above(_groups_above(store, node, place))
     described = store.json(f"{place}/zarr.json" if zarr_format == 3 else f"{place}/.zarray")
     if described is None:
         raise VolumeError(f"{store.path} has no array {place!r}, which its metadata name; name another with --key")
@@ -160,7 +167,21 @@ def _open_zarr(
     else:
         array = store.array("zarr", place, metadata=_as_tensorstore_reads(described))
     array.attrs, array.metadata = attributes, SimpleNamespace(dimension_names=dimension_names)
-    return zarr_source(array, place, image, store.path, axes, zarr_format=zarr_format)
+    return zarr_source(array, place, member, store.path, axes, zarr_format=zarr_format)
+
+
+def _groups_above(store: Store, node: Any, place: str) -> Iterator[Group]:
+    """Yield what lies above the array at ``place``: inside the volume, then in the folders above it."""
+    parts = place.split("/") if place else []
+    for depth in reversed(range(len(parts))):
+        if above := node("/".join(parts[:depth])):
+            yield above[0], "/".join(parts[depth:]), store.path
+    for up, folder in enumerate(itertools.islice(store.path.parents, MOST_ABOVE), 1):
+        name = "/".join([*store.path.parts[-up:], *parts])
+        inside = (store.json_above(up, "zarr.json") or {}).get("attributes"), store.json_above(up, ".zattrs")
+        for attributes in inside:
+            if isinstance(attributes, Mapping):
+                yield attributes, name, folder
 
 
 def _as_tensorstore_reads(described: Mapping[str, Any]) -> dict[str, Any]:

@@ -39,6 +39,7 @@ class Store:
         self.path = path
         self._tensorstore = tensorstore
         self._known: dict[str, Mapping[str, Any] | None] = {}
+        self._above: dict[int, Store] = {}
         names = ("http_request_retries", "s3_request_retries", "gcs_request_retries")
         self._context = tensorstore.Context(dict.fromkeys(names, _RETRIES))
         with self.errors():
@@ -69,6 +70,20 @@ class Store:
             answer = self._files.read(name).result(timeout=_SECONDS)
             self._known[name] = self._parsed(name, bytes(answer.value)) if answer.state == "value" else None
         return self._known[name]
+
+    def json_above(self, up: int, name: str) -> Mapping[str, Any] | None:
+        """Return the JSON object in file ``name`` of the folder ``up`` levels above, None where it cannot be read."""
+        folder = self.path.resolve().parents if isinstance(self.path, Path) else self.path.parents
+        # a URL begins with its scheme and its host or bucket
+        if up > len(folder) - (0 if isinstance(self.path, Path) else 2):
+            return None
+        if up not in self._above:
+            self._above[up] = Store(folder[up - 1])
+        try:
+            with self.errors():
+                return self._above[up].json(name)
+        except VolumeError:
+            return None  # a server may close what lies above a volume: then it says nothing
 
     def _parsed(self, name: str, text: bytes) -> Mapping[str, Any]:
         try:

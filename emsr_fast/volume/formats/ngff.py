@@ -51,7 +51,7 @@ def multiscale_of(attributes: Mapping[str, Any], path: PurePath) -> Multiscale |
     from ome_zarr_models.v05.multiscales import Multiscale as V05
 
     ome = attributes.get("ome")
-    inside = ome if isinstance(ome, Mapping) else attributes
+    inside = _multiscale_metadata(attributes)
     images = inside.get("multiscales")
     if not images:
         return None
@@ -65,6 +65,21 @@ def multiscale_of(attributes: Mapping[str, Any], path: PurePath) -> Multiscale |
     if version not in ("0.4", "0.5"):
         raise VolumeError(f"{path} is OME-Zarr {version}; 0.4 and 0.5 are read: {_ADVICE}")
     return _checked(images[0], model, version, notes, path)
+
+
+def datasets_of(attributes: Mapping[str, Any]) -> list[str]:
+    """Return the paths of the levels that a group's attributes list, valid or not."""
+    images = _multiscale_metadata(attributes).get("multiscales")
+    if not isinstance(images, Sequence) or not images or not isinstance(images[0], Mapping):
+        return []
+    datasets = images[0].get("datasets")
+    listed = datasets if isinstance(datasets, Sequence) else []
+    return [str(dataset.get("path")) for dataset in listed if isinstance(dataset, Mapping)]
+
+
+def _multiscale_metadata(attributes: Mapping[str, Any]) -> Mapping[str, Any]:
+    ome = attributes.get("ome")
+    return ome if isinstance(ome, Mapping) else attributes
 
 
 _ADVICE = "write it again, or name one array with --key and its axes with --axes to read it all the same"

@@ -18,6 +18,7 @@ from emsr_fast.volume.formats.array import ArraySource, check_chunk
 from emsr_fast.volume.formats.attributes import axes_of, sizes_of
 from emsr_fast.volume.formats.axes import chosen, layout_of
 from emsr_fast.volume.formats.base import SourceVolume, VolumeInfo, check_pixels
+from emsr_fast.volume.formats.groups_above import image_above, local_groups
 from emsr_fast.volume.formats.ngff import Multiscale, multiscale_of
 
 _MOST_NODES = 500
@@ -28,6 +29,8 @@ def open_source(path: Path, key: str | None, axes: str | None) -> SourceVolume:
     try:
         root = zarr.open(store=_ContainedStore(path, read_only=True), mode="r")
         array, level, image = _find(root, key, axes, path)
+        if image is None and not axes:
+            image = image_above(local_groups(path, level))
         return zarr_source(array, level, image, path, axes, zarr_format=array.metadata.zarr_format)
     except (EmsrError, MemoryError):
         raise
@@ -38,31 +41,39 @@ def open_source(path: Path, key: str | None, axes: str | None) -> SourceVolume:
 
 
 def zarr_source(
-    array: Any, level: str, image: Multiscale | None, path: PurePath, axes: str | None, *, zarr_format: int
+    array: Any,
+    level: str,
+    image: tuple[Multiscale, str] | None,
+    path: PurePath,
+    axes: str | None,
+    *,
+    zarr_format: int,
 ) -> SourceVolume:
     """Return an array as a stack.
 
     Args:
         array: with shape, dtype, chunks and attrs, and numpy arrays for slices.
         level: its path from the root, "" for the root itself.
-        image: the multiscale image that it is a level of; None for a plain array.
+        image: the multiscale image that it is a level of, and its name in it; None for a plain array.
         path: of the root.
         axes: what ``--axes`` says.
         zarr_format: 2 or 3.
     """
     dtype = np.dtype(array.dtype).newbyteorder("=")
     check_chunk(tuple(array.chunks), dtype, path)
-    stated = image.axes if image else axes_of(_named_axes(array), len(array.shape))
+    stated = image[0].axes if image else axes_of(_named_axes(array), len(array.shape))
     layout, words = layout_of(array.shape, path, asked=axes, stated=stated)
     notes = list(check_pixels(layout.stack, dtype, path))
     if image is None:
         kind, (voxel_size_nm, origin) = f"Zarr v{zarr_format}", sizes_of(array.attrs, layout)
     else:
-        kind, origin = f"OME-Zarr {image.version}", "OME-Zarr scale and unit"
-        voxel_size_nm, more = image.voxel_size(_within_image(level, image), layout)
-        notes += [*image.notes, *more]
-        if len(image.levels) > 1:
-            notes.append(f"{len(image.levels)} levels: {', '.join(image.levels)}; another one with --key")
+        around, name = image
+        kind, origin = f"OME-Zarr {around.version}", "OME-Zarr scale and unit"
+        voxel_size_nm, more = around.voxel_size(name, layout)
+        notes += [*around.notes, *more]
+        if len(around.levels) > 1:
+            how = "; another one with --key" if level.endswith(name) else f"; this is {name}, given by its path"
+            notes.append(f"{len(around.levels)} levels: {', '.join(around.levels)}{how}")
     info = VolumeInfo(
         path=path,
         format=kind,
@@ -78,8 +89,10 @@ def zarr_source(
     return ArraySource(array, layout, info)
 
 
-def _find(root: Any, key: str | None, axes: str | None, path: Path) -> tuple[zarr.Array, str, Multiscale | None]:
-    """Return the array asked for, its path, and the multiscale image that it belongs to."""
+def _find(
+    root: Any, key: str | None, axes: str | None, path: Path
+) -> tuple[zarr.Array, str, tuple[Multiscale, str] | None]:
+    """Return the array asked for, its path, and the multiscale image below ``path`` that lists it, with its name."""
     if isinstance(root, zarr.Array):
         if key is not None:
             raise VolumeError(f"{path} is one array; leave key {key!r} out, or give the folder that it is in")
@@ -106,22 +119,18 @@ def _find(root: Any, key: str | None, axes: str | None, path: Path) -> tuple[zar
     array = node[first]
     if not isinstance(array, zarr.Array):
         raise VolumeError(f"{path}: level {first!r} is no array; write it again")
-    return array, f"{place}/{first}".strip("/"), image
+    return array, f"{place}/{first}".strip("/"), (image, first)
 
 
-def _image_of(root: Any, place: str, path: Path) -> Multiscale | None:
-    """Return the multiscale image of a group above the array at ``place`` that lists it."""
+def _image_of(root: Any, place: str, path: Path) -> tuple[Multiscale, str] | None:
+    """Return the multiscale image of a group above the array at ``place`` that lists it, and its name there."""
     parts = place.split("/")
     for depth in range(len(parts)):
         group = root[above] if (above := "/".join(parts[:depth])) else root
         image = multiscale_of(group.attrs, path)
-        if image and "/".join(parts[depth:]) in image.levels:
-            return image
+        if image and (name := "/".join(parts[depth:])) in image.levels:
+            return image, name
     return None
-
-
-def _within_image(level: str, image: Multiscale) -> str:
-    return next(name for name in image.levels if level == name or level.endswith(f"/{name}"))
 
 
 def _candidates(root: Any, path: Path) -> dict[str, str]:
