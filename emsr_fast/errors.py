@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 
 class EmsrError(Exception):
     """Base of the package's own errors: one line that says what was wrong, the value seen, what to do."""
@@ -37,3 +39,12 @@ class BackendError(EmsrError, RuntimeError):
     """The backend, engine or device asked for cannot run here."""
 
     exit_code = 5
+
+
+class Interrupted(BaseException):
+    """A signal asked the command to stop; no ``except Exception`` must swallow it."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+        self.kept: Path | None = None  # where the work done is, if the same command goes on with it

@@ -88,13 +88,18 @@ def test_a_signal_leaves_what_is_done_and_says_how_to_go_on(examples, tmp_path, 
     assert "Traceback" not in errors
     if blocks:
         assert f"go on with: emsr-fast infer {source}" in errors
-    # without any block there is nothing to go on with
     done = [path for path in (partial / "volume" / "0" / "c").rglob("*") if path.is_file()]
     assert len(done) >= blocks
-    assert [entry.name for entry in tmp_path.iterdir()] == ([partial.name] if done else [])
+    # without a tile there is nothing to go on with
+    if done or list(partial.glob("stopped/*")):
+        assert [entry.name for entry in tmp_path.iterdir()] == [partial.name]
+        assert errors.endswith(f"; what is done is kept in {partial}; repeat the command to go on\n")
+    else:
+        assert not list(tmp_path.iterdir())
+        assert errors.endswith("; no unfinished work is kept; repeat the command to begin again\n")
 
 
-def test_a_second_signal_does_not_cut_the_clean_up_short(capsys):
+def test_two_signals_at_once_are_one_stop_and_do_not_cut_the_clean_up_short(capsys):
     steps = []
 
     def command():
@@ -108,5 +113,7 @@ def test_a_second_signal_does_not_cut_the_clean_up_short(capsys):
 
     assert exits.run(command, as_json=False) == 130
     assert steps == ["cleaned up"]
-    assert capsys.readouterr().err == "error: stopped by SIGINT; nothing half-done has its final name\n"
+    assert capsys.readouterr().err == (
+        "error: stopped by SIGINT; no unfinished work is kept; repeat the command to begin again\n"
+    )
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler

@@ -7,26 +7,20 @@ import os
 import re
 import signal
 import sys
+import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
-from emsr_fast.errors import BackendError, EmsrError, VolumeError
+from emsr_fast.errors import BackendError, EmsrError, Interrupted, VolumeError
 
 DEBUG_VARIABLE = "EMSR_FAST_DEBUG"
 
 _OK, _UNEXPECTED, _USAGE = 0, 1, 2
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-
-
-class Interrupted(BaseException):
-    """A signal asked the command to stop; no ``except Exception`` must swallow it."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__(number)
-        self.number = number
+_ONE_STOP_S = 1.0  # signals this close are one stop: a terminal sends to all, and a parent passes its own on
 
 
 def run(command: Callable[[], Any], *, as_json: bool) -> int:
@@ -44,7 +38,10 @@ def run(command: Callable[[], Any], *, as_json: bool) -> int:
         return 128 + signal.SIGPIPE
     except Interrupted as stopped:
         name = signal.Signals(stopped.number).name
-        return _report(f"stopped by {name}; nothing half-done has its final name", 128 + stopped.number, as_json)
+        kept = "no unfinished work is kept; repeat the command to begin again"
+        if stopped.kept is not None:
+            kept = f"what is done is kept in {stopped.kept}; repeat the command to go on"
+        return _report(f"stopped by {name}; {kept}", 128 + stopped.number, as_json)
     except Exception as error:
         if os.environ.get(DEBUG_VARIABLE) == "1":
             traceback.print_exc()
@@ -83,12 +80,19 @@ def _report(text: str, code: int, as_json: bool) -> int:
 
 @contextmanager
 def _signals_as_exceptions() -> Iterator[None]:
-    """Raise ``Interrupted`` on Ctrl-C, SIGTERM and SIGHUP, once: a second one must not cut the clean-up short."""
+    """Raise ``Interrupted`` on Ctrl-C, SIGTERM and SIGHUP; a second one, meant as such, ends the process at once."""
+    stopped_at: float | None = None
 
     def stop(number: int, frame: FrameType | None) -> None:
-        for other in before:
-            signal.signal(other, signal.SIG_IGN)
-        raise Interrupted(number)
+        nonlocal stopped_at
+        if stopped_at is None:
+            stopped_at = time.monotonic()
+            raise Interrupted(number)
+        if time.monotonic() - stopped_at > _ONE_STOP_S:
+            # as a kill would: nothing is cleaned up, and no file is ever half-written under its name
+            line = f"error: ended at once by a second {signal.Signals(number).name}\n"
+            os.write(2, line.encode())
+            os._exit(128 + number)
 
     # what a parent made us ignore (nohup, a shell's background job) stays ignored
     taken = (signal.SIG_DFL, signal.default_int_handler)

@@ -59,7 +59,7 @@ def run_on_dask(
         batches = batches_of(numbers, workers)
         for batch, done in in_flight(client, run_batch, batches, (final, device), _WAITING_PER_WORKER * workers):
             outcome.add(done)
-            progress(sum(station.plan.block_at(number).lr_pixels for number in batch))
+            progress(sum(map(station.lr_pixels_to_do, batch)))
     return outcome
 
 

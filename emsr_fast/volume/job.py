@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from emsr_fast.errors import PartialError, UsageError, VolumeError
+from emsr_fast.errors import Interrupted, PartialError, UsageError, VolumeError
 from emsr_fast.trust.maps import Trust
 from emsr_fast.volume.arguments import parse_memory, parse_share, parse_slices
 from emsr_fast.volume.completion import complete
@@ -60,8 +60,16 @@ def infer(
     request = Request(input_path, output_path, **options)
     # cheap checks first: torch takes seconds to load, a model longer
     share = _check(request)
-    final = resolved(output_path)
-    work = WorkFolder(final)
+    work = WorkFolder(resolved(output_path))
+    try:
+        return _infer(request, share, work, say, progress)
+    except Interrupted as stop:
+        stop.kept = work.path if work.exists() else None
+        raise
+
+
+def _infer(request: Request, share: tuple[int, int], work: WorkFolder, say: Say, progress: Progress) -> dict[str, Any]:
+    final = work.final
     if work.is_remains():
         work.remove()
     if work.exists() and work.was_published():
@@ -70,11 +78,11 @@ def infer(
         say(f"note    {final} was complete already; what a stopped run left beside it is removed")
         resumed = len(Plan.from_json(journal["plan"]))
         return _summary(final, journal, Outcome(), resumed=resumed) | {"complete": True}
-    container, _ = within(Path(input_path))
-    final = check_destination(output_path, overwrite=request.overwrite, source=container)
+    container, _ = within(Path(request.input_path))
+    check_destination(request.output_path, overwrite=request.overwrite, source=container)
     if request.finish:
         return _finish_only(request, work, say)
-    with open_source(input_path, request.key, request.axes) as stored:
+    with open_source(request.input_path, request.key, request.axes) as stored:
         source, network, engine, journal = prepare(request, work, stored, say)
         if request.dry_run:
             from emsr_fast.volume.estimate import estimate
@@ -83,7 +91,7 @@ def infer(
         journal = _begin(request, work, journal, say)
         with work.locked(alone=request.shard is None):
             try:
-                return _work(request, share, Station(work, journal, source, engine), journal, say, progress)
+                return _work(request, share, Station(work, journal, source, engine, say), journal, say, progress)
             except PartialError:
                 raise  # it says how to go on
             except BaseException:
@@ -179,8 +187,9 @@ def _work(
     to_do = [number for number in ours if not station.is_done(number)]
     if len(to_do) < len(ours):
         say(f"resume  {len(ours) - len(to_do)} of {len(ours)} blocks are done")
+    station.take_up(to_do)
     start = time.perf_counter()
-    with progress(sum(plan.block_at(number).lr_pixels for number in to_do)) as done:
+    with progress(sum(map(station.lr_pixels_to_do, to_do))) as done:
         if request.dask is not None:
             from emsr_fast.volume.distributed import run_on_dask
 
@@ -202,7 +211,8 @@ def _leave(request: Request, work: WorkFolder, journal: dict[str, Any], say: Say
     if not work.exists():
         return
     volume = open_volume(work, journal)
-    if request.shard is None and not any(volume.has(0, index) for index in volume.levels[0].indices()):
+    some = any(work.stopped.glob("*")) or any(volume.has(0, index) for index in volume.levels[0].indices())
+    if request.shard is None and not some:
         work.remove()
     else:
         say(f"note    {work.path} holds what is done; go on with: {request.retry}")

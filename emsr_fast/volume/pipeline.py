@@ -23,6 +23,7 @@ from emsr_fast.volume.computing import Computing, grey_of
 from emsr_fast.volume.formats.base import SourceVolume
 from emsr_fast.volume.intensity import Normalisation, check_finite
 from emsr_fast.volume.plan import Block, Plan
+from emsr_fast.volume.stopped import StartedBlock, StoppedBlocks
 from emsr_fast.volume.streams import Behind, ahead
 from emsr_fast.volume.tiles import Tile
 
@@ -35,7 +36,7 @@ class Outcome:
     """What a run over blocks did."""
 
     blocks: int = 0
-    lr_pixels: int = 0  # of the input, each counted once
+    lr_pixels: int = 0  # of the input, each counted once; not those that an earlier run had done
     clipped: int = 0  # HR pixels outside the range of an integer dtype
     network_s: float = 0.0  # inside the engine, or waiting for it
     seconds: float = 0.0  # of the streams, those of several workers added up
@@ -68,7 +69,10 @@ class _Piece:
     block: Block
     z: int
     tile: Tile
+    number: int  # of the tile in its slice
     image: np.ndarray | None  # what the tile reads, for the engine; with trust, up to 3 px more at its ends
+    readable: bool  # whether the slice is
+    started: StartedBlock | None  # what an earlier run had done of the block
     failed: dict[int, str]  # of the block, complete when its first piece comes
     is_last: bool  # of the block
 
@@ -88,6 +92,7 @@ def stream(
     *,
     outcome: Outcome,
     trust: Trust | None = None,
+    stopped: StoppedBlocks | None = None,
     keep_going: bool = True,
     progress: Callable[[int], None] | None = None,
 ) -> None:
@@ -97,6 +102,8 @@ def stream(
         dtype: of the output.
         outcome: what was done is added here, also where an error ends it.
         trust: makes the maps of trust too; nine runs of the network instead of one.
+        stopped: what earlier runs had done of the blocks is taken from here, and where a stop (Ctrl-C, a signal;
+            no error) ends this one, the tiles that are done are kept here.
         keep_going: whether a slice that cannot be read, or has NaN pixels, becomes zeros and a reason, or an error.
         progress: called after each tile with the number of LR pixels it owns.
 
@@ -126,14 +133,23 @@ def stream(
     with ThreadPoolExecutor(threads, "emsr-grey") as pool:
         filling = _Filling(plan, grey, dtype, write, outcome, pool, trust)
         behind = Behind(filling.take, _TILES_WAITING)
-        reading = _read(blocks, source, plan, to_engine, trust, keep_going=keep_going)
+        reading = _read(blocks, source, plan, to_engine, trust, stopped, keep_going=keep_going)
         try:
             with ahead(reading, _TILES_WAITING) as pieces:
-                for result in in_flight(pieces, submit, collect, computing.depth):
-                    behind.give(result)
-                    if progress is not None:
-                        progress(result[0].tile.pixels)
-            behind.finish()
+                try:
+                    for result in in_flight(pieces, submit, collect, computing.depth):
+                        behind.give(result)
+                        if progress is not None:
+                            progress(result[0].tile.pixels)
+                    behind.finish()
+                except Exception:
+                    raise
+                except BaseException:
+                    # before the reader is waited for, which may be slow
+                    if stopped is not None:
+                        behind.finish()
+                        filling.keep(stopped)
+                    raise
         finally:
             behind.stop()
             outcome.network_s += computing.seconds
@@ -146,6 +162,7 @@ def _read(
     plan: Plan,
     to_engine: Callable[[np.ndarray], np.ndarray],
     trust: Trust | None,
+    stopped: StoppedBlocks | None,
     *,
     keep_going: bool,
 ) -> Iterator[_Piece]:
@@ -160,11 +177,16 @@ def _read(
 
     for block in blocks:
         tiles = list(plan.tiles(block))
+        started = None if stopped is None else stopped.load(block.index, plan)
+        depth = block.own[0].stop - block.own[0].start
+        # a copy: what is done is marked in the other while it becomes more
+        done = np.zeros((depth, len(tiles)), bool) if started is None else started.done.copy()
+        to_do = [z for z in range(block.own[0].start, block.own[0].stop) if not done[z - block.own[0].start].all()]
         (first_rows, first_cols), (last_rows, last_cols) = to_read(tiles[0]), to_read(tiles[-1])
         rows, cols = slice(first_rows.start, last_rows.stop), slice(first_cols.start, last_cols.stop)
         failed: dict[int, str] = {}
         slices: dict[int, np.ndarray] = {}
-        for z in range(block.own[0].start, block.own[0].stop):
+        for z in to_do:
             try:
                 slices[z] = source.read(z, rows, cols)
                 check_finite(slices[z], z, source)
@@ -173,15 +195,17 @@ def _read(
                     raise
                 slices.pop(z, None)
                 failed[z] = str(error)
-        for z in range(block.own[0].start, block.own[0].stop):
+        for z in to_do:
             image = slices.pop(z, None)
-            for number, tile in enumerate(tiles, 1):
+            for number, tile in enumerate(tiles):
+                if done[z - block.own[0].start, number]:
+                    continue
                 part = None
                 if image is not None:
                     down, across = to_read(tile)
                     part = to_engine(image[_shifted(down, rows), _shifted(across, cols)])
-                is_last = z + 1 == block.own[0].stop and number == len(tiles)
-                yield _Piece(block, z, tile, part, failed, is_last)
+                is_last = z + 1 == block.own[0].stop and number + 1 == len(tiles)
+                yield _Piece(block, z, tile, number, part, image is not None, started, failed, is_last)
 
 
 def _shifted(inner: slice, outer: slice) -> slice:
@@ -204,20 +228,17 @@ class _Filling:
         self._plan, self._grey, self._dtype = plan, grey, dtype
         self._write, self._outcome, self._pool = write, outcome, pool
         self._names = trust.names if trust else ()
-        self._pixels: np.ndarray | None = None
-        self._maps: dict[str, np.ndarray] = {}
+        self._started: StartedBlock | None = None
 
     def take(self, item: _Result) -> None:
         """Put a tile's pixels into its block; write the block if it was the last."""
         piece, result, maps = item
         block, scale = piece.block, self._plan.scale
-        if self._pixels is None:
-            self._pixels = np.zeros([part.stop - part.start for part in block.output], self._dtype)
-            for name in self._names:
-                voxels = block.own if name == RESIDUAL else block.output
-                self._maps[name] = np.full([part.stop - part.start for part in voxels], np.nan, np.float32)
+        if self._started is None:
+            self._started = piece.started or self._empty(block)
+        pixels, maps_so_far = self._started.pixels, self._started.maps
         z = piece.z - block.own[0].start
-        place = self._pixels[(z, *self._place(piece, scale))]
+        place = pixels[(z, *self._place(piece, scale))]
         if isinstance(result, GreyTiles):
             place[...] = result.pixels[0, 0]
             self._outcome.clipped += result.clipped
@@ -225,16 +246,34 @@ class _Filling:
             self._map_back(result, place)
         for name, values in maps.items():
             if name == RESIDUAL:
-                self._maps[name][(z, *self._place(piece, 1))] = rounded(values)
+                maps_so_far[name][(z, *self._place(piece, 1))] = rounded(values)
             else:
                 grey_values = values * np.float32(self._grey.high - self._grey.low)
-                self._maps[name][(z, *self._place(piece, scale))] = rounded(grey_values)
+                maps_so_far[name][(z, *self._place(piece, scale))] = rounded(grey_values)
+        self._outcome.lr_pixels += piece.tile.pixels
         if piece.is_last:
-            pixels, self._pixels = self._pixels, None
-            self._write(FinishedBlock(block, pixels, piece.failed, dict(self._maps)))
+            self._started = None
+            self._write(FinishedBlock(block, pixels, piece.failed, maps_so_far))
             self._outcome.blocks += 1
-            self._outcome.lr_pixels += block.lr_pixels
             self._outcome.failed |= piece.failed
+        else:
+            # what cannot be read today is tried again
+            self._started.done[z, piece.number] = piece.readable
+
+    def keep(self, stopped: StoppedBlocks) -> None:
+        """Keep what is done of the block being filled, if there is one."""
+        if self._started is not None and self._started.done.any():
+            stopped.save(self._started, self._plan)
+
+    def _empty(self, block: Block) -> StartedBlock:
+        depth = block.own[0].stop - block.own[0].start
+        done = np.zeros((depth, sum(1 for _ in self._plan.tiles(block))), bool)
+        maps = {}
+        for name in self._names:
+            voxels = block.own if name == RESIDUAL else block.output
+            maps[name] = np.full([part.stop - part.start for part in voxels], np.nan, np.float32)
+        pixels = np.zeros([part.stop - part.start for part in block.output], self._dtype)
+        return StartedBlock(block.index, done, pixels, maps)
 
     @staticmethod
     def _place(piece: _Piece, scale: int) -> tuple[slice, slice]:

@@ -22,6 +22,7 @@ from emsr_fast.volume.intensity import Normalisation
 from emsr_fast.volume.pipeline import FinishedBlock, Outcome, stream
 from emsr_fast.volume.plan import Block, Plan
 from emsr_fast.volume.resample import fit_to_model, parse_input_voxel
+from emsr_fast.volume.stopped import StoppedBlocks
 from emsr_fast.volume.trust_maps import open_maps
 from emsr_fast.volume.workfolder import WorkFolder
 
@@ -74,12 +75,22 @@ def load_engine(
 class Station:
     """Source, engine and volume of one work folder, open."""
 
-    def __init__(self, work: WorkFolder, journal: dict[str, Any], source: SourceVolume, engine: Engine) -> None:
+    def __init__(
+        self,
+        work: WorkFolder,
+        journal: dict[str, Any],
+        source: SourceVolume,
+        engine: Engine,
+        say: Callable[[str], None] = lambda line: None,
+    ) -> None:
         self.work, self.source, self.engine = work, source, engine
         self.plan = Plan.from_json(journal["plan"])
         self.spec = spec_from_json(journal["spec"])
         self.volume = open_volume(work, journal)
         self.maps = open_trust(work, journal)
+        self.stopped = StoppedBlocks(work.stopped, work.unfinished, self.spec.provenance["run"], say)
+        self._kept_px: dict[int, int] = {}
+        self._say = say
         self._grey = Normalisation(**journal["normalisation"])
         self._trust = None if journal.get("trust") is None else Trust.from_json(journal["trust"])
 
@@ -119,6 +130,26 @@ class Station:
         """Return whether block ``number`` is written."""
         return self.volume.has(0, self.plan.block_at(number).index)
 
+    def take_up(self, numbers: Iterable[int]) -> None:
+        """Look what a stop kept of the blocks ``numbers``, say it, and remove what cannot be used."""
+        plan, wanted = self._halved(self.work.halvings()), set(numbers)
+        for index in self.stopped.indices():
+            number = plan.number_of(index)
+            if number not in wanted:
+                continue
+            started = self.stopped.load(index, plan)
+            if started is None:
+                self._say(f"note    what a stop kept of block {index} is damaged or of other tiles; it is done again")
+                self.stopped.forget(index)
+                continue
+            tiles = [tile.pixels for tile in plan.tiles(plan.block_at(number))]
+            self._kept_px[number] = int((started.done * tiles).sum())
+            self._say(f"resume  {started.done.sum()} of {started.done.size} tiles of block {index} are done")
+
+    def lr_pixels_to_do(self, number: int) -> int:
+        """Return how many LR pixels of block ``number`` no earlier run had done when ``take_up`` looked."""
+        return self.plan.block_at(number).lr_pixels - self._kept_px.get(number, 0)
+
     def forget(self, index: Triple) -> None:
         """Remove what is written of the block at ``index``."""
         for volume in (self.volume, *self.maps.values()):
@@ -133,13 +164,11 @@ class Station:
         numbers, outcome = list(numbers), Outcome()
         halvings = self.work.halvings()
         while True:
-            plan = self.plan
-            for _ in range(halvings):
-                plan = plan.halved()
+            plan = self._halved(halvings)
             try:
                 stream(
                     self._to_do(numbers), self.source, self.engine, plan, self._grey, self.spec.dtype, self._write,
-                    outcome=outcome, trust=self._trust, progress=progress,
+                    outcome=outcome, trust=self._trust, stopped=self.stopped, progress=progress,
                 )  # fmt: skip
                 return outcome
             except TileTooLarge:
@@ -147,6 +176,12 @@ class Station:
                     raise
                 halvings += 1
                 self.work.halve_once_more(halvings)
+
+    def _halved(self, times: int) -> Plan:
+        plan = self.plan
+        for _ in range(times):
+            plan = plan.halved()
+        return plan
 
     def _to_do(self, numbers: Iterable[int]) -> Iterator[Block]:
         for number in numbers:
@@ -166,6 +201,7 @@ class Station:
                 self.maps[name].raise_above(index)
             self.volume.write(0, index, finished.pixels)
             self.volume.raise_above(index)
+        self.stopped.forget(index)
 
 
 def open_volume(work: WorkFolder, journal: dict[str, Any]) -> Pyramid:

@@ -4,6 +4,7 @@
     OUT.partial/volume/        the OME-Zarr; a shard's file is there when, and only when, its block is done
     OUT.partial/failed/        one file for each block with slices that could not be done
     OUT.partial/failed.json    the same for people
+    OUT.partial/stopped/       of blocks that a stop cut short, the tiles that are done (stopped.py)
     OUT.partial/unfinished/    files being written; leftovers of killed processes
     OUT.partial/export/        an output of another format, made of the finished volume
 
@@ -43,6 +44,7 @@ class WorkFolder:
         self.path = work_path(final)
         self.volume = self.path / "volume"
         self.unfinished = self.path / "unfinished"
+        self.stopped = self.path / "stopped"
         self._failed = self.path / "failed"
 
     def exists(self) -> bool:
