@@ -11,7 +11,7 @@ SOURCES := $(shell find csrc kernels -type f -not -name '*.py' -not -name '*.pyc
            setup.py pyproject.toml CMakeLists.txt constraints.txt
 INSTALL = $(BIN)/pip install --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: help demo test packaging lint format sanitize bench compare gpu-check weights clean FORCE
+.PHONY: help demo test packaging lint format sanitize bench compare gpu-check napari weights clean FORCE
 
 help:
 	@echo "make demo       install, super-resolve a real EM stack, leave an OME-Zarr and a side-by-side picture in demo/"
@@ -22,6 +22,7 @@ help:
 	@echo "make bench      time everything on this machine"
 	@echo "make compare    is this commit slower than the one before (BASE=commit for another)?"
 	@echo "make gpu-check  build, test and time the GPU kernels with what is installed (under 8 minutes, no network)"
+	@echo "make napari     test the napari plugin in an environment of its own, $(VENV)-napari, and in a real window (needs xvfb)"
 	@echo "make weights    train the shipped models (EMSR_DATA=folder of training images)"
 	@echo "make clean      remove what these made"
 
@@ -95,5 +96,19 @@ bench: $(VENV)/.installed-dev
 gpu-check:
 	$(PYTHON) bench/gpu_check.py
 
+# beside the packages of $(VENV), which it sees: nothing else needs Qt. The screen is one in memory
+$(VENV)-napari/.installed: $(VENV)/.installed-dev
+	$(BIN)/python -m venv $(VENV)-napari
+	$(BIN)/python -c 'import sysconfig; print("import site; site.addsitedir(%r)" % sysconfig.get_path("purelib"))' \
+	  > $$($(VENV)-napari/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/packages-of-the-tests.pth
+	$(VENV)-napari/bin/pip install --disable-pip-version-check --quiet --constraint constraints.txt napari pyqt6
+	@touch $@
+
+napari: $(VENV)-napari/.installed
+	@command -v xvfb-run > /dev/null || { echo "make napari needs a screen in memory and OpenGL in software:" \
+	  "apt-get install xvfb libegl1 libgl1-mesa-dri libxkbcommon-x11-0 libdbus-1-3 libxcb-cursor0 libxcb-icccm4" \
+	  "libxcb-image0 libxcb-keysyms1 libxcb-randr0 libxcb-render-util0 libxcb-shape0 libxcb-xinerama0"; exit 2; }
+	$(VENV)-napari/bin/python -m pytest -m napari tests/test_napari.py tests/test_napari_window.py
+
 clean:
-	rm -rf $(VENV) build dist demo emsr_fast/_C*.so *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks
+	rm -rf $(VENV) $(VENV)-napari build dist demo emsr_fast/_C*.so *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks

@@ -1,6 +1,7 @@
-"""The plugin inside napari, offscreen: needs the extra napari, so `pytest -m napari` where it is installed."""
+"""The plugin inside napari, offscreen: needs the extra napari; `make napari` installs it and runs this."""
 
 import os
+import time
 
 import numpy as np
 import pytest
@@ -11,20 +12,30 @@ pytest.importorskip("napari")
 pytestmark = pytest.mark.napari
 
 from napari.components import ViewerModel  # noqa: E402  after the check
+from napari.qt import get_qapp  # noqa: E402  after the check
 
 from emsr_fast.viewer.widget import SuperResolve  # noqa: E402  after the check
 
 
 @pytest.fixture
 def viewer():
-    """All of a viewer but its window: the canvas wants OpenGL, which a machine without a screen rarely has."""
+    """All of a viewer but its window, which test_napari_window.py opens: the canvas wants OpenGL."""
     return ViewerModel()
 
 
 @pytest.fixture
-def wait(qtbot):
+def wait():
     """Wait until a condition holds; events are processed meanwhile."""
-    return lambda condition: qtbot.waitUntil(condition, timeout=60_000)
+    application = get_qapp()
+
+    def until(condition):
+        last = time.monotonic() + 60
+        while not condition():
+            assert time.monotonic() < last, "nothing happened for a minute"
+            application.processEvents()
+            time.sleep(0.01)
+
+    return until
 
 
 @pytest.fixture
@@ -49,7 +60,7 @@ def test_the_manifest_is_valid_and_its_commands_load(plugin):
 def test_a_stack_is_opened_and_saved_by_the_plugin(plugin, viewer, stack, tmp_path):
     (layer,) = viewer.open(str(stack), plugin="emsr-fast")
     assert layer.data.shape == (48, 192, 192)
-    np.testing.assert_allclose(layer.scale, (1, 100, 100))
+    np.testing.assert_allclose(layer.scale, (1, 10, 10))
     (written,) = viewer.layers.save(str(tmp_path / "a.tif"), plugin="emsr-fast")
     np.testing.assert_array_equal(tifffile.imread(written), tifffile.imread(stack))
 
@@ -57,7 +68,7 @@ def test_a_stack_is_opened_and_saved_by_the_plugin(plugin, viewer, stack, tmp_pa
 @pytest.mark.parametrize("trust", [False, True])
 def test_what_is_visible_is_super_resolved_in_place(viewer, stack, wait, trust):
     image = tifffile.imread(stack)
-    layer = viewer.add_image(image, name="em", scale=(30, 10, 10), translate=(0, 5, 7), units=("nm",) * 3)
+    layer = viewer.add_image(image, name="em", scale=(30, 24, 24), translate=(0, 5, 7), units=("nm",) * 3)
     widget = SuperResolve(viewer)
     viewer.dims.set_point(0, 4 * 30)
     layer.corner_pixels = np.array([[4, 20, 31], [4, 60, 70]])
@@ -97,6 +108,17 @@ def test_cancelling_adds_nothing_and_leaves_the_widget_ready(viewer, stack, wait
     assert not widget.cancel_button.enabled
 
 
+def test_another_pixel_size_is_run_if_asked_for(viewer, stack, wait):
+    layer = viewer.add_image(tifffile.imread(stack)[0], name="em", scale=(0.01, 0.01), units=("um", "um"))
+    widget = SuperResolve(viewer)
+    widget.any_size.value = True
+    layer.corner_pixels = np.array([[0, 0], [30, 30]])
+    widget.start()
+    wait(lambda: widget.run_button.enabled)
+    assert widget.status.value == "done"
+    assert viewer.layers["em x3"].data.shape == (93, 93)
+
+
 def test_what_cannot_be_done_is_said_in_the_widget(viewer, wait):
     widget = SuperResolve(viewer)
     widget.start()
@@ -111,6 +133,11 @@ def test_what_cannot_be_done_is_said_in_the_widget(viewer, wait):
     # found in the thread: it has to look at the pixels
     wait(lambda: widget.run_button.enabled)
     assert "is constant" in widget.status.value
+    layer.scale, layer.units = (10, 10), ("nm", "nm")
+    widget.start()
+    wait(lambda: widget.run_button.enabled)
+    assert "a mismatch of 140 %" in widget.status.value
+    assert 'tick "any pixel size"' in widget.status.value
     viewer.dims.ndisplay = 3
     widget.start()
     assert "switch 3D off" in widget.status.value

@@ -15,8 +15,9 @@ from emsr_fast.model import load_model
 from emsr_fast.trust.maps import Trust
 from emsr_fast.viewer.placement import Placement, placement_of
 from emsr_fast.viewer.reader import get_reader, read_layers
-from emsr_fast.viewer.region import LayerVolume, Region, super_resolve_region, visible_region
+from emsr_fast.viewer.region import Region, super_resolve_region, visible_region
 from emsr_fast.viewer.writer import write_image
+from emsr_fast.volume.array import ArrayVolume
 from emsr_fast.volume.formats import FORMATS, open_source
 from emsr_fast.volume.intensity import dtype_range
 from emsr_fast.volume.job import infer
@@ -150,7 +151,7 @@ def test_a_visible_region_becomes_what_infer_makes_of_it(stack, tmp_path):
     # as large as one tile of infer, so that both read the same
     infer(stack, tmp_path / "a.zarr", **PART, trust=True)
     network = load_model("emsr-x3-small", device="cpu")
-    source = LayerVolume(tifffile.imread(stack), "stack")
+    source = ArrayVolume(tifffile.imread(stack))
     own = zarr.open_group(tmp_path / "a.zarr", mode="r").attrs["emsr_fast"]
     region = Region(4, (5, 50), (9, 62))
     steps = list(
@@ -161,16 +162,16 @@ def test_a_visible_region_becomes_what_infer_makes_of_it(stack, tmp_path):
     assert [(done, tiles) for done, tiles, _ in steps] == [(1, 1)]
     result = steps[-1][2]
     written = zarr.open_group(tmp_path / "a.zarr", mode="r")
-    np.testing.assert_array_equal(result.image, written["0"][1])
+    np.testing.assert_array_equal(result.image[0], written["0"][1])
     for name, values in result.maps.items():
-        np.testing.assert_array_equal(values, written[f"trust/{name}/0"][1])
+        np.testing.assert_array_equal(values[0], written[f"trust/{name}/0"][1])
     # pixel centres
     part = Placement((30.0, 10.0, 10.0), (0.0, 0.0, 0.0), ("nm",) * 3).part((4, 5, 9), 3)
     np.testing.assert_allclose(part.translate, (120, 50 - 10 / 3, 90 - 10 / 3))
 
 
 def test_a_region_comes_tile_by_tile_and_can_be_left(stack, nearest_engine):
-    source = LayerVolume(tifffile.imread(stack), "stack")
+    source = ArrayVolume(tifffile.imread(stack))
     engine = nearest_engine()
     steps = super_resolve_region(source, engine, Region(0, (0, 192), (0, 192)), dtype_range(source.dtype), None)
     assert next(steps)[:2] == (1, 4)
@@ -180,7 +181,7 @@ def test_a_region_comes_tile_by_tile_and_can_be_left(stack, nearest_engine):
 
 def test_a_layer_of_something_else_is_refused():
     with pytest.raises(VolumeError, match="dtype int64"):
-        LayerVolume(np.zeros((4, 4), np.int64), "labels")
+        ArrayVolume(np.zeros((4, 4), np.int64), name="labels")
     assert issubclass(VolumeError, EmsrError)
 
 

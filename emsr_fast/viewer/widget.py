@@ -14,27 +14,33 @@ from napari.qt.threading import GeneratorWorker, create_worker
 from emsr_fast.errors import EmsrError, UsageError
 from emsr_fast.viewer.placement import Placement
 from emsr_fast.viewer.reader import layer_options, map_options
-from emsr_fast.viewer.region import LayerVolume, Region, Result, super_resolve_region, visible_region
-from emsr_fast.viewer.writer import is_upright
+from emsr_fast.viewer.region import Region, super_resolve_region, visible_region
+from emsr_fast.viewer.triton_apart import load_triton
+from emsr_fast.viewer.writer import is_upright, voxel_size_of
+from emsr_fast.volume.array import ArrayVolume, Result
 
 Step = tuple[int, int, Result]
+_ANY_SIZE = "any pixel size"
 
 
-class SuperResolve(Container):  # type: ignore[misc]
+class SuperResolve(Container):
     """A form with image, model and trust, and buttons to run and to cancel."""
 
-    def __init__(self, viewer: napari.Viewer) -> None:
+    def __init__(self, napari_viewer: napari.Viewer) -> None:
+        # napari knows the parameter by this name; the annotation is text, which it does not read
         from emsr_fast.model.zoo import DEFAULT_MODEL, available_models
 
-        self._viewer = viewer
+        viewer = self._viewer = napari_viewer
         self._worker: GeneratorWorker | None = None
         self.image = ComboBox(choices=lambda widget: _images(viewer), label="image", nullable=True)
         self.model = ComboBox(choices=available_models(), value=DEFAULT_MODEL, label="model")
+        self.any_size = CheckBox(value=False, text=_ANY_SIZE)
         self.trust = CheckBox(value=False, text="maps of trust (9 times the time)")
         self.run_button = PushButton(text="Super-resolve what is visible")
         self.cancel_button = PushButton(text="Cancel", enabled=False)
         self.status = Label(value="")
-        super().__init__(widgets=[self.image, self.model, self.trust, self.run_button, self.cancel_button, self.status])
+        form = [self.image, self.model, self.any_size, self.trust, self.run_button, self.cancel_button, self.status]
+        super().__init__(widgets=form)
         for event in (viewer.layers.events.inserted, viewer.layers.events.removed):
             event.connect(self._list_images)
         self._list_images()
@@ -62,6 +68,7 @@ class SuperResolve(Container):  # type: ignore[misc]
             region,
             self.model.value,
             with_trust=self.trust.value,
+            any_size=self.any_size.value,
             _start_thread=False,
             _ignore_errors=True,
         )
@@ -75,7 +82,7 @@ class SuperResolve(Container):  # type: ignore[misc]
             self._worker = None
             self.run_button.enabled, self.cancel_button.enabled = True, False
             if last and last[0][0] == last[0][1]:
-                _add_layers(self._viewer, last[0][2], placement, name, options, flat=flat)
+                _add_layers(self._viewer, last[0][2], region, placement, name, options, flat=flat)
                 self.status.value = "done"
 
         worker.yielded.connect(show)
@@ -106,7 +113,7 @@ def _images(viewer: napari.Viewer) -> list[Image]:
     return [layer for layer in viewer.layers if isinstance(layer, Image)]
 
 
-def _understood(layer: Image | None, viewer: napari.Viewer) -> tuple[LayerVolume, Region, Placement]:
+def _understood(layer: Image | None, viewer: napari.Viewer) -> tuple[ArrayVolume, Region, Placement]:
     """Return the layer as a volume, what is visible of it, and where it lies.
 
     Raises:
@@ -122,7 +129,7 @@ def _understood(layer: Image | None, viewer: napari.Viewer) -> tuple[LayerVolume
     if viewer.dims.ndisplay != 2 or tuple(viewer.dims.order[-2:]) != (viewer.dims.ndim - 2, viewer.dims.ndim - 1):
         raise UsageError("the view is not that of a slice; switch 3D off, and roll the axes back")
     data = layer.data[0] if layer.multiscale else layer.data
-    source = LayerVolume(data, layer.name)
+    source = ArrayVolume(data, voxel_size_of({"scale": layer.scale, "units": layer.units}, layer.ndim), layer.name)
     corners = np.asarray(layer.corner_pixels, dtype=np.float64)[:, -2:]
     if layer.multiscale:
         corners = corners * np.asarray(layer.downsample_factors[layer.data_level])[-2:]
@@ -139,25 +146,36 @@ def _three(values: Any) -> Any:
     return first, second, third
 
 
-def _steps(source: LayerVolume, region: Region, model: str, *, with_trust: bool) -> Iterator[Step]:
+def _steps(source: ArrayVolume, region: Region, model: str, *, with_trust: bool, any_size: bool) -> Iterator[Step]:
     """Yield what ``super_resolve_region`` yields; loads the model first."""
+    load_triton()
     from emsr_fast.engine import TorchEngine
     from emsr_fast.model import load_model
     from emsr_fast.volume.fingerprint import of_model
-    from emsr_fast.volume.intensity import measure
+    from emsr_fast.volume.prepare import grey_for
+    from emsr_fast.volume.resample import InputVoxel, fit_to_model
     from emsr_fast.volume.trust_maps import prepare_trust
 
     network = load_model(model)
-    grey = measure(source, by_percentile=network.card.normalisation == "percentile")
+    choice = InputVoxel(resample=False) if any_size else None
+    remedy = f'choose another model, or tick "{_ANY_SIZE}" to run on the pixels as they are'
+    fit_to_model(source, network.card.lr_pixel_nm, network.card.name, choice, remedy=remedy)
+    grey = grey_for(network, source, None)
     trust = prepare_trust(source, grey, model, of_model(network)["sha256"]) if with_trust else None
     yield from super_resolve_region(source, TorchEngine(network), region, grey, trust)
 
 
 def _add_layers(
-    viewer: napari.Viewer, result: Result, placement: Placement, name: str, options: dict[str, Any], *, flat: bool
+    viewer: napari.Viewer,
+    result: Result,
+    region: Region,
+    placement: Placement,
+    name: str,
+    options: dict[str, Any],
+    *,
+    flat: bool,
 ) -> None:
     """Add the result and its maps to ``viewer``, each pixel where it belongs."""
-    region = result.region
     corner = (region.z, region.rows[0], region.cols[0])
     shown = [(f"{name} x{result.scale}", result.image, result.scale, options)]
     for number, (map_name, values) in enumerate(result.maps.items()):
@@ -167,4 +185,4 @@ def _add_layers(
         placed = layer_options(placement.part(corner, scale))
         if flat:
             placed = {key: value[1:] for key, value in placed.items()}
-        viewer.add_image(image if flat else image[None], name=title, **placed, **how)
+        viewer.add_image(image[0] if flat else image, name=title, **placed, **how)

@@ -44,7 +44,7 @@ def write_image(path: str, data: Any, attributes: dict[str, Any]) -> list[str]:
         shape=(depth, height, width),
         dtype=dtype.newbyteorder("="),
         scale=1,
-        voxel_size_nm=_voxel_size(attributes, data.ndim),
+        voxel_size_nm=voxel_size_of(attributes, data.ndim),
         provenance={"software": f"emsr_fast {__version__}, from napari"},
     )
     with create_target(Path(path), spec) as target:
@@ -75,9 +75,10 @@ def _is_identity(matrix: Any) -> bool:
     return values.ndim == 2 and bool(np.array_equal(values, np.eye(len(values))))
 
 
-def _voxel_size(attributes: dict[str, Any], axes: int) -> VoxelSize:
-    """Return the voxel size in nm; None for axes whose unit is no length."""
-    scale = [float(size) for size in attributes.get("scale") or [1.0] * axes]
-    units = [str(unit) for unit in attributes.get("units") or ["pixel"] * axes]
+def voxel_size_of(attributes: dict[str, Any], axes: int) -> VoxelSize:
+    """Return the voxel size in nm of a layer of 2 or 3 ``axes``; None for axes whose unit is no length."""
+    scale, units = attributes.get("scale"), attributes.get("units")
+    scale = [1.0] * axes if scale is None else [float(size) for size in scale]
+    units = ["pixel"] * axes if units is None else [str(unit) for unit in units]
     sizes = [nanometres(size, unit) for size, unit in zip(scale, units, strict=True)]
     return (sizes[0] if axes == 3 else None, sizes[-2], sizes[-1])
