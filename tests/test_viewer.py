@@ -36,8 +36,8 @@ def test_a_stack_is_read_lazily_where_its_file_puts_it(stack):
     assert (kind, data.shape, data.dtype) == ("image", (48, 192, 192), np.uint8)
     assert data.chunksize == (1, 192, 192)
     np.testing.assert_array_equal(np.asarray(data[7:9, 3:50, 100]), tifffile.imread(stack)[7:9, 3:50, 100])
-    # the tags say 100 nm for y and x, and nothing for z
-    np.testing.assert_allclose((options["scale"], options["translate"]), ((1, 100, 100), (0, 0, 0)))
+    # the tags say 10 nm for y and x, and nothing for z
+    np.testing.assert_allclose((options["scale"], options["translate"]), ((1, 10, 10), (0, 0, 0)))
     assert options["units"] == ("pixel", "nm", "nm")
 
 
