@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from emsr_fast.errors import UsageError, VolumeError
 from emsr_fast.register.locate import Bounds
 from emsr_fast.volume.formats.base import SourceVolume
-from emsr_fast.volume.voxels import VoxelSize, described
+from emsr_fast.volume.voxels import VoxelSize, described, multiplied
 
 _RATIO_OFF = 1.25  # factor by which the pixel ratio may differ from the scale: beyond it another scale is meant
 _SQUARE = 0.01  # relative difference of y and x
@@ -28,10 +28,7 @@ class Geometry:
     @property
     def voxels(self) -> dict[str, VoxelSize]:
         """Voxel sizes of the pairs: HR as it is, LR exactly ``scale`` times that in y and x."""
-        z, y, x = self.hr_voxel_nm
-        assert y is not None  # geometry() has checked
-        assert x is not None
-        return {"LR": (z, self.scale * y, self.scale * x), "HR": (z, y, x)}
+        return {"LR": multiplied(self.hr_voxel_nm, self.scale), "HR": self.hr_voxel_nm}
 
 
 def geometry(

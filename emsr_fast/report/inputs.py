@@ -16,6 +16,7 @@ from emsr_fast.report.samples import Sample
 from emsr_fast.volume.formats import open_source
 from emsr_fast.volume.formats.base import SourceVolume
 from emsr_fast.volume.intensity import Normalisation, check_finite, measure, parse_range
+from emsr_fast.volume.voxels import meant
 
 # a bicubic kernel reaches two LR pixels
 _BICUBIC_REACH = 3
@@ -171,7 +172,7 @@ def _pixel_size(
             continue
         if abs(y - x) > _SQUARE * max(x, y):
             return None, f"pixels of {y:g} x {x:g} nm are not square: resolution is in pixels"
-        return x / (scale or 1 if name == "lr" else 1), f"{name.upper() if name in ('sr', 'lr') else name} file"
+        return meant(x / (scale or 1 if name == "lr" else 1)), f"{name.upper() if name in ('sr', 'lr') else name} file"
     return None, "no file states it: resolution is in pixels; give --pixel-nm"
 
 

@@ -15,7 +15,7 @@ from emsr_fast.errors import Interrupted, PartialError, UsageError, VolumeError
 from emsr_fast.trust.maps import Trust
 from emsr_fast.volume.arguments import parse_memory, parse_share, parse_slices
 from emsr_fast.volume.completion import complete
-from emsr_fast.volume.formats import open_source, output_format, within
+from emsr_fast.volume.formats import open_source, output_format, stored_dtype, within
 from emsr_fast.volume.formats.destination import check_destination, check_space, printable, resolved
 from emsr_fast.volume.formats.multiscale import VERSIONS
 from emsr_fast.volume.formats.ome_zarr_write import Pyramid
@@ -151,7 +151,8 @@ def _begin(request: Request, work: WorkFolder, journal: dict[str, Any], say: Say
     # what is not compressed has a known size
     if output_format(work.final).name in ("TIFF", "MRC"):
         z, y, x = spec.shape
-        check_space(work.final, z * y * x * (spec.dtype.itemsize + len(maps) * np.dtype(np.float32).itemsize))
+        itemsize = np.dtype(stored_dtype(work.final, spec.dtype.name)).itemsize
+        check_space(work.final, z * y * x * (itemsize + len(maps) * np.dtype(np.float32).itemsize))
     title = printable(work.final.name)
 
     def make_volume(path: Path, unfinished: Path) -> None:
@@ -240,7 +241,7 @@ def _summary(
     return {
         "output": str(final),
         "shape": list(spec.shape),
-        "dtype": spec.dtype.name,
+        "dtype": stored_dtype(final, spec.dtype.name),
         "voxel_size_nm": list(spec.voxel_size_nm),
         "slices": spec.shape[0],
         "blocks": outcome.blocks,

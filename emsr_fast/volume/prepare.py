@@ -14,7 +14,7 @@ from emsr_fast.errors import UsageError
 from emsr_fast.trust.maps import RUNS, Trust
 from emsr_fast.volume import fingerprint
 from emsr_fast.volume.arguments import Span, choose_slices, parse_memory, parse_roi, parse_slices
-from emsr_fast.volume.formats import output_format, within
+from emsr_fast.volume.formats import output_format, stored_dtype, within
 from emsr_fast.volume.formats.base import SourceVolume, TargetSpec, output_dtype
 from emsr_fast.volume.formats.destination import printable
 from emsr_fast.volume.formats.places import is_remote
@@ -162,10 +162,14 @@ def prepare(
     rows, cols = plan.tile
     tile = f"{rows}" if rows == cols else f"{rows}x{cols}"
     say(f"tiles   {tile} px, halo {plan.halo} px; {len(plan)} blocks of {' x '.join(map(str, plan.block))}")
+    stored = stored_dtype(work.final, spec.dtype.name)
     say(
-        f"output  {work.final}: {' x '.join(map(str, spec.shape))} (Z, Y, X), {spec.dtype.name}, "
+        f"output  {work.final}: {' x '.join(map(str, spec.shape))} (Z, Y, X), {stored}, "
         f"voxel size {described(spec.voxel_size_nm)}"
     )
+    if stored != spec.dtype.name:
+        kind = output_format(work.final).name
+        say(f"note    {kind} has no {spec.dtype.name}: the same values are written as {stored}")
     return source, network, engine, journal
 
 

@@ -20,6 +20,7 @@ from emsr_fast.volume.formats.multiscale import Triple, levels_of
 from emsr_fast.volume.formats.ome_zarr_write import DurableStore, Pyramid
 from emsr_fast.volume.intensity import Normalisation
 from emsr_fast.volume.plan import Plan
+from emsr_fast.volume.voxels import multiplied
 
 GROUP = "trust"
 BYTES_PER_HR_PX = 2 * 4  # two float32 maps; the residual has the input's few pixels
@@ -76,8 +77,7 @@ def map_spec(spec: TargetSpec, name: str, plan: Plan) -> TargetSpec:
     provenance = {**spec.provenance, "map": name, "what": MAPS[name]}
     if name != RESIDUAL:
         return replace(spec, dtype=np.dtype(np.float32), provenance=provenance)
-    z, y, x = spec.voxel_size_nm
-    voxel_size_nm = (z, None if y is None else y * spec.scale, None if x is None else x * spec.scale)
+    voxel_size_nm = multiplied(spec.voxel_size_nm, spec.scale)
     shape = (spec.shape[0], *(side // spec.scale for side in spec.shape[1:]))
     return replace(
         spec,

@@ -8,6 +8,9 @@ VoxelSize = tuple[float | None, float | None, float | None]
 
 UNKNOWN: VoxelSize = (None, None, None)
 
+# how exactly a size is known that was computed, stored as a ratio of whole numbers (TIFF), or in 32 bits
+PRODUCT, RATIO, FLOAT32 = 1e-12, 1e-9, 1e-7
+
 # what image files call their units, lower case, in nm
 _NM_PER_UNIT = {
     "nm": 1.0,
@@ -58,21 +61,38 @@ _NM_PER_UNIT = {
 LARGEST_PLAUSIBLE_PIXEL_NM = 10_000.0
 
 
-def nanometres(value: float, unit: str) -> float | None:
-    """Return ``value`` in nm, or None if the unit is not a length we know or the value is not positive and finite."""
+def meant(value: float, precision: float = PRODUCT) -> float:
+    """Return the short decimal that ``value`` was computed from, or ``value`` itself if it is near none.
+
+    Of 13.8 / 3 = 4.6000000000000005 it is 4.6; 10 / 3 stays.
+
+    Args:
+        precision: how far from it, relatively, ``value`` may be; the decimal has a digit less than that would allow.
+    """
+    most = round(-math.log10(precision)) - 1
+    candidate = float(f"{value:.{most}g}")
+    return candidate if abs(candidate - value) <= precision * abs(value) else value
+
+
+def nanometres(value: float, unit: str, precision: float = PRODUCT) -> float | None:
+    """Return ``value`` in nm, or None if the unit is not a length we know or the value is not positive and finite.
+
+    Args:
+        precision: see ``meant``.
+    """
     factor = _NM_PER_UNIT.get(unit.strip().lower())
     if factor is None or not math.isfinite(value) or value <= 0:
         return None
-    return value * factor
+    return meant(value * factor, precision)
 
 
-def amount(value: float, unit: str, what: str, notes: list[str]) -> float | None:
+def amount(value: float, unit: str, what: str, notes: list[str], precision: float = PRODUCT) -> float | None:
     """Return the length of a step that may be negative, in nm; None, with a note, if it is no length.
 
     Args:
         what: "OME PhysicalSizeZ", for notes. Writers give a stack that was taken upwards a negative step.
     """
-    size_nm = nanometres(abs(value), unit)
+    size_nm = nanometres(abs(value), unit, precision)
     if size_nm is None:
         notes.append(f"{what} ignored: {value} {unit} is not a length")
     elif value < 0:
@@ -83,7 +103,13 @@ def amount(value: float, unit: str, what: str, notes: list[str]) -> float | None
 def divided(voxel_size_nm: VoxelSize, scale: int) -> VoxelSize:
     """Return the voxel size after super-resolution: z as it was, y and x divided by ``scale``; unknown stays None."""
     z, y, x = voxel_size_nm
-    return (z, None if y is None else y / scale, None if x is None else x / scale)
+    return (z, None if y is None else meant(y / scale), None if x is None else meant(x / scale))
+
+
+def multiplied(voxel_size_nm: VoxelSize, scale: int) -> VoxelSize:
+    """Return the voxel size before super-resolution: what ``divided`` was given."""
+    z, y, x = voxel_size_nm
+    return (z, None if y is None else meant(y * scale), None if x is None else meant(x * scale))
 
 
 def described(voxel_size_nm: VoxelSize) -> str:
@@ -102,7 +128,7 @@ def from_density(pixels_per_unit: float, unit: str) -> tuple[float | None, str |
     """
     if not math.isfinite(pixels_per_unit) or pixels_per_unit <= 0:
         return None, None
-    size_nm = nanometres(1 / pixels_per_unit, unit)
+    size_nm = nanometres(1 / pixels_per_unit, unit, RATIO)
     if size_nm is None:
         return None, None
     if size_nm > LARGEST_PLAUSIBLE_PIXEL_NM:

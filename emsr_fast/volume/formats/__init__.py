@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import importlib
 import os
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
@@ -14,7 +14,16 @@ from emsr_fast.errors import UsageError, VolumeError
 from emsr_fast.volume.formats.files import check_readable
 from emsr_fast.volume.formats.places import RemotePath, checked_key, is_remote, within
 
-__all__ = ["FORMATS", "Format", "create_target", "is_volume_folder", "open_source", "output_format", "within"]
+__all__ = [
+    "FORMATS",
+    "Format",
+    "create_target",
+    "is_volume_folder",
+    "open_source",
+    "output_format",
+    "stored_dtype",
+    "within",
+]
 
 if TYPE_CHECKING:
     from emsr_fast.volume.formats.base import SourceVolume, TargetSpec, TargetVolume
@@ -74,6 +83,9 @@ class Format:
     reader: str  # module with open_source(path, key, axes)
     writer: str | None = None  # module with create_target(path, spec, overwrite=...)
     suffixes: tuple[str, ...] = ()  # of outputs; the first is the one to advise
+    stored_as: Mapping[str, str] = field(
+        default_factory=dict
+    )  # dtypes it has no place for, and what holds their values
 
 
 # in the order in which they are tried on an input
@@ -90,7 +102,7 @@ FORMATS = (
     ),
     Format("MATLAB", lambda path: begins_with(path, MATLAB_MAGIC), "matlab"),
     Format("HDF5", _is_hdf5, "hdf5", "hdf5_write", (".h5", ".hdf5")),
-    Format("MRC", _is_mrc, "mrc", "mrc_write", (".mrc",)),
+    Format("MRC", _is_mrc, "mrc", "mrc_write", (".mrc",), {"uint8": "uint16"}),
     Format("images", lambda path: path.is_dir() or begins_with(path, IMAGE_MAGIC), "images"),
 )
 
@@ -152,6 +164,11 @@ def output_format(path: str | Path) -> Format:
             return known
     known_suffixes = ", ".join(suffix for known in FORMATS for suffix in known.suffixes)
     raise UsageError(f"output {str(path)!r} has no suffix this version writes; use one of {known_suffixes}")
+
+
+def stored_dtype(path: str | Path, dtype: str) -> str:
+    """Return the name of the dtype in which the output ``path`` holds pixels of ``dtype``, with the same values."""
+    return output_format(path).stored_as.get(dtype, dtype)
 
 
 def create_target(path: str | Path, spec: TargetSpec, *, overwrite: bool = False) -> TargetVolume:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from emsr_fast.volume.formats.axes import Layout
-from emsr_fast.volume.voxels import UNKNOWN, VoxelSize, nanometres
+from emsr_fast.volume.voxels import UNKNOWN, VoxelSize, meant, nanometres
 
 # one size per axis, in nm per unit: Fiji's and ilastik's; the last two are CREMI's and funlib's, who mean nm
 _SIZES = {"element_size_um": 1e3, "element_size_nm": 1.0, "resolution": 1.0, "voxel_size": 1.0}
@@ -87,13 +87,18 @@ def _text(value: Any) -> str:
     return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
 
 
+def _number(value: Any) -> float:
+    # the decimal that was meant: 0.0046, not what is nearest to it in 32 bits
+    return float(str(value)) if isinstance(value, np.float32) else float(value)
+
+
 def _any_negative(values: list[Any]) -> bool:
     return any(float(value) < 0 for value in values)
 
 
 def _size(values: list[Any], units: list[str], factor: float, layout: Layout) -> VoxelSize:
     try:
-        numbers = [abs(float(value)) * factor for value in values]
+        numbers = [abs(_number(value)) * factor for value in values]
     except (TypeError, ValueError):
         return UNKNOWN  # whatever it says, it is no size
     units = units * (len(numbers) if len(units) == 1 else 1)
@@ -114,4 +119,4 @@ def _one(scale: Any, unit: Any) -> float | None:
 
 
 def _times(size: float | None, factor: float) -> float | None:
-    return None if size is None else size * factor
+    return None if size is None else meant(size * factor)

@@ -14,7 +14,7 @@ from emsr_fast.errors import EmsrError, VolumeError
 from emsr_fast.volume.formats.array import ArraySource
 from emsr_fast.volume.formats.axes import layout_of
 from emsr_fast.volume.formats.base import SourceVolume, VolumeInfo, check_pixels
-from emsr_fast.volume.voxels import UNKNOWN, VoxelSize, nanometres
+from emsr_fast.volume.voxels import FLOAT32, UNKNOWN, VoxelSize, nanometres
 
 _BYTES_PER_PIXEL = {0: 1, 1: 2, 2: 4, 3: 4, 4: 8, 6: 2, 12: 2}
 # IMOD marks its files in the space that the standard leaves free, and says there whether bytes have a sign
@@ -123,10 +123,8 @@ def _stored_axes(header: Any, dimensions: int, path: Path) -> str:
 
 def _voxel_size(header: Any, notes: list[str]) -> VoxelSize:
     # x, y and z of the cell and its grid, whatever the order in which they are stored
-    sizes = [
-        nanometres(float(header.cella[axis]) / int(header[f"m{axis}"]), "angstrom") if header[f"m{axis}"] > 0 else None
-        for axis in "zyx"
-    ]
+    cells = [(float(header.cella[axis]), int(header[f"m{axis}"])) for axis in "zyx"]
+    sizes = [nanometres(cell / count, "angstrom", FLOAT32) if count > 0 else None for cell, count in cells]
     if all(size is not None and abs(size - 0.1) < 1e-6 for size in sizes):
         notes.append("its cell says 1 Angstrom per voxel, which writers put when they do not know: taken as unknown")
         return UNKNOWN

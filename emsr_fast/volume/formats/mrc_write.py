@@ -11,12 +11,13 @@ from typing import Any
 import numpy as np
 from mrcfile.dtypes import HEADER_DTYPE, get_ext_header_dtype
 
+from emsr_fast.volume.formats import stored_dtype
 from emsr_fast.volume.formats.base import TargetSpec, TargetVolume
 from emsr_fast.volume.formats.mrc import read_header
 from emsr_fast.volume.formats.raw_write import RawTarget, write_all
 from emsr_fast.volume.formats.tiff_write import flattened
 
-_MODES = {"int8": 0, "int16": 1, "float32": 2, "uint16": 6, "uint8": 6}
+_MODES = {"int8": 0, "int16": 1, "float32": 2, "uint16": 6}
 _LABELS, _LABEL_BYTES = 10, 80
 # two numbers that tell how SerialEM's and Agard's extended headers are divided
 _COUNTS_AT, _COUNTED = 128, (b"SERI", b"AGAR")
@@ -34,7 +35,8 @@ class MrcTarget(RawTarget):
         self._statistics = _Statistics(math.prod(spec.shape))
         self._kept = _kept_of(spec)
         self._extended = _extended_header(spec, self._kept) if self._kept else b""
-        super().__init__(path, spec, _stored(spec.dtype), overwrite=overwrite)
+        stored = np.dtype(stored_dtype(path, spec.dtype.name)).newbyteorder("<")
+        super().__init__(path, spec, stored, overwrite=overwrite)
 
     def write(self, z: int, rows: slice, cols: slice, block: np.ndarray) -> None:
         """Write ``block``, (rows, cols), into slice ``z``."""
@@ -45,7 +47,7 @@ class MrcTarget(RawTarget):
         return HEADER_DTYPE.itemsize + len(self._extended) + math.prod(self.spec.shape) * self._stored.itemsize
 
     def _lay_out(self, path: Path) -> int:
-        self._header: Any = _header(self.spec, self._kept, self._extended)
+        self._header: Any = _header(self.spec, self._stored, self._kept, self._extended)
         with path.open("wb") as file:
             file.write(self._header.tobytes() + self._extended)
             file.truncate(self._file_bytes())
@@ -80,10 +82,6 @@ class _Statistics:
             header["rms"] = math.sqrt(max(0.0, self._squares / self._voxels - mean * mean))
 
 
-def _stored(dtype: np.dtype) -> np.dtype:
-    return np.dtype("<u2") if dtype == np.uint8 else dtype.newbyteorder("<")
-
-
 @dataclass(frozen=True)
 class _Kept:
     """The extended header of the input, and what tells how to read it."""
@@ -107,11 +105,11 @@ def _kept_of(spec: TargetSpec) -> _Kept | None:
     return _Kept(bytes(header["exttyp"]), order, raw[_COUNTS_AT : _COUNTS_AT + 4], int(header["nz"]), content)
 
 
-def _header(spec: TargetSpec, kept: _Kept | None, extended: bytes) -> Any:
+def _header(spec: TargetSpec, stored: np.dtype, kept: _Kept | None, extended: bytes) -> Any:
     header = np.zeros((), HEADER_DTYPE.newbyteorder("<"))
     depth, height, width = spec.shape
     header["nx"], header["ny"], header["nz"] = header["mx"], header["my"], header["mz"] = width, height, depth
-    header["mode"] = _MODES[spec.dtype.name]
+    header["mode"] = _MODES[stored.name]
     for axis, size, count in zip("zyx", spec.voxel_size_nm, spec.shape, strict=True):
         # no cell at all is how the format leaves a size open
         header["cella"][axis] = 0 if size is None else 10 * size * count

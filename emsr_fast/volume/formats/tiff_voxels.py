@@ -6,7 +6,7 @@ import xml.etree.ElementTree as ElementTree
 
 import tifffile
 
-from emsr_fast.volume.voxels import UNKNOWN, VoxelSize, amount, from_density, nanometres
+from emsr_fast.volume.voxels import RATIO, UNKNOWN, VoxelSize, amount, from_density, nanometres
 
 _RESOLUTION_UNITS = {2: "inch", 3: "cm"}
 
@@ -74,7 +74,7 @@ def _from_imagej(file: tifffile.TiffFile, notes: list[str]) -> VoxelSize:
         if unit.lower() not in ("", "pixel", "pixels"):
             notes.append(f"ImageJ calibration ignored: unit {unit!r} is not a length")
     z, y, x = (
-        amount(step, unit, f"ImageJ's {what}", notes) if step and unit not in refused else None
+        amount(step, unit, f"ImageJ's {what}", notes, RATIO) if step and unit not in refused else None
         for step, unit, what in zip(steps, units, ("spacing", "pixel height", "pixel width"), strict=True)
     )
     return (z, y, x)
