@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
+import h5py
 import tifffile
 
 _TITLE = "emsr_fast"  # the attribute in a Zarr group, the namespace of an OME annotation
@@ -29,10 +30,12 @@ class Provenance:
 
 
 def read_provenance(path: Path) -> Provenance:
-    """Return what ``infer`` wrote into the OME-Zarr or OME-TIFF at ``path``; nothing known for any other volume."""
+    """Return what ``infer`` wrote into the OME-Zarr, HDF5 or OME-TIFF at ``path``; nothing known of any other."""
     if path.is_dir():
         return _understood(_of_zarr(path))
-    return _understood(_of_tiff(path)) if path.is_file() else Provenance()
+    if not path.is_file():
+        return Provenance()
+    return _understood(_of_hdf5(path) if h5py.is_hdf5(path) else _of_tiff(path))
 
 
 def _of_zarr(path: Path) -> Mapping[str, Any]:
@@ -41,6 +44,15 @@ def _of_zarr(path: Path) -> Mapping[str, Any]:
     except (OSError, ValueError):
         return {}
     found = attributes.get(_TITLE)
+    return found if isinstance(found, Mapping) else {}
+
+
+def _of_hdf5(path: Path) -> Mapping[str, Any]:
+    try:
+        with h5py.File(path, "r") as file:
+            found = json.loads(file["raw"].attrs[_TITLE])
+    except (OSError, KeyError, TypeError, ValueError):
+        return {}
     return found if isinstance(found, Mapping) else {}
 
 

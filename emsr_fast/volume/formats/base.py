@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from emsr_fast.errors import VolumeError
-from emsr_fast.volume.voxels import UNKNOWN, VoxelSize, described
+from emsr_fast.volume.voxels import UNKNOWN, VoxelSize, described, meant, multiplied
 
 # what is kept as it is; other floats become float32, everything else is refused
 KEPT_DTYPES = ("uint8", "int8", "uint16", "int16", "float32")
@@ -34,6 +34,7 @@ class VolumeInfo:
     voxel_size_from: str = "not stated in the file"
     notes: tuple[str, ...] = ()
     key: str | None = None  # which of the file's images it is; None where a file has one
+    position_nm: VoxelSize = UNKNOWN  # of the first voxel's centre, where OME-TIFF or MRC states it
     damaged: Mapping[int, str] = field(default_factory=dict)  # slices known to be unreadable, and why
     # where a target of the same format finds what only that format holds, such as an extended header
     carried: Mapping[str, str] = field(default_factory=dict)
@@ -56,9 +57,15 @@ def described_info(info: VolumeInfo) -> str:
         f"axes    {info.axes}",
         f"chunks  {' x '.join(map(str, info.chunks))}",
         f"voxel   {described(info.voxel_size_nm)}, {info.voxel_size_from}",
+        *([f"place   {_described_position(info.position_nm)}"] if info.position_nm != UNKNOWN else []),
         *(f"note    {note}" for note in info.notes),
     ]
     return "\n".join(lines)
+
+
+def _described_position(position_nm: VoxelSize) -> str:
+    sides = ("unknown" if side is None else f"{side:.10g}" for side in position_nm)
+    return f"{', '.join(sides)} nm (z, y, x), the first voxel's centre"
 
 
 class SourceVolume(Protocol):
@@ -110,6 +117,19 @@ class TargetSpec:
     first_pixel: tuple[float, float] = (0, 0)  # row and column in the input of the target's first LR pixel, LR px
     provenance: dict[str, Any] = field(default_factory=dict)  # software, model, settings; JSON values
     carried: Mapping[str, str] = field(default_factory=dict)  # the source's, see ``VolumeInfo``
+
+    @property
+    def first_centre(self) -> tuple[float, float, float]:
+        """Where the first voxel's centre lies, (z, y, x) from that of the input's first voxel.
+
+        In nm; along an axis of unknown size in voxels of the input.
+        """
+        # pixel centres are at whole coordinates, so the first HR pixel lies before the first LR pixel's centre
+        before = (1 - self.scale) / (2 * self.scale)
+        firsts = (self.first_slice, *(first + before for first in self.first_pixel))
+        sides = multiplied(self.voxel_size_nm, self.scale)
+        z, y, x = (meant(first * (side or 1.0)) for first, side in zip(firsts, sides, strict=True))
+        return (z, y, x)
 
 
 class TargetVolume(Protocol):

@@ -14,12 +14,12 @@ from emsr_fast.errors import EmsrError, VolumeError
 from emsr_fast.volume.formats.array import ArraySource
 from emsr_fast.volume.formats.axes import layout_of
 from emsr_fast.volume.formats.base import SourceVolume, VolumeInfo, check_pixels
-from emsr_fast.volume.voxels import FLOAT32, UNKNOWN, VoxelSize, nanometres
+from emsr_fast.volume.voxels import FLOAT32, UNKNOWN, VoxelSize, meant, nanometres
 
 _BYTES_PER_PIXEL = {0: 1, 1: 2, 2: 4, 3: 4, 4: 8, 6: 2, 12: 2}
 # IMOD marks its files in the space that the standard leaves free, and says there whether bytes have a sign
 _IMOD_STAMP, _STAMP_AT, _FLAGS_AT = 1146047817, 152, 156
-_SIGNED, _TWO_IN_A_BYTE = 1, 16
+_SIGNED, _ORIGIN_INVERTED, _TWO_IN_A_BYTE = 1, 4, 16
 
 
 def open_source(path: Path, key: str | None, axes: str | None) -> SourceVolume:
@@ -75,6 +75,7 @@ def _source(path: Path, file: Any, raw: bytes, order: str, axes: str | None) -> 
     dtype = data.dtype.newbyteorder("=")
     voxel_size_nm = _voxel_size(header, notes)
     kind = bytes(header.exttyp).strip(b"\0 ")
+    sign = -1 if stamp == _IMOD_STAMP and flags & _ORIGIN_INVERTED else 1
     carried = {}
     if file.extended_header.nbytes:
         named = kind.decode("ascii", "replace") or "of no stated kind"
@@ -89,6 +90,7 @@ def _source(path: Path, file: Any, raw: bytes, order: str, axes: str | None) -> 
         chunks=(1, *layout.stack[1:]),
         voxel_size_nm=voxel_size_nm,
         voxel_size_from="MRC cell" if voxel_size_nm != UNKNOWN else "not stated in the file",
+        position_nm=_position(header.origin, sign),
         notes=(*check_pixels(layout.stack, dtype, path), *notes),
         carried=carried,
     )
@@ -119,6 +121,12 @@ def _stored_axes(header: Any, dimensions: int, path: Path) -> str:
     if sorted(order) != [1, 2, 3]:
         raise VolumeError(f"{path} is corrupt: its axes are {order[2]}, {order[1]}, {order[0]} instead of 1, 2 and 3")
     return "".join(" XYZ"[number] for number in order).rjust(dimensions, "V")[-dimensions:]
+
+
+def _position(origin: Any, sign: int) -> VoxelSize:
+    """Return the origin in nm; zeros, and what is no number, are what writers put who know of none."""
+    z, y, x = (meant(sign * float(origin[axis]) / 10, FLOAT32) for axis in "zyx")
+    return (z, y, x) if np.isfinite([z, y, x]).all() and any((z, y, x)) else UNKNOWN
 
 
 def _voxel_size(header: Any, notes: list[str]) -> VoxelSize:

@@ -113,6 +113,11 @@ def _header(spec: TargetSpec, stored: np.dtype, kept: _Kept | None, extended: by
     for axis, size, count in zip("zyx", spec.voxel_size_nm, spec.shape, strict=True):
         # no cell at all is how the format leaves a size open
         header["cella"][axis] = 0 if size is None else 10 * size * count
+    for axis, size, first in zip("zyx", spec.voxel_size_nm, spec.first_centre, strict=True):
+        header["origin"][axis] = 0 if size is None else 10 * first
+    # the same as whole voxels, which need no size
+    header["nzstart"] = spec.first_slice
+    header["nystart"], header["nxstart"] = (round(first * spec.scale) for first in spec.first_pixel)
     for angle in ("alpha", "beta", "gamma"):
         header["cellb"][angle] = 90
     header["mapc"], header["mapr"], header["maps"] = 1, 2, 3

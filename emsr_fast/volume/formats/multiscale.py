@@ -102,21 +102,12 @@ def _divisor(side: int, wanted: int) -> int:
 
 def attributes(spec: TargetSpec, levels: list[Level], title: str, version: str) -> dict[str, Any]:
     """Return the group's attributes: OME-Zarr metadata of ``version``, and what emsr_fast did under its own name."""
-    axes, scales, shifts = [], [], []
-    # pixel centres are at whole coordinates, so the first HR pixel lies before the first LR pixel's centre
-    before = (1 - spec.scale) / (2 * spec.scale)
-    firsts = (spec.first_slice, *(first + before for first in spec.first_pixel))
-    in_voxels = zip((1.0, 1 / spec.scale, 1 / spec.scale), firsts, strict=True)
-    for name, size, (scale, shift) in zip("zyx", spec.voxel_size_nm, in_voxels, strict=True):
-        if size is None:
-            # no unit: relative to one voxel of the input, which is all that is known
-            axes.append({"name": name, "type": "space"})
-            scales.append(scale)
-            shifts.append(float(shift))
-        else:
-            axes.append({"name": name, "type": "space", "unit": "nanometer"})
-            scales.append(size)
-            shifts.append(float(shift) * size / scale)
+    axes, scales, shifts = [], [], spec.first_centre
+    in_voxels = (1.0, 1 / spec.scale, 1 / spec.scale)
+    for name, size, scale in zip("zyx", spec.voxel_size_nm, in_voxels, strict=True):
+        # no unit: relative to one voxel of the input, which is all that is known
+        axes.append({"name": name, "type": "space"} | ({} if size is None else {"unit": "nanometer"}))
+        scales.append(scale if size is None else size)
     datasets = []
     for number, level in enumerate(levels):
         # the centre of a mean lies in the middle of what it is the mean of

@@ -18,7 +18,7 @@ from emsr_fast.volume.formats.axes import chosen
 from emsr_fast.volume.formats.base import SourceVolume, VolumeInfo, check_pixels
 from emsr_fast.volume.formats.files import DamagedError
 from emsr_fast.volume.formats.tiff_pages import Page, PageReader, keyframe_of
-from emsr_fast.volume.formats.tiff_voxels import read_voxel_size
+from emsr_fast.volume.formats.tiff_voxels import read_position, read_voxel_size
 
 _WHITE_IS_ZERO, _BLACK_IS_ZERO = 0, 1
 _COLOURS = {2: "RGB", 3: "a colour palette", 5: "CMYK", 6: "YCbCr colour", 8: "L*a*b* colour"}
@@ -83,6 +83,7 @@ class TiffSource(SourceVolume):
             key=self._key,
             voxel_size_nm=voxel_size_nm,
             voxel_size_from=stated,
+            position_nm=read_position(self._file, self._series),
             notes=(*notes, *voxel_notes),
         )
 

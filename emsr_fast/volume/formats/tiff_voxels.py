@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import xml.etree.ElementTree as ElementTree
 
 import tifffile
 
-from emsr_fast.volume.voxels import RATIO, UNKNOWN, VoxelSize, amount, from_density, nanometres
+from emsr_fast.volume.voxels import RATIO, UNKNOWN, VoxelSize, amount, from_density, meant, nanometres
 
 _RESOLUTION_UNITS = {2: "inch", 3: "cm"}
 
@@ -30,18 +31,42 @@ def read_voxel_size(file: tifffile.TiffFile, series: int = 0) -> tuple[VoxelSize
     return UNKNOWN, "not stated in the file", tuple(notes)
 
 
-def _from_ome(file: tifffile.TiffFile, series: int, notes: list[str]) -> VoxelSize:
-    if not file.is_ome or not file.ome_metadata:
+def read_position(file: tifffile.TiffFile, series: int = 0) -> VoxelSize:
+    """Return where OME's metadata say that the first slice lies, in nm (z, y, x)."""
+    pixels = _ome_pixels(file, series, [])
+    first = None if pixels is None else pixels.find("{*}Plane[@TheZ='0']")
+    if first is None:
         return UNKNOWN
+
+    def side(axis: str) -> float | None:
+        # the schema's default is a frame of which nobody knows what it is
+        in_nm = nanometres(1, first.get(f"Position{axis}Unit", "reference frame"))
+        try:
+            position = float(first.get(f"Position{axis}", "nan"))
+        except ValueError:
+            return None
+        return meant(position * in_nm) if in_nm is not None and math.isfinite(position) else None
+
+    return (side("Z"), side("Y"), side("X"))
+
+
+def _ome_pixels(file: tifffile.TiffFile, series: int, notes: list[str]) -> ElementTree.Element | None:
+    """Return what OME's metadata say of the image number ``series``."""
+    if not file.is_ome or not file.ome_metadata:
+        return None
     try:
         root = ElementTree.fromstring(file.ome_metadata)
     except ElementTree.ParseError as error:
         notes.append(f"OME metadata ignored: {error}")
-        return UNKNOWN
+        return None
     images = [node for node in root.iter() if node.tag.rpartition("}")[2] == "Pixels"]
-    if series >= len(images):
+    return images[series] if series < len(images) else None
+
+
+def _from_ome(file: tifffile.TiffFile, series: int, notes: list[str]) -> VoxelSize:
+    pixels = _ome_pixels(file, series, notes)
+    if pixels is None:
         return UNKNOWN
-    pixels = images[series]
 
     def side(axis: str) -> float | None:
         value = pixels.get(f"PhysicalSize{axis}")

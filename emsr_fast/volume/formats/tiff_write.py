@@ -12,7 +12,7 @@ import tifffile
 from emsr_fast.volume.formats.base import TargetSpec, TargetVolume
 from emsr_fast.volume.formats.destination import printable
 from emsr_fast.volume.formats.raw_write import RawTarget
-from emsr_fast.volume.voxels import VoxelSize
+from emsr_fast.volume.voxels import VoxelSize, meant
 
 # classic TIFF counts bytes in 32 bits; what each page adds to its pixels stays below this
 _CLASSIC_LIMIT = 2**32 - 2**16
@@ -50,6 +50,7 @@ class TiffTarget(RawTarget):
                     # by default it holds the time: the same run shall give the same bytes
                     "UUID": str(uuid.uuid5(uuid.NAMESPACE_OID, f"{title} {sorted(spec.provenance.items())}")),
                     **_physical_sizes(spec.voxel_size_nm),
+                    "Plane": _positions(spec),
                     "MapAnnotation": {"Namespace": "emsr_fast", **flattened(spec.provenance)},
                 },
                 **_resolution(spec.voxel_size_nm),
@@ -64,6 +65,17 @@ def _physical_sizes(voxel_size_nm: VoxelSize) -> dict[str, float | str]:
         if size is not None:
             sizes |= {f"PhysicalSize{axis}": size, f"PhysicalSize{axis}Unit": "nm"}
     return sizes
+
+
+def _positions(spec: TargetSpec) -> dict[str, list[float] | list[str]]:
+    """Return where each slice lies, as OME's planes have it; along an axis of unknown size in voxels of the input."""
+    depth = spec.shape[0]
+    positions: dict[str, list[float] | list[str]] = {}
+    for axis, first, size in zip("ZYX", spec.first_centre, spec.voxel_size_nm, strict=True):
+        step = (1.0 if size is None else size) if axis == "Z" else 0.0
+        positions[f"Position{axis}"] = [meant(first + step * z) for z in range(depth)]
+        positions[f"Position{axis}Unit"] = ["reference frame" if size is None else "nm"] * depth
+    return positions
 
 
 def _resolution(voxel_size_nm: VoxelSize) -> dict[str, Any]:
