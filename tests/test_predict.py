@@ -17,7 +17,8 @@ from emsr_fast.volume.formats.base import SourceVolume, TargetSpec, TargetVolume
 from emsr_fast.volume.intensity import Normalisation
 from emsr_fast.volume.predict import super_resolve
 
-IDENTITY = Normalisation(0.0, 1.0, "given")
+# pixels that hold their own index are far outside any range
+IDENTITY = Normalisation(0.0, 1.0, "given", bounds=(-np.inf, np.inf))
 SIDES = [1, 2, 3, 4, 5, 7, 11, 96, 97, 331, 341, 997, 1000]
 
 

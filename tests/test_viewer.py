@@ -19,7 +19,7 @@ from emsr_fast.viewer.region import Region, super_resolve_region, visible_region
 from emsr_fast.viewer.writer import write_image
 from emsr_fast.volume.array import ArrayVolume
 from emsr_fast.volume.formats import FORMATS, open_source
-from emsr_fast.volume.intensity import dtype_range
+from emsr_fast.volume.intensity import Normalisation, dtype_range
 from emsr_fast.volume.job import infer
 
 PART = {"roi": "3,5,9:5,50,62", "input_voxel": "ignore"}
@@ -168,6 +168,16 @@ def test_a_visible_region_becomes_what_infer_makes_of_it(stack, tmp_path):
     # pixel centres
     part = Placement((30.0, 10.0, 10.0), (0.0, 0.0, 0.0), ("nm",) * 3).part((4, 5, 9), 3)
     np.testing.assert_allclose(part.translate, (120, 50 - 10 / 3, 90 - 10 / 3))
+
+
+def test_hot_pixels_of_a_region_are_bounded_and_counted(stack, nearest_engine):
+    pixels = tifffile.imread(stack)[:1].astype("u2")
+    pixels[0, [10, 127, 128, 150], [10, 128, 127, 20]] = 60000
+    grey = Normalisation(0.0, 255.0, "given")
+    region = Region(0, (20, 192), (0, 192))
+    *_, (_, _, result) = super_resolve_region(ArrayVolume(pixels, name="stack"), nearest_engine(), region, grey, None)
+    assert result.bounded == 3
+    assert result.image.max() == 510
 
 
 def test_a_region_comes_tile_by_tile_and_can_be_left(stack, nearest_engine):

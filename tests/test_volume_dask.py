@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
 import tifffile
 from distributed import Client, LocalCluster
@@ -24,6 +25,8 @@ OPTIONS = {
     "roi": "0,0,0:48,64,64",
     "device": "cpu",
     "input_voxel": "ignore",
+    # so narrow that pixels are beyond the bounds of what the network is given
+    "grey_range": "100:140",
 }
 
 
@@ -46,6 +49,8 @@ def test_workers_write_the_same_bytes_as_one_process(stack, tmp_path, cluster, m
     done = infer(stack, tmp_path / "dask" / "a.zarr", **OPTIONS, dask=cluster.scheduler_address)
     assert (done["blocks"], done["complete"]) == (12, True)
     assert done["network_fraction"] > 0
+    pixels = tifffile.imread(stack)[:, :64, :64].astype(int)
+    assert done["bounded_pixels"] == np.count_nonzero((pixels < 60) | (pixels > 180)) > 0
     assert files_of(tmp_path / "alone" / "a.zarr") == files_of(tmp_path / "dask" / "a.zarr")
 
 

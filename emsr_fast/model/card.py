@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from safetensors import safe_open
 
 from emsr_fast.errors import CheckpointError
-from emsr_fast.model.config import EmsrConfig
+from emsr_fast.model.config import INPUT_BOUNDS, EmsrConfig
 
 CARD_KEY = "emsr_card"
 
@@ -26,6 +27,8 @@ class ModelCard(BaseModel):
     description: str = ""
     architecture: dict[str, Any]  # the fields of EmsrConfig
     normalisation: Literal["dtype_range", "percentile"] = "dtype_range"  # what [0, 1] meant in training
+    # least and most that it is given, in units of [0, 1]; what is beyond becomes the nearer one
+    input_bounds: tuple[float, float] = INPUT_BOUNDS
     hr_pixel_nm: list[float] = Field(default_factory=list)  # HR pixel sizes it was trained on
     lr_pixel_nm: list[float] = Field(default_factory=list)
     training: dict[str, Any] = Field(default_factory=dict)  # hardware, steps, data, loss
@@ -33,6 +36,14 @@ class ModelCard(BaseModel):
     limits: list[str] = Field(default_factory=list)  # what it is known to do badly
     licence: str = "unknown"
     attribution: list[str] = Field(default_factory=list)
+
+    @field_validator("input_bounds")
+    @classmethod
+    def _around_the_range(cls, bounds: tuple[float, float]) -> tuple[float, float]:
+        least, most = bounds
+        if not (-math.inf < least <= 0 and 1 <= most < math.inf):
+            raise ValueError(f"input_bounds must reach from 0 or less to 1 or more, got {least:g} .. {most:g}")
+        return bounds
 
     @property
     def config(self) -> EmsrConfig:
@@ -60,7 +71,7 @@ class ModelCard(BaseModel):
 def _in_words(value: Any) -> str:
     if isinstance(value, dict):
         return "; ".join(f"{name.replace('_', ' ')}: {_in_words(inner)}" for name, inner in value.items())
-    return ", ".join(_in_words(inner) for inner in value) if isinstance(value, list) else str(value)
+    return ", ".join(_in_words(inner) for inner in value) if isinstance(value, list | tuple) else str(value)
 
 
 def read_own_card(path: Path) -> ModelCard:

@@ -10,7 +10,7 @@ import numpy as np
 
 from emsr_fast.volume.formats import open_source
 from emsr_fast.volume.formats.base import SourceVolume
-from emsr_fast.volume.intensity import Normalisation, check_finite, measure, parse_range
+from emsr_fast.volume.intensity import Normalisation, check_grey_values, measure, parse_range
 
 _OPEN_FILES = 32
 _KEPT_BYTES = 2**30  # of decoded slices, in each process
@@ -39,13 +39,13 @@ class _Shelf:
         self._files.move_to_end(path)
         return self._files[path]
 
-    def slice(self, path: Path, z: int) -> np.ndarray:
+    def slice(self, path: Path, z: int, grey: Normalisation) -> np.ndarray:
         self._own()
         if (path, z) not in self._slices:
             source = self.file(path)
             _, height, width = source.shape
             image = source.read(z, slice(0, height), slice(0, width))
-            check_finite(image, z, source)
+            check_grey_values(image, z, source, grey)
             self._slices[path, z] = image
             self._bytes += image.nbytes
             while self._bytes > _KEPT_BYTES and len(self._slices) > 1:
@@ -75,9 +75,9 @@ class TrainingVolume:
         """Return slice ``z``, (Y, X) in the file's dtype.
 
         Raises:
-            VolumeError: it cannot be read, or has NaN pixels.
+            VolumeError: it cannot be read, or has NaN or no-data pixels.
         """
-        return _shelf.slice(self.path, z)
+        return _shelf.slice(self.path, z, self.normalisation)
 
     def crop(self, z: int, rows: slice, cols: slice) -> np.ndarray:
         """Return part of slice ``z``, normalised."""

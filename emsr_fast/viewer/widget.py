@@ -83,7 +83,8 @@ class SuperResolve(Container):
             self.run_button.enabled, self.cancel_button.enabled = True, False
             if last and last[0][0] == last[0][1]:
                 _add_layers(self._viewer, last[0][2], region, placement, name, options, flat=flat)
-                self.status.value = "done"
+                bounded = last[0][2].bounded
+                self.status.value = f"done; {bounded} hot pixels were bounded" if bounded else "done"
 
         worker.yielded.connect(show)
         worker.aborted.connect(lambda: setattr(self.status, "value", "cancelled"))
@@ -152,7 +153,7 @@ def _steps(source: ArrayVolume, region: Region, model: str, *, with_trust: bool,
     from emsr_fast.engine import TorchEngine
     from emsr_fast.model import load_model
     from emsr_fast.volume.fingerprint import of_model
-    from emsr_fast.volume.prepare import grey_for
+    from emsr_fast.volume.intensity import for_model
     from emsr_fast.volume.resample import InputVoxel, fit_to_model
     from emsr_fast.volume.trust_maps import prepare_trust
 
@@ -160,7 +161,7 @@ def _steps(source: ArrayVolume, region: Region, model: str, *, with_trust: bool,
     choice = InputVoxel(resample=False) if any_size else None
     remedy = f'choose another model, or tick "{_ANY_SIZE}" to run on the pixels as they are'
     fit_to_model(source, network.card.lr_pixel_nm, network.card.name, choice, remedy=remedy)
-    grey = grey_for(network, source, None)
+    grey = for_model(source, network.card)
     trust = prepare_trust(source, grey, model, of_model(network)["sha256"]) if with_trust else None
     yield from super_resolve_region(source, TorchEngine(network), region, grey, trust)
 

@@ -16,10 +16,10 @@ from emsr_fast.errors import UsageError, VolumeError
 from emsr_fast.trust.maps import RESIDUAL, Trust
 from emsr_fast.volume.computing import TileTooLarge
 from emsr_fast.volume.formats.base import SourceVolume, VolumeInfo, check_pixels, output_dtype
-from emsr_fast.volume.intensity import Normalisation, check_finite, parse_range
+from emsr_fast.volume.intensity import Normalisation, check_finite, for_model, parse_range
 from emsr_fast.volume.pipeline import FinishedBlock, Outcome, stream
 from emsr_fast.volume.plan import Plan
-from emsr_fast.volume.prepare import grey_for, plan_for
+from emsr_fast.volume.prepare import plan_for
 from emsr_fast.volume.resample import fit_to_model
 from emsr_fast.volume.station import Runner, load_engine, load_network
 from emsr_fast.volume.voxels import UNKNOWN, VoxelSize
@@ -69,7 +69,8 @@ def super_resolve(
     Raises:
         UsageError: an argument is out of range, the array has another number of axes, or its pixels another size than
             the model's.
-        VolumeError: the pixels are no grey values, not finite, or constant; or the result does not fit into memory.
+        VolumeError: the pixels are no grey values, not finite, mark absent data, or are constant; or the result does
+            not fit into memory.
         CheckpointError: there is no such model.
         BackendError: the device is not there, or its memory is too small for a tile.
     """
@@ -81,7 +82,7 @@ def super_resolve(
     source.check_finite()
     depth, height, width = source.shape
     plan = plan_for(network, source, ((0, depth), (0, height), (0, width)), tile=tile)
-    grey = grey_for(network, source, given)
+    grey = for_model(source, network.card, given)
     engine, _ = load_engine(network, plan, Runner(device=device))
     say(f"grey    {grey.describe()}")
     say(f"model   {network.card.name}, x{plan.scale}, window_fit {network.config.window_fit}")
@@ -96,6 +97,8 @@ def super_resolve(
             progress(done, plan.lr_pixels)
 
     compute(source, engine, plan, grey, result, progress=count)
+    if result.bounded:
+        say(f"note    {grey.told_bounded(result.bounded)}")
     return result.image if array.ndim == 3 else result.image[0]
 
 
@@ -144,13 +147,14 @@ class ArrayVolume(SourceVolume):
         """Nothing to close: the array is the caller's."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class Result:
     """What a plan's region becomes, filled block by block."""
 
     scale: int
     image: np.ndarray  # (Z, scale * Y, scale * X)
     maps: dict[str, np.ndarray]  # of trust, float32, NaN until done; the residual has the input's pixels
+    bounded: int = 0  # input pixels of what is done that were beyond what the network is given
 
     @classmethod
     def empty(cls, plan: Plan, dtype: np.dtype, trust: Trust | None = None) -> Result:
@@ -178,6 +182,7 @@ class Result:
         """Put a block where it belongs."""
         z, rows, cols = finished.block.output
         self.image[z, rows, cols] = finished.pixels
+        self.bounded += finished.bounded
         for name, values in finished.maps.items():
             factor = self.scale if name == RESIDUAL else 1
             down, across = (slice(part.start // factor, part.stop // factor) for part in (rows, cols))
@@ -203,7 +208,7 @@ def compute(
         progress: called after each tile with the number of LR pixels it owns.
 
     Raises:
-        VolumeError: a slice cannot be read, or has NaN pixels.
+        VolumeError: a slice cannot be read, or has NaN or no-data pixels.
         BackendError: the engine ran out of memory or returned something that is no image.
     """
     outcome = Outcome()

@@ -16,12 +16,21 @@ from emsr_fast.volume.formats import create_target
 from emsr_fast.volume.formats.base import TargetSpec
 from emsr_fast.volume.formats.destination import system_errors
 from emsr_fast.volume.formats.ome_zarr_write import DurableStore, Pyramid
+from emsr_fast.volume.intensity import Normalisation
 from emsr_fast.volume.plan import Plan
 from emsr_fast.volume.station import spec_from_json
 from emsr_fast.volume.trust_maps import map_path, map_spec
 from emsr_fast.volume.workfolder import WorkFolder
 
 _NAMED = 5  # slices or blocks in a message
+
+
+def note_bounded(work: WorkFolder, journal: dict[str, Any], say: Callable[[str], None]) -> int:
+    """Return how many input pixels of all blocks that are done were bounded, and say it if there are any."""
+    pixels = work.bounded_pixels()
+    if pixels:
+        say(f"note    {Normalisation.from_metadata(journal['normalisation']).told_bounded(pixels)}")
+    return pixels
 
 
 def complete(
@@ -97,17 +106,16 @@ def _publish(
 ) -> None:
     for pyramid in (*maps.values(), volume):
         pyramid.finish()
-    more: dict[str, Any] = {}
+    more: dict[str, Any] = {"bounded_pixels": work.bounded_pixels()}
     if failed:
         more["failed_slices"] = {str(z): failed[z] for z in sorted(failed)}
     if work.halvings():
         more["tile_halved"] = work.halvings()
     spec = spec_from_json(journal["spec"])
     if journal["pyramid"]:
-        if more:
-            group = zarr.open_group(DurableStore(work.volume, unfinished=work.unfinished), mode="r+")
-            own: Any = group.attrs["emsr_fast"]
-            group.attrs["emsr_fast"] = own | more
+        group = zarr.open_group(DurableStore(work.volume, unfinished=work.unfinished), mode="r+")
+        own: Any = group.attrs["emsr_fast"]
+        group.attrs["emsr_fast"] = own | more
         work.publish(work.volume)
     else:
         folder = work.empty_export()

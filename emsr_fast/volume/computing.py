@@ -38,8 +38,8 @@ def grey_of(
 class Computing:
     """Runs an engine on one tile, or on the next while the last is on its way back."""
 
-    def __init__(self, engine: Engine, grey: Grey | None, trust: Trust | None) -> None:
-        self._engine, self._grey, self._trust = engine, grey, trust
+    def __init__(self, engine: Engine, normalisation: Normalisation, grey: Grey | None, trust: Trust | None) -> None:
+        self._engine, self._normalisation, self._grey, self._trust = engine, normalisation, grey, trust
         # maps of trust are made from several results of a tile, one after the other
         self._ahead = engine if isinstance(engine, StreamingEngine) and trust is None else None
         self.depth = 1 if self._ahead is None else self._ahead.depth
@@ -80,7 +80,8 @@ class Computing:
         maps: dict[str, np.ndarray] = {}
         if self._trust is not None:
             maps = self._trust.maps(
-                lambda other: self._run(other, part, z),
+                # added noise may leave the bounds again
+                lambda other: self._run(self._normalisation.bounded(other), part, z),
                 image,
                 result,
                 part.own_in_read(),

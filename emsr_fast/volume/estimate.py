@@ -40,7 +40,7 @@ def estimate(
         VolumeError: that tile cannot be read.
     """
     plan, spec = Plan.from_json(journal["plan"]), spec_from_json(journal["spec"])
-    grey = Normalisation(**journal["normalisation"])
+    grey = Normalisation.from_metadata(journal["normalisation"])
     block = plan.block_at(plan.number_of((plan.grid[0] // 2, plan.grid[1] // 2, plan.grid[2] // 2)))
     tiles = list(plan.tiles(block))
     tile = tiles[len(tiles) // 2]

@@ -10,7 +10,7 @@ import numpy as np
 
 from emsr_fast.errors import VolumeError
 from emsr_fast.volume.formats.base import SourceVolume
-from emsr_fast.volume.intensity import check_finite
+from emsr_fast.volume.intensity import Normalisation, check_grey_values
 
 if TYPE_CHECKING:
     from emsr_fast.model import Emsr
@@ -28,16 +28,21 @@ def of_model(network: Emsr) -> dict[str, Any]:
         values = tensor.detach().cpu().contiguous().numpy()
         digest.update(f"{name} {values.dtype.str} {values.shape}\n".encode())
         digest.update(values.tobytes())
-    return {"name": network.card.name, "sha256": digest.hexdigest(), **asdict(network.config)}
+    return {
+        "name": network.card.name,
+        "sha256": digest.hexdigest(),
+        "input_bounds": list(network.card.input_bounds),
+        **asdict(network.config),
+    }
 
 
-def of_input(source: SourceVolume) -> dict[str, Any]:
+def of_input(source: SourceVolume, grey: Normalisation) -> dict[str, Any]:
     """Return shape, dtype and voxel size, and hashes of slices.
 
     Up to 32 million voxels those are all slices, whole; of larger volumes 16 slices, five parts of 64x64 px each.
 
     Not its path, time or size: a copy is the same volume, and so is one of which a damaged slice was mended. A slice
-    that cannot be read, or has NaN pixels, has None.
+    that cannot be read, or has NaN or no-data pixels as ``grey`` sees them, has None.
     """
     depth, height, width = source.shape
     small = depth * height * width <= _READ_WHOLE
@@ -49,7 +54,7 @@ def of_input(source: SourceVolume) -> dict[str, Any]:
         try:
             for rows, cols in places:
                 pixels = np.ascontiguousarray(source.read(z, rows, cols))
-                check_finite(pixels, z, source)
+                check_grey_values(pixels, z, source, grey)
                 digest.update(pixels.tobytes())
         except VolumeError:
             samples[str(z)] = None

@@ -14,7 +14,7 @@ import numpy as np
 from emsr_fast.errors import Interrupted, PartialError, UsageError, VolumeError
 from emsr_fast.trust.maps import Trust
 from emsr_fast.volume.arguments import parse_memory, parse_share, parse_slices
-from emsr_fast.volume.completion import complete
+from emsr_fast.volume.completion import complete, note_bounded
 from emsr_fast.volume.formats import open_source, output_format, stored_dtype, within
 from emsr_fast.volume.formats.destination import check_destination, check_space, printable, resolved
 from emsr_fast.volume.formats.multiscale import VERSIONS
@@ -76,8 +76,9 @@ def _infer(request: Request, share: tuple[int, int], work: WorkFolder, say: Say,
         journal = work.journal()
         work.remove()
         say(f"note    {final} was complete already; what a stopped run left beside it is removed")
-        resumed = len(Plan.from_json(journal["plan"]))
-        return _summary(final, journal, Outcome(), resumed=resumed) | {"complete": True}
+        blocks = len(Plan.from_json(journal["plan"]))
+        summary = _summary(final, journal, Outcome(), resumed=blocks, bounded=journal["bounded_pixels"])
+        return summary | {"complete": True}
     container, _ = within(Path(request.input_path))
     check_destination(request.output_path, overwrite=request.overwrite, source=container)
     if request.finish:
@@ -203,7 +204,8 @@ def _work(
         work.remove()
         raise VolumeError(next(reason for slices in failed.values() for reason in slices.values()))
     wall_s = time.perf_counter() - start
-    summary = _summary(work.final, journal, outcome, resumed=len(ours) - len(to_do), wall_s=wall_s)
+    bounded = note_bounded(work, journal, say)
+    summary = _summary(work.final, journal, outcome, resumed=len(ours) - len(to_do), bounded=bounded, wall_s=wall_s)
     return summary | complete(work, journal, station.volume, station.maps, ours, retry=request.retry, say=say)
 
 
@@ -225,7 +227,8 @@ def _finish_only(request: Request, work: WorkFolder, say: Say) -> dict[str, Any]
     journal = work.journal()
     with work.locked(alone=True):
         blocks = range(len(Plan.from_json(journal["plan"])))
-        summary = _summary(work.final, journal, Outcome(), resumed=len(blocks))
+        bounded = note_bounded(work, journal, say)
+        summary = _summary(work.final, journal, Outcome(), resumed=len(blocks), bounded=bounded)
         volume, maps = open_volume(work, journal), open_trust(work, journal)
         # what goes on is the command that does blocks
         retry = shlex.join(word for word in shlex.split(request.retry) if word != "--finish")
@@ -233,7 +236,7 @@ def _finish_only(request: Request, work: WorkFolder, say: Say) -> dict[str, Any]
 
 
 def _summary(
-    final: Path, journal: dict[str, Any], outcome: Outcome, *, resumed: int, wall_s: float = 0.0
+    final: Path, journal: dict[str, Any], outcome: Outcome, *, resumed: int, bounded: int, wall_s: float = 0.0
 ) -> dict[str, Any]:
     spec = spec_from_json(journal["spec"])
     hr_pixels = outcome.lr_pixels * spec.scale**2
@@ -251,6 +254,7 @@ def _summary(
         # of the time of all workers, where there are several
         "network_fraction": round(outcome.network_s / max(outcome.seconds, 1e-9), 4),
         "lr_mpx_per_s": round(outcome.lr_pixels / 1e6 / max(wall_s, 1e-9), 4),
+        "bounded_pixels": bounded,  # of all blocks that are done, by whichever run
         "clipped_fraction": outcome.clipped / max(1, hr_pixels),
         "trust": {name: str(map_path(final, name)) for name in maps},
         "settings": spec.provenance,

@@ -21,7 +21,7 @@ from emsr_fast.errors import VolumeError
 from emsr_fast.trust.maps import RESIDUAL, Trust, aligned_stop, rounded
 from emsr_fast.volume.computing import Computing, grey_of
 from emsr_fast.volume.formats.base import SourceVolume
-from emsr_fast.volume.intensity import Normalisation, check_finite
+from emsr_fast.volume.intensity import Normalisation, check_grey_values
 from emsr_fast.volume.plan import Block, Plan
 from emsr_fast.volume.stopped import StartedBlock, StoppedBlocks
 from emsr_fast.volume.streams import Behind, ahead
@@ -37,6 +37,7 @@ class Outcome:
 
     blocks: int = 0
     lr_pixels: int = 0  # of the input, each counted once; not those that an earlier run had done
+    bounded: int = 0  # of the blocks, how many LR pixels were beyond what the network is given
     clipped: int = 0  # HR pixels outside the range of an integer dtype
     network_s: float = 0.0  # inside the engine, or waiting for it
     seconds: float = 0.0  # of the streams, those of several workers added up
@@ -46,6 +47,7 @@ class Outcome:
         """Count what another worker did at the same time."""
         self.blocks += other.blocks
         self.lr_pixels += other.lr_pixels
+        self.bounded += other.bounded
         self.clipped += other.clipped
         self.network_s += other.network_s
         self.seconds += other.seconds
@@ -59,6 +61,7 @@ class FinishedBlock:
     block: Block
     pixels: np.ndarray  # (slices, rows, columns) of the output
     failed: dict[int, str]  # by slice of the input
+    bounded: int  # LR pixels of the other slices that were beyond what the network is given
     maps: dict[str, np.ndarray]  # of trust, float32, NaN where failed; the residual has the input's voxels
 
 
@@ -74,6 +77,7 @@ class _Piece:
     readable: bool  # whether the slice is
     started: StartedBlock | None  # what an earlier run had done of the block
     failed: dict[int, str]  # of the block, complete when its first piece comes
+    bounded: int  # of the slice's LR pixels that the block owns, those beyond what the network is given
     is_last: bool  # of the block
 
 
@@ -104,7 +108,8 @@ def stream(
         trust: makes the maps of trust too; nine runs of the network instead of one.
         stopped: what earlier runs had done of the blocks is taken from here, and where a stop (Ctrl-C, a signal;
             no error) ends this one, the tiles that are done are kept here.
-        keep_going: whether a slice that cannot be read, or has NaN pixels, becomes zeros and a reason, or an error.
+        keep_going: whether a slice that cannot be read, or has NaN or no-data pixels, becomes zeros and a reason, or an
+            error.
         progress: called after each tile with the number of LR pixels it owns.
 
     Raises:
@@ -115,7 +120,7 @@ def stream(
     start = time.perf_counter()
     threads = max(1, min(4, (os.cpu_count() or 1) // 2))
     for_engine = grey_of(engine, grey, source.dtype, dtype, trust)
-    computing = Computing(engine, for_engine, trust)
+    computing = Computing(engine, grey, for_engine, trust)
 
     def submit(piece: _Piece) -> tuple[_Piece, Any]:
         if piece.image is None:
@@ -133,7 +138,7 @@ def stream(
     with ThreadPoolExecutor(threads, "emsr-grey") as pool:
         filling = _Filling(plan, grey, dtype, write, outcome, pool, trust)
         behind = Behind(filling.take, _TILES_WAITING)
-        reading = _read(blocks, source, plan, to_engine, trust, stopped, keep_going=keep_going)
+        reading = _read(blocks, source, plan, grey, to_engine, trust, stopped, keep_going=keep_going)
         try:
             with ahead(reading, _TILES_WAITING) as pieces:
                 try:
@@ -160,6 +165,7 @@ def _read(
     blocks: Iterable[Block],
     source: SourceVolume,
     plan: Plan,
+    grey: Normalisation,
     to_engine: Callable[[np.ndarray], np.ndarray],
     trust: Trust | None,
     stopped: StoppedBlocks | None,
@@ -189,14 +195,17 @@ def _read(
         for z in to_do:
             try:
                 slices[z] = source.read(z, rows, cols)
-                check_finite(slices[z], z, source)
+                check_grey_values(slices[z], z, source, grey)
             except VolumeError as error:
                 if not keep_going:
                     raise
                 slices.pop(z, None)
                 failed[z] = str(error)
+        # tiles and blocks read their neighbours' pixels too: only what the block owns is counted
+        own = _shifted(block.own[1], rows), _shifted(block.own[2], cols)
         for z in to_do:
             image = slices.pop(z, None)
+            bounded = 0 if image is None else grey.count_beyond(image[own])
             for number, tile in enumerate(tiles):
                 if done[z - block.own[0].start, number]:
                     continue
@@ -205,7 +214,7 @@ def _read(
                     down, across = to_read(tile)
                     part = to_engine(image[_shifted(down, rows), _shifted(across, cols)])
                 is_last = z + 1 == block.own[0].stop and number + 1 == len(tiles)
-                yield _Piece(block, z, tile, number, part, image is not None, started, failed, is_last)
+                yield _Piece(block, z, tile, number, part, image is not None, started, failed, bounded, is_last)
 
 
 def _shifted(inner: slice, outer: slice) -> slice:
@@ -251,10 +260,13 @@ class _Filling:
                 grey_values = values * np.float32(self._grey.high - self._grey.low)
                 maps_so_far[name][(z, *self._place(piece, scale))] = rounded(grey_values)
         self._outcome.lr_pixels += piece.tile.pixels
+        self._started.bounded[z] = piece.bounded
         if piece.is_last:
+            bounded = int(self._started.bounded.sum())
             self._started = None
-            self._write(FinishedBlock(block, pixels, piece.failed, maps_so_far))
+            self._write(FinishedBlock(block, pixels, piece.failed, bounded, maps_so_far))
             self._outcome.blocks += 1
+            self._outcome.bounded += bounded
             self._outcome.failed |= piece.failed
         else:
             # what cannot be read today is tried again
@@ -273,7 +285,7 @@ class _Filling:
             voxels = block.own if name == RESIDUAL else block.output
             maps[name] = np.full([part.stop - part.start for part in voxels], np.nan, np.float32)
         pixels = np.zeros([part.stop - part.start for part in block.output], self._dtype)
-        return StartedBlock(block.index, done, pixels, maps)
+        return StartedBlock(block.index, done, np.zeros(depth, np.int64), pixels, maps)
 
     @staticmethod
     def _place(piece: _Piece, scale: int) -> tuple[slice, slice]:

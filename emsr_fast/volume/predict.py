@@ -26,6 +26,7 @@ class Prediction:
 
     slices: int
     lr_pixels: int  # of the input, each counted once
+    bounded_pixels: int  # of these, how many were beyond what the network is given (``Normalisation.bounds``)
     seconds: float
     clipped_fraction: float  # of the output's pixels, those outside the range of an integer dtype
 
@@ -58,7 +59,7 @@ def super_resolve(
 
     Raises:
         UsageError: tile, halo, slices or the target's shape do not fit.
-        VolumeError: a slice cannot be read, has NaN pixels, or the output cannot be written.
+        VolumeError: a slice cannot be read, has NaN or no-data pixels, or the output cannot be written.
         BackendError: the engine ran out of memory or returned something that is no image.
     """
     check_tiling(tile, halo)
@@ -92,6 +93,7 @@ def super_resolve(
     return Prediction(
         slices=len(slices),
         lr_pixels=done.lr_pixels,
+        bounded_pixels=done.bounded,
         seconds=done.seconds,
         clipped_fraction=done.clipped / max(1, expected[0] * expected[1] * expected[2]),
     )

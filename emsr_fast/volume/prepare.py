@@ -19,7 +19,7 @@ from emsr_fast.volume.formats.base import SourceVolume, TargetSpec, output_dtype
 from emsr_fast.volume.formats.destination import printable
 from emsr_fast.volume.formats.places import is_remote
 from emsr_fast.volume.gpu_tile import Gpu
-from emsr_fast.volume.intensity import Normalisation, measure, parse_range
+from emsr_fast.volume.intensity import Normalisation, for_model, parse_range
 from emsr_fast.volume.plan import DEFAULT_HALO, Plan, make_plan
 from emsr_fast.volume.resample import ResampledSource, fit_to_model, parse_input_voxel
 from emsr_fast.volume.station import Runner, load_engine, load_network, spec_as_json, spec_from_json
@@ -98,10 +98,15 @@ def prepare(
     source = fit_to_model(source, network.card.lr_pixel_nm, network.card.name, voxel_choice, say)
     # a resampled volume has other rows and columns: what is asked for is of these
     region = _region(request, source)
+    if work.exists():
+        # measured once: a slice that is mended since then must not change it
+        grey = Normalisation.from_metadata(work.journal()["normalisation"])
+    else:
+        grey = for_model(source, network.card, given)
     identity: dict[str, Any] = {
         "version": __version__,
         "model": fingerprint.of_model(network),
-        "input": fingerprint.of_input(source),
+        "input": fingerprint.of_input(source, grey),
         "settings": {
             "key": request.key,
             "axes": request.axes,
@@ -127,7 +132,6 @@ def prepare(
             max_memory=request.max_memory, trust=request.trust, equal_reads=request.engine == "trt",
         )  # fmt: skip
         engine, truth = load_engine(network, plan, runner, say)
-        grey = grey_for(network, source, given)
         journal = {
             "format": 1,
             "identity": identity,
@@ -201,11 +205,6 @@ def plan_for(
     if network.config.window_fit == "resize":
         _check_resize(plan)
     return plan
-
-
-def grey_for(network: Emsr, source: SourceVolume, given: Normalisation | None) -> Normalisation:
-    """Return the map of grey values that was ``given``, or the one measured on ``source`` as ``network`` wants it."""
-    return given or measure(source, by_percentile=network.card.normalisation == "percentile")
 
 
 def bytes_per_px(network: Emsr, precision: str | None = None) -> int:

@@ -91,7 +91,7 @@ class Station:
         self.stopped = StoppedBlocks(work.stopped, work.unfinished, self.spec.provenance["run"], say)
         self._kept_px: dict[int, int] = {}
         self._say = say
-        self._grey = Normalisation(**journal["normalisation"])
+        self._grey = Normalisation.from_metadata(journal["normalisation"])
         self._trust = None if journal.get("trust") is None else Trust.from_json(journal["trust"])
 
     @classmethod
@@ -115,7 +115,8 @@ class Station:
             open_source(journal["input"], journal["key"], journal["axes"]),
             network.card.lr_pixel_nm, network.card.name, parse_input_voxel(journal["input_voxel"]),
         )  # fmt: skip
-        seen = {"model": fingerprint.of_model(network), "input": fingerprint.of_input(source)}
+        grey = Normalisation.from_metadata(journal["normalisation"])
+        seen = {"model": fingerprint.of_model(network), "input": fingerprint.of_input(source, grey)}
         different = list(fingerprint.differences({name: journal["identity"][name] for name in seen}, seen))
         if different:
             raise VolumeError(f"this machine sees something else than {work.path} was begun with: {different[0]}")
@@ -195,6 +196,7 @@ class Station:
             if finished.failed:
                 # first the mark: nobody must take the zeros for an image
                 self.work.mark_failed(index, finished.failed)
+            self.work.mark_bounded(index, finished.bounded)
             # the maps first: that the volume's shard is there means that all of the block is
             for name, values in finished.maps.items():
                 self.maps[name].write(0, index, values)

@@ -29,6 +29,7 @@ class StartedBlock:
 
     index: Triple  # of the block
     done: np.ndarray  # bool, (slices, tiles of a slice); the last tile never is, since it finishes the block
+    bounded: np.ndarray  # int64, (slices,): LR pixels beyond what the network is given, of slices with a tile done
     pixels: np.ndarray  # (slices, rows, columns) of the output, 0 where nothing is done
     maps: dict[str, np.ndarray]  # of trust, float32, NaN where nothing is done
 
@@ -52,7 +53,7 @@ class StoppedBlocks:
         some = started.done.any(axis=1)
         packed = io.BytesIO()
         maps: dict[str, Any] = {f"map-{name}": values[some] for name, values in started.maps.items()}
-        np.savez(packed, done=started.done, pixels=started.pixels[some], **maps)
+        np.savez(packed, done=started.done, bounded=started.bounded, pixels=started.pixels[some], **maps)
         data = packed.getbuffer()
         try:
             hashed = self._hash(started.index, plan, data)
@@ -78,7 +79,7 @@ class StoppedBlocks:
                 return values
 
             maps = {n.removeprefix("map-"): whole(stored[n], np.nan) for n in stored.files if n.startswith("map-")}
-            return StartedBlock(index, done, whole(stored["pixels"], 0), maps)
+            return StartedBlock(index, done, stored["bounded"], whole(stored["pixels"], 0), maps)
 
     def forget(self, index: Triple) -> None:
         """Remove what is kept of the block at ``index``."""

@@ -3,6 +3,7 @@
     OUT.partial/journal.json   what is being made of what, written once, with the folder itself
     OUT.partial/volume/        the OME-Zarr; a shard's file is there when, and only when, its block is done
     OUT.partial/failed/        one file for each block with slices that could not be done
+    OUT.partial/bounded/       one file for each block with pixels beyond what the network is given: how many
     OUT.partial/failed.json    the same for people
     OUT.partial/stopped/       of blocks that a stop cut short, the tiles that are done (stopped.py)
     OUT.partial/unfinished/    files being written; leftovers of killed processes
@@ -22,7 +23,7 @@ import os
 import secrets
 import shutil
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,7 @@ class WorkFolder:
         self.unfinished = self.path / "unfinished"
         self.stopped = self.path / "stopped"
         self._failed = self.path / "failed"
+        self._bounded = self.path / "bounded"
 
     def exists(self) -> bool:
         """Return whether a run has begun."""
@@ -60,7 +62,7 @@ class WorkFolder:
         start = self.final.with_name(f".{self.final.name[:40]}.starting-{os.getpid()}-{secrets.token_hex(3)}")
         with system_errors(self.final):
             try:
-                for folder in ("unfinished", "failed"):
+                for folder in ("unfinished", "failed", "bounded"):
                     (start / folder).mkdir(parents=True)
                 make_volume(start / "volume", start / "unfinished")
                 (start / "lock").touch()
@@ -124,7 +126,7 @@ class WorkFolder:
     def mark_failed(self, index: Triple, slices: dict[int, str]) -> None:
         """Write down, before its shard is there, which slices of block ``index`` could not be done, and why."""
         write_durably(
-            self._mark(index),
+            _mark(self._failed, index),
             _encoded({"block": index, "slices": {str(z): reason for z, reason in slices.items()}}),
             self.unfinished,
         )
@@ -138,12 +140,27 @@ class WorkFolder:
             found[z, y, x] = {int(z): reason for z, reason in mark["slices"].items()}
         return found
 
-    def forgive(self, index: Triple) -> None:
-        """Remove the mark of block ``index``, whose shard is gone."""
-        self._mark(index).unlink(missing_ok=True)
+    def mark_bounded(self, index: Triple, pixels: int) -> None:
+        """Write down, before its shard is there, how many input pixels of block ``index`` were bounded."""
+        if pixels:
+            write_durably(_mark(self._bounded, index), _encoded({"pixels": pixels}), self.unfinished)
+        else:
+            # an earlier try may have been killed between mark and shard, and its input mended since
+            _mark(self._bounded, index).unlink(missing_ok=True)
 
-    def _mark(self, index: Triple) -> Path:
-        return self._failed / f"{'-'.join(map(str, index))}.json"
+    def bounded_pixels(self) -> int:
+        """Return how many input pixels were bounded, of all blocks together, whoever did them."""
+        pixels = 0
+        for path in self._bounded.glob("*.json"):
+            # another process of an array job may have published the output, and be removing this folder
+            with suppress(FileNotFoundError):
+                pixels += json.loads(path.read_text())["pixels"]
+        return pixels
+
+    def forgive(self, index: Triple) -> None:
+        """Remove the marks of block ``index``, whose shard is gone."""
+        for folder in (self._failed, self._bounded):
+            _mark(folder, index).unlink(missing_ok=True)
 
     def write_failed(self, retry: str) -> Path:
         """Write failed.json for people, or remove it if nothing failed; return its path."""
@@ -186,7 +203,9 @@ class WorkFolder:
 
     def _note_ready(self, ready: Path | None) -> None:
         """Write into the journal what is about to be given the final name, if anything."""
-        journal = self.journal() | {"ready": ready and os.fspath(ready.relative_to(self.path))}
+        # the count too: a kill while the folder is removed may leave no marks
+        facts = {"ready": ready and os.fspath(ready.relative_to(self.path)), "bounded_pixels": self.bounded_pixels()}
+        journal = self.journal() | facts
         write_durably(self.path / "journal.json", _encoded(journal), self.unfinished)
 
     def was_published(self) -> bool:
@@ -215,6 +234,10 @@ class WorkFolder:
             shutil.rmtree(self.path)
             for start in self.final.parent.glob(f".{glob.escape(self.final.name[:40])}.starting-*"):
                 shutil.rmtree(start, ignore_errors=True)
+
+
+def _mark(folder: Path, index: Triple) -> Path:
+    return folder / f"{'-'.join(map(str, index))}.json"
 
 
 def work_path(final: Path) -> Path:
