@@ -198,3 +198,11 @@ def test_pairing_names_such_a_slice_before_it_searches(tmp_path):
     )
     with pytest.raises(VolumeError, match=r"HR slice 1: .*git lfs pull.*leave it out with --slices"):
         pair(tmp_path.parent / f"{tmp_path.name}.tif", tmp_path, tmp_path.parent / f"{tmp_path.name}.pairs", scale=2)
+
+
+def test_a_dry_run_measures_a_slice_that_can_be_read(tmp_path, capsys):
+    (folder := tmp_path / "stack").mkdir()
+    broken(folder, "pointer")
+    arguments = ["infer", str(folder), "-o", str(tmp_path / "out.ome.zarr"), "--input-voxel", "ignore"]
+    assert main([*arguments, "--device", "cpu", "--dry-run"]) == 0
+    assert "blocks  1 of" in capsys.readouterr().err

@@ -34,7 +34,7 @@ def estimate(
 ) -> dict[str, Any]:
     """Return blocks, bytes, memory and seconds that a run would take, as JSON values, and say them.
 
-    The middle tile of the region's middle slice is computed twice: the first time, a network prepares its weights.
+    The middle tile of a slice near the middle is computed twice: the first time, a network prepares its weights.
 
     Raises:
         VolumeError: that tile cannot be read.
@@ -44,7 +44,10 @@ def estimate(
     block = plan.block_at(plan.number_of((plan.grid[0] // 2, plan.grid[1] // 2, plan.grid[2] // 2)))
     tiles = list(plan.tiles(block))
     tile = tiles[len(tiles) // 2]
-    z = (block.own[0].start + block.own[0].stop) // 2
+    middle = (block.own[0].start + block.own[0].stop) // 2
+    # the run leaves out slices that cannot be read, so another one will do
+    whole = [z for z in range(*plan.region[0]) if z not in source.info.damaged] or [middle]
+    z = min(whole, key=lambda other: abs(other - middle))
     image = source.read(z, *tile.read)
     if not np.isfinite(image).all():
         raise VolumeError(f"slice {z} has NaN pixels where the time would be measured; leave it out with --slices")

@@ -45,7 +45,7 @@ def read_position(file: tifffile.TiffFile, series: int = 0) -> VoxelSize:
             position = float(first.get(f"Position{axis}", "nan"))
         except ValueError:
             return None
-        return meant(position * in_nm) if in_nm is not None and math.isfinite(position) else None
+        return meant(position * in_nm) if in_nm is not None and math.isfinite(position * in_nm) else None
 
     return (side("Z"), side("Y"), side("X"))
 
