@@ -144,6 +144,7 @@ def test_without_compiled_code(tmp_path, fresh):
     found = probe(fresh, tmp_path)
     assert found["home"].startswith(str(tmp_path / "environment"))
     assert (found["backend"], found["shape"], found["cuda"]) == ("reference", [1, 1, 60, 60], None)
+    assert not list(Path(found["home"]).parent.glob("_C*.so"))
     assert "is not installed" in found["missing"]
 
 
