@@ -97,7 +97,8 @@ def infer(
         typer.Option(
             metavar="NM|Y,X|file|ignore",
             help="The input's pixel size (file: as it states itself), to resample from to what the model was trained "
-            "on. Default: as it is, refused when the two differ by more than 15 %; ignore runs it all the same.",
+            "on, which discards detail where that is coarser. Default: as it is, refused when the two differ by more "
+            "than 15 %; ignore runs it all the same.",
         ),
     ] = None,
     model: Annotated[

@@ -11,6 +11,7 @@ import numpy as np
 
 from emsr_fast.errors import UsageError
 from emsr_fast.volume.formats.base import SourceVolume
+from emsr_fast.volume.pixel_size_advice import loses_detail, loss, remedies
 
 # a model is asked to invent what its training never showed beyond this
 LARGEST_MISMATCH = 0.15
@@ -18,10 +19,6 @@ LARGEST_MISMATCH = 0.15
 _SAME = 1e-3
 _BAND_PIXELS = 2**22  # of the source, about; what is held in float64 at a time
 _LARGEST_FACTOR = 1000  # beyond it a size is mistyped, in another unit for instance
-_REMEDY = (
-    "give --input-voxel file to resample, --input-voxel NM if the file is wrong, "
-    "--input-voxel ignore to run as it is, or another --model"
-)
 _CUBIC = -0.5  # Keys' parameter: exact on parabolas
 
 
@@ -61,7 +58,7 @@ def fit_to_model(
     model: str,
     choice: InputVoxel | None,
     say: Callable[[str], None] = lambda line: None,
-    remedy: str = _REMEDY,
+    remedy: str | None = None,
 ) -> SourceVolume:
     """Return ``source``, resampled laterally to the nearest pixel size that the model was trained on if so chosen.
 
@@ -71,7 +68,7 @@ def fit_to_model(
         model: its name, for messages.
         choice: from ``parse_input_voxel``; with None a mismatch above 15 % is refused.
         say: called with each line on what was decided.
-        remedy: what the refusal advises; by default in the words of the command line.
+        remedy: what the refusal advises; by default the command line's choices, each with its cost.
 
     Raises:
         UsageError: the sizes do not match and nothing was chosen, or there is nothing to resample from or to.
@@ -99,7 +96,8 @@ def fit_to_model(
             f"allowed is {100 * LARGEST_MISMATCH:.0f} %"
         )
         if choice is None:
-            raise UsageError(f"{figures}; {remedy}")
+            target = _nearest(math.exp(sum(map(math.log, known)) / len(known)), trained_nm)
+            raise UsageError(f"{figures}; {remedy or remedies(stated, target)}")
         say(f"note    {figures}; ignored as asked")
     else:
         say(f"note    {trained}: within {100 * worst:.1f} %")
@@ -118,6 +116,8 @@ def _resampled(
     result = ResampledSource(source, sizes, target)
     for note in result.info.notes[len(source.info.notes) :]:
         say(f"note    {note}")
+    if loses_detail(sizes, target):
+        say(f"warning resampling from {loss(sizes, target)}; --input-voxel ignore keeps the detail")
     return result
 
 
