@@ -26,13 +26,14 @@ STACK = Path(__file__).parents[1] / "examples" / "data" / "flyem_fibsem_10nm_48x
 
 
 def sparse_volume(path: Path) -> None:
-    """Make a Zarr of 1000 x 10000 x 10000 uint8, 100 GB, without any chunk in it."""
+    """Make a Zarr of 1000 x 10000 x 10000 uint8, 100 GB, with a single chunk in it."""
     scale = {"type": "scale", "scale": [8, 8, 8]}
     axes = [{"name": name, "type": "space", "unit": "nanometer"} for name in "zyx"]
     datasets = [{"path": "0", "coordinateTransformations": [scale]}]
     ome = {"version": "0.5", "multiscales": [{"axes": axes, "datasets": datasets}]}
     group = zarr.create_group(path, attributes={"ome": ome})
-    group.create_array("0", shape=(1000, 10000, 10000), chunks=(64, 256, 256), dtype="u1")
+    array = group.create_array("0", shape=(1000, 10000, 10000), chunks=(64, 256, 256), dtype="u1")
+    array[0, 0, 0] = 1  # without any chunk it would be refused
 
 
 def memory(model: str, blocks: int) -> dict:

@@ -68,7 +68,7 @@ def test_maps_of_trust_come_as_hidden_layers_in_place(stack, tmp_path, use_neare
 
 def test_a_zarr_of_others_is_placed_by_its_transforms(tmp_path):
     group = zarr.create_group(tmp_path / "a.zarr")
-    group.create_array("0", data=np.zeros((2, 3, 4), np.uint8))
+    group.create_array("0", data=np.ones((2, 3, 4), np.uint8))
     axes = [{"name": name, "type": "space", "unit": "micrometer"} for name in "zyx"]
     here = [{"type": "scale", "scale": [0.05, 0.01, 0.02]}, {"type": "translation", "translation": [1, 2, 3]}]
     every = [{"type": "scale", "scale": [2, 2, 2]}]

@@ -14,7 +14,8 @@ axes = [{"name": name, "type": "space", "unit": "nanometer"} for name in "zyx"]
 datasets = [{"path": "0", "coordinateTransformations": [{"type": "scale", "scale": [8, 8, 8]}]}]
 ome = {"version": "0.5", "multiscales": [{"axes": axes, "datasets": datasets}]}
 group = zarr.create_group(f"{path}/in.zarr", attributes={"ome": ome})
-group.create_array("0", shape=(1000, 10000, 10000), chunks=(64, 256, 256), dtype="u1")
+array = group.create_array("0", shape=(1000, 10000, 10000), chunks=(64, 256, 256), dtype="u1")
+array[0, 0, 0] = 1  # without any chunk it would be refused
 TorchEngine(load_model(device="cpu")).run(np.zeros((1, 1, 64, 64), np.float32))
 # ru_maxrss would be that of the process which started this one, if larger
 peak = lambda: int(re.search(r"VmHWM:\\s+(\\d+) kB", open("/proc/self/status").read())[1]) * 1024

@@ -279,6 +279,7 @@ def _target_spec(source: SourceVolume, network: Emsr, plan: Plan, journal: dict[
             "columns": list(cols),
             "normalisation": journal["normalisation"],
             "run": key,
+            **({"absent_chunks": dict(source.info.absent)} if source.info.absent else {}),
             **({"resampled": source.as_metadata()} if isinstance(source, ResampledSource) else {}),
             **({"trust": journal["trust"]} if "trust" in journal else {}),
         },

@@ -35,6 +35,8 @@ class VolumeInfo:
     notes: tuple[str, ...] = ()
     key: str | None = None  # which of the file's images it is; None where a file has one
     position_nm: VoxelSize = UNKNOWN  # of the first voxel's centre, where OME-TIFF or MRC states it
+    # chunks that are not stored and read as the fill value: how many, of how many; empty where there are none
+    absent: Mapping[str, int] = field(default_factory=dict)
     damaged: Mapping[int, str] = field(default_factory=dict)  # slices known to be unreadable, and why
     # where a target of the same format finds what only that format holds, such as an extended header
     carried: Mapping[str, str] = field(default_factory=dict)

@@ -10,13 +10,16 @@ from types import SimpleNamespace
 from typing import Any
 
 from emsr_fast.errors import VolumeError
+from emsr_fast.volume.formats import precomputed
 from emsr_fast.volume.formats.array import ArraySource, check_chunk
 from emsr_fast.volume.formats.attributes import axes_of, scaled_sizes_of
 from emsr_fast.volume.formats.axes import chosen, layout_of
 from emsr_fast.volume.formats.base import SourceVolume, VolumeInfo, check_pixels
 from emsr_fast.volume.formats.groups_above import MOST_ABOVE, Group, image_above
-from emsr_fast.volume.formats.kvstore import Store, TensorArray
+from emsr_fast.volume.formats.kvstore import Store
 from emsr_fast.volume.formats.ngff import Multiscale, multiscale_of
+from emsr_fast.volume.formats.stored import grid_of, look_for, numbered
+from emsr_fast.volume.formats.zarr_names import as_stored
 from emsr_fast.volume.voxels import VoxelSize, nanometres
 
 _MOST_FOLDERS = 500
@@ -55,11 +58,11 @@ def _open_precomputed(store: Store, info: Mapping[str, Any], key: str | None, ax
     name = chosen(listed, key, store.path) if key is not None else next(iter(scales))
     if ".." in name.split("/") or name.startswith("/"):
         raise VolumeError(f"{store.path} names {name!r} as a scale, which leads out of it; write it again")
-    array = store.array("neuroglancer_precomputed", scale_index=list(scales).index(name))
+    array, notes, absent = precomputed.opened(store, info, list(scales).index(name))
     sizes = [nanometres(float(side), "nm") for side in scales[name]["resolution"]]
     return _source(
-        store, array, "Neuroglancer precomputed", name, axes, "XYZC", _levels(scales),
-        sizes=((sizes[2], sizes[1], sizes[0]), "precomputed resolution"),
+        store, array, "Neuroglancer precomputed", name, axes, "XYZC", (*_levels(scales), *notes),
+        sizes=((sizes[2], sizes[1], sizes[0]), "precomputed resolution"), absent=absent,
     )  # fmt: skip
 
 
@@ -93,9 +96,12 @@ def _open_n5(store: Store, key: str | None, axes: str | None) -> SourceVolume | 
     array = store.array("n5", place)
     stated = axes_of(node.get("axes"), len(array.shape))
     layout, _ = layout_of(array.shape, store.path, asked=axes, stated=stated, usual="XYZ")
+    naming = numbered(grid_of(node["dimensions"], node["blockSize"]), "/")
+    told, absent = look_for(store.folder(place), [naming])[0].checked(store.path / place, 0)
     return _source(
-        store, array, "N5", place, axes, stated, notes, usual="XYZ", sizes=scaled_sizes_of(node, group, layout)
-    )
+        store, array, "N5", place, axes, stated, (*notes, *told), usual="XYZ",
+        sizes=scaled_sizes_of(node, group, layout), absent=absent,
+    )  # fmt: skip
 
 
 def _open_zarr3(store: Store, key: str | None, axes: str | None) -> SourceVolume | None:
@@ -162,12 +168,17 @@ def _open_zarr(
     described = store.json(f"{place}/zarr.json" if zarr_format == 3 else f"{place}/.zarray")
     if described is None:
         raise VolumeError(f"{store.path} has no array {place!r}, which its metadata name; name another with --key")
-    if zarr_format == 3:
-        array = store.array("zarr3", place)
+    as_named, notes, absent = as_stored(store.folder(place), described, store.path / place)
+    if zarr_format == 2:
+        array = store.array("zarr", place, metadata=_as_tensorstore_reads(as_named))
+    elif as_named != described:
+        array = store.array("zarr3", place, metadata=as_named)
     else:
-        array = store.array("zarr", place, metadata=_as_tensorstore_reads(described))
+        array = store.array("zarr3", place)
     array.attrs, array.metadata = attributes, SimpleNamespace(dimension_names=dimension_names)
-    return zarr_source(array, place, member, store.path, axes, zarr_format=zarr_format)
+    return zarr_source(
+        array, place, member, store.path, axes, zarr_format=zarr_format, notes=notes, absent=absent
+    )  # fmt: skip
 
 
 def _groups_above(store: Store, node: Any, place: str) -> Iterator[Group]:
@@ -196,7 +207,7 @@ def _as_tensorstore_reads(described: Mapping[str, Any]) -> dict[str, Any]:
 
 def _source(
     store: Store,
-    array: TensorArray,
+    array: Any,
     kind: str,
     key: str,
     axes: str | None,
@@ -204,6 +215,7 @@ def _source(
     notes: tuple[str, ...],
     *,
     sizes: tuple[VoxelSize, str],
+    absent: Mapping[str, int],
     usual: str = "ZYX",
 ) -> SourceVolume:
     layout, words = layout_of(array.shape, store.path, asked=axes, stated=stated, usual=usual)
@@ -219,6 +231,7 @@ def _source(
         voxel_size_nm=sizes[0],
         voxel_size_from=sizes[1],
         notes=(*check_pixels(layout.stack, array.dtype, store.path), *notes),
+        absent=absent,
     )
     return ArraySource(array, layout, info)
 

@@ -17,6 +17,7 @@ from emsr_fast.volume.formats.array import ArraySource, check_chunk
 from emsr_fast.volume.formats.attributes import axes_of, axistags_of, sizes_of
 from emsr_fast.volume.formats.axes import Layout, chosen, layout_of
 from emsr_fast.volume.formats.base import SourceVolume, VolumeInfo, check_pixels
+from emsr_fast.volume.formats.stored import Stored, grid_of
 
 _MOST_OBJECTS = 10_000
 _MATLABS_OWN = ("#refs#", "#subsystem#")
@@ -66,7 +67,10 @@ def dataset_source(
     else:
         _check_extent(data, path)
     chunks = layout.in_order(data.chunks, 1) if data.chunks else (1, *layout.stack[1:])
-    described = VolumeInfo(path=path, shape=layout.stack, dtype=dtype, chunks=chunks, notes=notes, **info)
+    told, absent = _stored(data).checked(path / str(data.name).strip("/"), data.fillvalue)
+    described = VolumeInfo(
+        path=path, shape=layout.stack, dtype=dtype, chunks=chunks, notes=(*notes, *told), absent=absent, **info
+    )  # fmt: skip
     return ArraySource(data, layout, described, chunked=bool(data.chunks), close=file.close)
 
 
@@ -146,10 +150,18 @@ def _walk(file: h5py.File, skip: tuple[str, ...]) -> Iterator[tuple[str, h5py.Da
                 yield f"{prefix}{name}", item
 
 
+def _stored(data: h5py.Dataset) -> Stored:
+    if not data.chunks:
+        # in one piece, which is there or was never written
+        return Stored(int(data.id.get_storage_size() > 0), 1, 1)
+    total = math.prod(grid_of(data.shape, data.chunks))
+    return Stored(min(data.id.get_num_chunks(), total), total, total)
+
+
 def _check_extent(data: h5py.Dataset, path: Path) -> None:
     """Refuse a contiguous dataset that claims pixels which its file does not hold."""
     stored, claimed = data.id.get_storage_size(), math.prod(data.shape) * data.dtype.itemsize
-    # none at all is legal: never written, so all of it is the fill value
+    # none at all was never written
     if 0 < stored < claimed:
         raise VolumeError(
             f"{path} is corrupt: {data.name} has {stored} bytes where {claimed} are needed; copy it again"

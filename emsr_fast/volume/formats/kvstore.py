@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path, PurePath
 from typing import Any
@@ -13,6 +13,7 @@ import numpy as np
 
 from emsr_fast.errors import BackendError, EmsrError, VolumeError
 from emsr_fast.installing import install_line
+from emsr_fast.volume.formats.stored import LISTING_SECONDS, Files, LocalFiles, UnlistedError
 
 # a server that does not answer must not hold a run for ever
 _SECONDS = 120.0
@@ -111,6 +112,26 @@ class Store:
         # some formats count their voxels from elsewhere than 0
         return TensorArray(array[self._tensorstore.d[:].translate_to[0]])
 
+    def array_of(self, files: Mapping[str, bytes], driver: str, **spec: Any) -> TensorArray:
+        """Return the array that lies in ``files``, contents by name, read with tensorstore's ``driver``."""
+        alone = self._tensorstore.Context()
+        memory = self._tensorstore.KvStore.open({"driver": "memory"}, context=alone).result()
+        for name, content in files.items():
+            memory[name] = content
+        array = self._tensorstore.open(
+            {"driver": driver, "kvstore": {"driver": "memory"}, **spec}, context=alone, open=True, read=True
+        ).result(timeout=_SECONDS)
+        return TensorArray(array[self._tensorstore.d[:].translate_to[0]])
+
+    def folder(self, place: str) -> Files:
+        """Return the files below ``place``."""
+        return LocalFiles(self.path / place) if isinstance(self.path, Path) else RemoteFiles(self, place)
+
+    def read(self, name: str) -> bytes | None:
+        """Return what is in file ``name``, None where there is no such file."""
+        answer = self._files.read(name).result(timeout=_SECONDS)
+        return bytes(answer.value) if answer.state == "value" else None
+
     @contextmanager
     def errors(self) -> Iterator[None]:
         """Turn what tensorstore raises into VolumeError."""
@@ -123,6 +144,32 @@ class Store:
             raise VolumeError(
                 f"{self.path} cannot be read: {reason}; check the address and how it was written"
             ) from error
+
+
+class RemoteFiles:
+    """A folder on a server."""
+
+    def __init__(self, store: Store, place: str) -> None:
+        self._files, self._prefix = store._files, f"{place}/" if place else ""
+
+    def names(self) -> Iterator[str]:
+        """Yield the files' names from the folder on."""
+        listing = (self._files / self._prefix).list() if self._prefix else self._files.list()
+        try:
+            found = listing.result(timeout=LISTING_SECONDS)
+        except Exception as error:  # tensorstore has no classes of its own; http has no folders
+            listing.cancel()
+            raise UnlistedError from error
+        yield from (bytes(name).decode(errors="replace") for name in found)
+
+    def has(self, names: Sequence[str]) -> int:
+        """Return how many of ``names`` are there."""
+        # of no byte: only whether there is such a file
+        asked = [self._files.read(f"{self._prefix}{name}", byte_range=slice(0, 0)) for name in names]
+        try:
+            return sum(answer.result(timeout=_SECONDS).state == "value" for answer in asked)
+        except Exception as error:
+            raise UnlistedError from error
 
 
 class TensorArray:

@@ -20,6 +20,8 @@ from emsr_fast.volume.formats.axes import chosen, layout_of
 from emsr_fast.volume.formats.base import SourceVolume, VolumeInfo, check_pixels
 from emsr_fast.volume.formats.groups_above import image_above, local_groups
 from emsr_fast.volume.formats.ngff import Multiscale, multiscale_of
+from emsr_fast.volume.formats.stored import LocalFiles
+from emsr_fast.volume.formats.zarr_names import as_stored
 
 _MOST_NODES = 500
 
@@ -31,7 +33,13 @@ def open_source(path: Path, key: str | None, axes: str | None) -> SourceVolume:
         array, level, image = _find(root, key, axes, path)
         if image is None and not axes:
             image = image_above(local_groups(path, level))
-        return zarr_source(array, level, image, path, axes, zarr_format=array.metadata.zarr_format)
+        described = array.metadata.to_dict()
+        as_named, notes, absent = as_stored(LocalFiles(path / level), described, path / level)
+        if as_named != described:
+            array = zarr.Array(zarr.AsyncArray(type(array.metadata).from_dict(as_named), array.store_path))
+        return zarr_source(
+            array, level, image, path, axes, zarr_format=array.metadata.zarr_format, notes=notes, absent=absent
+        )  # fmt: skip
     except (EmsrError, MemoryError):
         raise
     # zarr raises many kinds for what is one thing to the user
@@ -48,6 +56,8 @@ def zarr_source(
     axes: str | None,
     *,
     zarr_format: int,
+    notes: tuple[str, ...] = (),
+    absent: Mapping[str, int],
 ) -> SourceVolume:
     """Return an array as a stack.
 
@@ -58,22 +68,24 @@ def zarr_source(
         path: of the root.
         axes: what ``--axes`` says.
         zarr_format: 2 or 3.
+        notes: what else is known of it.
+        absent: how many chunks are not stored, see ``VolumeInfo``.
     """
     dtype = np.dtype(array.dtype).newbyteorder("=")
     check_chunk(tuple(array.chunks), dtype, path)
     stated = image[0].axes if image else axes_of(_named_axes(array), len(array.shape))
     layout, words = layout_of(array.shape, path, asked=axes, stated=stated)
-    notes = list(check_pixels(layout.stack, dtype, path))
+    told = list(check_pixels(layout.stack, dtype, path))
     if image is None:
         kind, (voxel_size_nm, origin) = f"Zarr v{zarr_format}", sizes_of(array.attrs, layout)
     else:
         around, name = image
         kind, origin = f"OME-Zarr {around.version}", "OME-Zarr scale and unit"
         voxel_size_nm, more = around.voxel_size(name, layout)
-        notes += [*around.notes, *more]
+        told += [*around.notes, *more]
         if len(around.levels) > 1:
             how = "; another one with --key" if level.endswith(name) else f"; this is {name}, given by its path"
-            notes.append(f"{len(around.levels)} levels: {', '.join(around.levels)}{how}")
+            told.append(f"{len(around.levels)} levels: {', '.join(around.levels)}{how}")
     info = VolumeInfo(
         path=path,
         format=kind,
@@ -84,7 +96,8 @@ def zarr_source(
         chunks=layout.in_order(tuple(array.chunks), 1),
         voxel_size_nm=voxel_size_nm,
         voxel_size_from=origin if image is None or any(voxel_size_nm) else "not stated in the file",
-        notes=tuple(notes),
+        notes=(*told, *notes),
+        absent=absent,
     )
     return ArraySource(array, layout, info)
 

@@ -1,0 +1,167 @@
+"""Which chunks of a volume are stored: every library reads one that is not as the fill value, without a word."""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePath
+from typing import Any, Protocol
+
+from emsr_fast.errors import VolumeError
+
+Index = tuple[int, ...]
+
+# no volume may take long to open: some hundred thousand names on a disk
+LISTING_SECONDS = 2.0
+# chunks that are looked for one by one where a folder cannot be listed, or not in that time
+SAMPLE = 64
+_DEEPEST = 8
+
+
+class UnlistedError(Exception):
+    """A folder's names cannot be known, or not in ``LISTING_SECONDS``."""
+
+
+class Files(Protocol):
+    """The files of an array's folder."""
+
+    def names(self) -> Iterator[str]:
+        """Yield the files' names from the folder on; raise ``UnlistedError`` where there is no end in time."""
+        ...
+
+    def has(self, names: Sequence[str]) -> int:
+        """Return how many of ``names`` are there; raise ``UnlistedError`` where that cannot be known."""
+        ...
+
+
+class LocalFiles:
+    """A folder on a disk."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def names(self) -> Iterator[str]:
+        """Yield the files' names from the folder on."""
+        end, waiting = time.monotonic() + LISTING_SECONDS, [""]
+        while waiting:
+            place = waiting.pop()
+            # a volume without chunks may lack the folder for them
+            if not (self._folder / place).exists():
+                continue
+            with os.scandir(self._folder / place) as entries:
+                for number, entry in enumerate(entries):
+                    if number % 256 == 0 and time.monotonic() > end:
+                        raise UnlistedError
+                    if entry.is_file():
+                        yield f"{place}{entry.name}"
+                    # links may lead in a circle
+                    elif entry.is_dir() and place.count("/") < _DEEPEST:
+                        waiting.append(f"{place}{entry.name}/")
+
+    def has(self, names: Sequence[str]) -> int:
+        """Return how many of ``names`` are there."""
+        return sum((self._folder / name).is_file() for name in names)
+
+
+@dataclass(frozen=True)
+class Naming:
+    """How the files of an array's chunks are named."""
+
+    grid: Index  # chunks along each stored axis
+    name: Callable[[Index], str]  # from the array's folder on
+    index: Callable[[str], Index | None]  # None for a file that is no chunk
+
+    def is_chunk(self, name: str) -> bool:
+        """Return whether a file is a chunk of the array as large as it is now."""
+        index = self.index(name)
+        return index is not None and all(at < count for at, count in zip(index, self.grid, strict=True))
+
+    def sample(self) -> list[str]:
+        """Return the names of all chunks, or of ``SAMPLE`` spread evenly."""
+        total = math.prod(self.grid)
+        count = min(total, SAMPLE)
+        return [self.name(self._at(number * (total - 1) // max(count - 1, 1))) for number in range(count)]
+
+    def _at(self, number: int) -> Index:
+        index = []
+        for side in reversed(self.grid):
+            number, at = divmod(number, side)
+            index.append(at)
+        return tuple(reversed(index))
+
+
+@dataclass(frozen=True)
+class Stored:
+    """How many chunks of a volume are stored."""
+
+    found: int
+    looked_for: int  # as many as there are; fewer where only some could be looked for, 0 where none could
+    total: int
+
+    def checked(self, path: PurePath, fill: Any, unit: str = "chunks") -> tuple[tuple[str, ...], dict[str, int]]:
+        """Return notes, and the numbers for the output's provenance; both empty where every chunk is stored.
+
+        Args:
+            fill: the value that chunks have which are not stored.
+            unit: what is stored as one file, chunks or shards.
+
+        Raises:
+            VolumeError: not one is stored.
+        """
+        if not self.looked_for:
+            return (f"whether all of its {self.total} {unit} are stored cannot be seen here",), {}
+        absent, of = self.looked_for - self.found, f"{self.looked_for} {unit}"
+        if self.looked_for == self.total and self.found == 0:
+            raise VolumeError(
+                f"{path} has none of its {of} stored: it would read as {fill} everywhere; copy it again, "
+                "or check that its header and its data belong together"
+            )
+        if not absent:
+            return (), {}
+        if self.looked_for < self.total:
+            of += f" looked for (there are {self.total})"
+        numbers = {"not_stored": absent, "looked_for": self.looked_for, "chunks": self.total}
+        return (f"{absent} of {of} are not stored: read as the fill value {fill}",), numbers
+
+
+def look_for(files: Files, namings: Sequence[Naming]) -> list[Stored]:
+    """Return how many chunks are stored under each of ``namings``."""
+    total = math.prod(namings[0].grid)
+    try:
+        counts, looked_for = [0] * len(namings), total
+        for name in files.names():
+            for number, naming in enumerate(namings):
+                if naming.is_chunk(name):
+                    counts[number] += 1
+                    break
+    except UnlistedError:
+        samples = [naming.sample() for naming in namings]
+        try:
+            counts, looked_for = [files.has(sample) for sample in samples], len(samples[0])
+        except UnlistedError:
+            looked_for = 0
+    return [Stored(count, looked_for, total) for count in counts]
+
+
+def grid_of(shape: Sequence[int], chunks: Sequence[int]) -> Index:
+    """Return how many chunks there are along each axis."""
+    return tuple(-(-int(side) // max(int(chunk), 1)) for side, chunk in zip(shape, chunks, strict=True))
+
+
+def numbered(grid: Index, separator: str, prefix: str = "") -> Naming:
+    """Return names that are the chunk's numbers, such as 0.12.3 or c/0/12/3."""
+
+    def name(index: Index) -> str:
+        return prefix + separator.join(map(str, index))
+
+    def index(name: str) -> Index | None:
+        numbers = name.removeprefix(prefix).split(separator)
+        if not name.startswith(prefix) or len(numbers) != len(grid):
+            return None
+        found = tuple(int(number) for number in numbers if number.isascii() and number.isdecimal())
+        return found if prefix + separator.join(map(str, found)) == name else None
+
+    return Naming(grid, name, index)

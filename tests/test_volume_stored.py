@@ -1,0 +1,233 @@
+"""Chunks that are not stored, or not under the name that the metadata give them: never read as black without a word."""
+
+import functools
+import gzip
+import http.server
+import json
+import shutil
+import threading
+
+import h5py
+import numpy as np
+import pytest
+import zarr
+
+from emsr_fast.cli import main
+from emsr_fast.errors import VolumeError
+from emsr_fast.volume.formats import open_source, stored
+
+tensorstore = pytest.importorskip("tensorstore")
+
+PIXELS = np.random.default_rng(0).integers(1, 255, (6, 48, 56)).astype(np.uint8)
+CHUNK = (2, 16, 16)  # 3 x 3 x 4 = 36 chunks
+MADE_OF_CHUNKS = ("zarr2", "zarr3", "shards", "n5", "precomputed", "hdf5")
+
+
+def make(kind, path, pixels=PIXELS):
+    """Write ``pixels``; of None, no chunk at all."""
+    if kind == "hdf5" or kind == "hdf5 in one piece":
+        with h5py.File(path, "w") as file:
+            chunks = CHUNK if kind == "hdf5" else None
+            data = file.create_dataset("raw", PIXELS.shape, "u1", chunks=chunks, fillvalue=9)
+            if pixels is not None:
+                data[:] = pixels
+    elif kind in ("n5", "precomputed"):
+        tensorstored(kind, path, pixels)
+    else:
+        sharded = {"shards": (2, 16, 56), "chunks": (1, 8, 8)} if kind == "shards" else {"chunks": CHUNK}
+        array = zarr.create_array(path, shape=PIXELS.shape, dtype="u1", fill_value=9, **sharded,
+                                  zarr_format=2 if kind == "zarr2" else 3)  # fmt: skip
+        if pixels is not None:
+            array[:] = pixels
+    return path
+
+
+def tensorstored(kind, path, pixels):
+    where = {"driver": "file", "path": str(path)}
+    if kind == "n5":
+        more = {"metadata": {"dimensions": PIXELS.shape[::-1], "blockSize": CHUNK[::-1], "dataType": "uint8",
+                             "compression": {"type": "raw"}}}  # fmt: skip
+    else:
+        more = {"multiscale_metadata": {"type": "image", "data_type": "uint8", "num_channels": 1},
+                "scale_metadata": {"size": PIXELS.shape[::-1], "encoding": "raw", "chunk_size": CHUNK[::-1],
+                                   "resolution": [8, 8, 33], "voxel_offset": [10, 20, 30]}}  # fmt: skip
+    driver = "n5" if kind == "n5" else "neuroglancer_precomputed"
+    array = tensorstore.open({"driver": driver, "kvstore": where, "create": True, **more}).result()
+    if pixels is not None:
+        array[...] = pixels.T if kind == "n5" else pixels.T[..., None]
+
+
+def chunk_files(path):
+    names = ("zarr.json", ".zarray", ".zattrs", "attributes.json", "info")
+    return sorted(file for file in path.rglob("*") if file.is_file() and file.name not in names)
+
+
+def read(source):
+    return np.stack([source.read(z, slice(None), slice(None)) for z in range(source.shape[0])])
+
+
+@pytest.fixture
+def server(tmp_path):
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(tmp_path))
+    handler.func.log_message = lambda *words: None
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+@pytest.mark.parametrize("kind", [*MADE_OF_CHUNKS, "hdf5 in one piece"])
+def test_a_volume_without_one_stored_chunk_is_refused(tmp_path, kind, capsys):
+    path = make(kind, tmp_path / "a.zarr", None)
+    assert main(["inspect", str(path)]) == 3
+    assert main(["infer", str(path), "-o", str(tmp_path / "out.zarr"), "--input-voxel", "ignore"]) == 3
+    assert "none of its" in capsys.readouterr().err
+    assert not (tmp_path / "out.zarr").exists()
+
+
+@pytest.mark.parametrize("kind", MADE_OF_CHUNKS)
+def test_a_whole_volume_says_nothing_of_it(tmp_path, kind):
+    with open_source(make(kind, tmp_path / "a")) as source:
+        assert "stored" not in " ".join(source.info.notes)
+        assert not source.info.absent
+        np.testing.assert_array_equal(read(source), PIXELS)
+
+
+@pytest.mark.parametrize("kind", MADE_OF_CHUNKS)
+def test_chunks_that_are_not_stored_are_counted_noted_and_in_the_provenance(tmp_path, kind, capsys):
+    path = make(kind, tmp_path / "a.zarr", None if kind == "hdf5" else PIXELS)
+    if kind == "hdf5":
+        with h5py.File(path, "a") as file:
+            file["raw"][0:2, :16] = PIXELS[0:2, :16]
+        absent, total = 32, 36
+    else:
+        files = chunk_files(path)
+        absent, total = len(files) // 2, len(files)
+        for file in files[:absent]:
+            file.unlink()
+    fill = 0 if kind in ("n5", "precomputed") else 9
+    unit = "shards" if kind == "shards" else "chunks"
+    words = f"{absent} of {total} {unit} are not stored: read as the fill value {fill}"
+    with open_source(path) as source:
+        assert words in source.info.notes
+        found = read(source)
+    assert ((found == PIXELS) | (found == fill)).all()
+    assert 0 < np.count_nonzero(found == PIXELS) < PIXELS.size
+    assert main(["inspect", str(path)]) == 0
+    assert main(["infer", str(path), "-o", str(tmp_path / "out.zarr"), "--input-voxel", "ignore"]) == 0
+    printed = capsys.readouterr()
+    assert words in printed.out
+    assert words in printed.err
+    made = zarr.open_group(tmp_path / "out.zarr", mode="r").attrs["emsr_fast"]
+    assert made["absent_chunks"] == {"not_stored": absent, "looked_for": total, "chunks": total}
+
+
+@pytest.mark.parametrize("place", ["disk", "server"])
+@pytest.mark.parametrize(("zarr_format", "said"), [(2, "."), (2, "/"), (3, "."), (3, "/"), (3, "v2.")])
+def test_chunks_are_read_under_the_separator_that_their_files_have(tmp_path, server, zarr_format, said, place):
+    path = tmp_path / "a.zarr"
+    other = {"/": ".", ".": "/"}[said[-1]]
+    encoding = {"name": "v2" if zarr_format == 2 or "v2" in said else "default", "separator": other}
+    zarr.create_array(path, data=PIXELS, chunks=CHUNK, zarr_format=zarr_format, chunk_key_encoding=encoding)
+    header = path / (".zarray" if zarr_format == 2 else "zarr.json")
+    described = json.loads(header.read_text())
+    if zarr_format == 3:
+        described["chunk_key_encoding"]["configuration"] = {"separator": said[-1]}
+    elif said == "/":
+        described["dimension_separator"] = "/"
+    else:
+        del described["dimension_separator"]
+    header.write_text(json.dumps(described))
+    with open_source(path if place == "disk" else f"{server}/a.zarr") as source:
+        np.testing.assert_array_equal(read(source), PIXELS)
+        assert ": read under those names" in " ".join(source.info.notes)
+        assert not source.info.absent
+
+
+def test_files_with_the_other_separator_are_noted_where_most_have_the_right_one(tmp_path):
+    path = make("zarr2", tmp_path / "a.zarr")
+    (path / "0" / "0").mkdir(parents=True)
+    shutil.copy(path / "0.0.1", path / "0" / "0" / "0")
+    (path / "9.9.9").write_bytes(b"of the array when it was larger")
+    with open_source(path) as source:
+        assert "1 files named like 0/0/0 are not read: most are named like 0.0.0" in source.info.notes
+        np.testing.assert_array_equal(read(source), PIXELS)
+
+
+@pytest.mark.parametrize("place", ["disk", "server"])
+@pytest.mark.parametrize("share", [1, 2])
+def test_precomputed_chunks_stored_as_gz_are_read(tmp_path, server, place, share):
+    path = make("precomputed", tmp_path / "a")
+    for file in chunk_files(path)[::share]:
+        file.with_name(f"{file.name}.gz").write_bytes(gzip.compress(file.read_bytes()))
+        file.unlink()
+    with open_source(path if place == "disk" else f"{server}/a") as source:
+        np.testing.assert_array_equal(read(source), PIXELS)
+        np.testing.assert_array_equal(source.read(3, slice(9, 40), slice(13, 33)), PIXELS[3, 9:40, 13:33])
+        assert "chunks are stored as NAME.gz" in source.info.notes
+        assert not source.info.absent
+
+
+@pytest.mark.parametrize("content", [b"no gzip at all", gzip.compress(bytes(2**24)), gzip.compress(bytes(512))[:-4]])
+def test_a_damaged_or_swollen_gz_is_a_slice_that_fails(tmp_path, content):
+    path = make("precomputed", tmp_path / "a")
+    for file in chunk_files(path):
+        file.with_name(f"{file.name}.gz").write_bytes(content)
+        file.unlink()
+    with open_source(path) as source, pytest.raises(VolumeError, match=r"\.gz is"):
+        source.read(0, slice(None), slice(None))
+
+
+@pytest.mark.parametrize("kind", [kind for kind in MADE_OF_CHUNKS if kind != "hdf5"])
+def test_on_a_server_that_lists_nothing_chunks_are_asked_for_one_by_one(tmp_path, server, kind):
+    make(kind, tmp_path / "empty", None)
+    with pytest.raises(VolumeError, match="none of its"):
+        open_source(f"{server}/empty")
+    path = make(kind, tmp_path / "some")
+    files = chunk_files(path)
+    files[0].unlink()
+    with open_source(f"{server}/some") as source:
+        assert source.info.absent == {"not_stored": 1, "looked_for": len(files), "chunks": len(files)}
+
+
+def test_where_a_listing_takes_too_long_some_chunks_are_looked_for(tmp_path, monkeypatch):
+    monkeypatch.setattr(stored, "LISTING_SECONDS", -1.0)
+    monkeypatch.setattr(stored, "SAMPLE", 10)
+    path = make("zarr2", tmp_path / "a.zarr")
+    with open_source(path) as source:
+        assert not source.info.absent
+    for file in chunk_files(path)[18:]:
+        file.unlink()
+    with open_source(path) as source:
+        assert source.info.absent == {"not_stored": 5, "looked_for": 10, "chunks": 36}
+        assert "5 of 10 chunks looked for (there are 36) are not stored: read as the fill value 9" in source.info.notes
+    for file in chunk_files(path):
+        file.unlink()
+    with open_source(path) as source:  # the others may be there
+        assert source.info.absent["not_stored"] == 10
+
+
+def test_a_listing_that_a_server_gives_is_counted(tmp_path):
+    from emsr_fast.volume.formats.kvstore import RemoteFiles, Store
+
+    path = make("zarr2", tmp_path / "a" / "b.zarr")
+    chunk_files(path)[3].unlink()
+    for files in (RemoteFiles(Store(path), ""), RemoteFiles(Store(tmp_path / "a"), "b.zarr")):
+        (found,) = stored.look_for(files, [stored.numbered((3, 3, 4), ".")])
+        assert (found.found, found.looked_for, found.total) == (35, 36, 36)
+        assert files.has(["0.0.0", "0.0.3", "7.7.7"]) == 1
+
+
+def test_what_cannot_be_seen_is_said():
+    class Closed:
+        def names(self):
+            raise stored.UnlistedError
+            yield
+
+        def has(self, names):
+            raise stored.UnlistedError
+
+    (found,) = stored.look_for(Closed(), [stored.numbered((2, 3), ".")])
+    notes, absent = found.checked("a.zarr", 0)
+    assert notes == ("whether all of its 6 chunks are stored cannot be seen here",)
+    assert not absent
