@@ -17,7 +17,7 @@ from typing import Annotated, Any
 import typer
 
 from emsr_fast import __version__
-from emsr_fast.cli import deployment, evaluation, measuring, pairing, training
+from emsr_fast.cli import deployment, evaluation, measuring, pairing, previewing, training
 from emsr_fast.cli.exits import run
 from emsr_fast.errors import PartialError, UsageError
 
@@ -304,6 +304,7 @@ def doctor() -> None:
 
 # settings of the configuration are options of their own: the configuration knows them
 _EXTRA = {"allow_extra_args": True, "ignore_unknown_options": True}
+app.command()(previewing.preview)
 app.command(context_settings=_EXTRA)(training.train)
 app.command()(training.noise)
 app.command()(pairing.pair)

@@ -32,7 +32,7 @@ def side_by_side(panels: Sequence[tuple[str, np.ndarray]], path: str | Path) -> 
     height = max(image.shape[0] for _, image in panels)
     width = max(image.shape[1] for _, image in panels)
     zoom = max(1, -(-_SMALLEST_PANEL_PX // max(height, width)))
-    low, high = _grey_window([image for _, image in panels])
+    low, high = grey_window([image for _, image in panels])
     step = width * zoom + _GAP_PX
     sheet = Image.new("L", (_GAP_PX + step * len(panels), _TITLE_PX + height * zoom + _GAP_PX), _PAPER)
     pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(_FONT_PX)
@@ -40,19 +40,20 @@ def side_by_side(panels: Sequence[tuple[str, np.ndarray]], path: str | Path) -> 
         left = _GAP_PX + number * step
         pen.text((left, (_TITLE_PX - _FONT_PX) // 2), title, fill=_INK, font=font)
         grey = np.clip((image.astype(np.float64) - low) / (high - low), 0, 1)
-        pixels = _magnified(np.rint(grey * 255).astype(np.uint8), height * zoom, width * zoom, title)
+        pixels = magnified(np.rint(grey * 255).astype(np.uint8), height * zoom, width * zoom, title)
         sheet.paste(Image.fromarray(pixels), (left, _TITLE_PX))
     sheet.save(path, format="PNG")
 
 
-def _grey_window(images: Sequence[np.ndarray]) -> tuple[float, float]:
+def grey_window(images: Sequence[np.ndarray]) -> tuple[float, float]:
     """Return the grey values shown as black and white, the same for all panels so that they can be compared."""
     values = np.concatenate([image.astype(np.float64).ravel() for image in images])
     low, high = (float(value) for value in np.percentile(values, _PERCENTILES))
     return (low, high) if high > low else (low - 0.5, low + 0.5)
 
 
-def _magnified(pixels: np.ndarray, height: int, width: int, title: str) -> np.ndarray:
+def magnified(pixels: np.ndarray, height: int, width: int, title: str) -> np.ndarray:
+    """Return ``pixels``, (h, w) or (h, w, channels), repeated to (height, width); ``title`` is for the message."""
     if height % pixels.shape[0] or width % pixels.shape[1]:
         raise ValueError(f"panel {title!r} is {pixels.shape}, which does not divide {(height, width)}")
     return pixels.repeat(height // pixels.shape[0], axis=0).repeat(width // pixels.shape[1], axis=1)

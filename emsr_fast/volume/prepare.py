@@ -15,7 +15,7 @@ from emsr_fast.trust.maps import RUNS, Trust
 from emsr_fast.volume import fingerprint
 from emsr_fast.volume.arguments import Span, choose_slices, parse_memory, parse_roi, parse_slices
 from emsr_fast.volume.formats import output_format, stored_dtype, within
-from emsr_fast.volume.formats.base import SourceVolume, TargetSpec, output_dtype
+from emsr_fast.volume.formats.base import SourceVolume, TargetSpec, VolumeInfo, output_dtype
 from emsr_fast.volume.formats.destination import printable
 from emsr_fast.volume.formats.places import is_remote
 from emsr_fast.volume.gpu_tile import Gpu
@@ -88,11 +88,7 @@ def prepare(
     voxel_choice = parse_input_voxel(request.input_voxel)
     choose_slices(*parse_slices(request.slices), source.shape[0])
     given = parse_range(request.grey_range, source.dtype) if request.grey_range else None
-    info = source.info
-    say(f"input   {info.path}: {info.format}, {' x '.join(map(str, info.shape))} (Z, Y, X), {info.dtype.name}")
-    say(f"voxel   {described(info.voxel_size_nm)}, {info.voxel_size_from}")
-    for note in info.notes:
-        say(f"note    {note}")
+    say_input(source.info, say)
     runner = Runner(request.engine, request.precision, request.provider, request.truth_test, request.device)
     network = load_network(request.model, request.window_fit, runner)
     source = fit_to_model(source, network.card.lr_pixel_nm, network.card.name, voxel_choice, say)
@@ -175,6 +171,14 @@ def prepare(
         kind = output_format(work.final).name
         say(f"note    {kind} has no {spec.dtype.name}: the same values are written as {stored}")
     return source, network, engine, journal
+
+
+def say_input(info: VolumeInfo, say: Say) -> None:
+    """Say what was understood of a volume."""
+    say(f"input   {info.path}: {info.format}, {' x '.join(map(str, info.shape))} (Z, Y, X), {info.dtype.name}")
+    say(f"voxel   {described(info.voxel_size_nm)}, {info.voxel_size_from}")
+    for note in info.notes:
+        say(f"note    {note}")
 
 
 def plan_for(

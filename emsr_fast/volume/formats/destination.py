@@ -43,7 +43,7 @@ def check_destination(path: str | Path, *, overwrite: bool, source: str | Path |
     try:
         if source is not None:
             _check_apart(Path(source).resolve(), final)
-        _check_folder(final.parent)
+        check_folder(final.parent)
         _check_vacant(final, kind, overwrite=overwrite)
     except (OSError, RuntimeError) as error:
         raise _unwritable(path, error) from error
@@ -77,7 +77,8 @@ def _check_apart(source: Path, final: Path) -> None:
         raise UsageError(f"output {final} contains the input {source}; choose another folder")
 
 
-def _check_folder(folder: Path) -> None:
+def check_folder(folder: Path) -> None:
+    """Raise VolumeError unless files can be made in ``folder``."""
     if not folder.exists():
         raise VolumeError(f"output folder {folder} does not exist; create it first: mkdir -p '{folder}'")
     if not folder.is_dir():
