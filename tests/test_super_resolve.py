@@ -173,6 +173,17 @@ def test_pixels_that_are_not_finite_are_refused_before_anything_is_computed(pixe
         emsr_fast.super_resolve(array, progress=lambda *step: pytest.fail("a tile was computed"))
 
 
+def test_marks_of_absent_data_are_refused_and_hot_pixels_bounded_with_a_warning(pixels, tmp_path):
+    array = pixels("float32")
+    array[1, 4, 7] = -3.4e38
+    with pytest.raises(VolumeError, match="slice 1 of the array has 1 pixel"):
+        emsr_fast.super_resolve(array, progress=lambda *step: pytest.fail("a tile was computed"))
+    array[1, 4, 7] = 1e6
+    with pytest.warns(UserWarning, match=r"1 input pixel\(s\) below"):
+        result = emsr_fast.super_resolve(array)
+    np.testing.assert_array_equal(result, inferred(array, tmp_path))
+
+
 def test_a_result_that_no_memory_holds_is_refused(pixels):
     whole = np.broadcast_to(pixels("uint8")[0], (10**9, 61, 49))
     with pytest.raises(VolumeError, match="does not fit into memory"):

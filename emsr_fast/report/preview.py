@@ -17,8 +17,8 @@ from emsr_fast.volume.array import Result, compute
 from emsr_fast.volume.fingerprint import of_model
 from emsr_fast.volume.formats import open_source
 from emsr_fast.volume.formats.base import SourceVolume
-from emsr_fast.volume.intensity import Normalisation, parse_range
-from emsr_fast.volume.prepare import Say, grey_for, plan_for, say_input
+from emsr_fast.volume.intensity import Normalisation, for_model, parse_range
+from emsr_fast.volume.prepare import Say, plan_for, say_input
 from emsr_fast.volume.resample import fit_to_model, parse_input_voxel
 from emsr_fast.volume.station import Runner, load_engine, load_network
 from emsr_fast.volume.trust_maps import described_trust, prepare_trust
@@ -90,7 +90,7 @@ def make_preview(
         network = load_network(model, None, Runner(device=device))
         source = fit_to_model(stored, network.card.lr_pixel_nm, network.card.name, choice, say)
         z, rows, cols = _place(source.shape, slice_number, roi)
-        grey = grey_for(network, source, given)
+        grey = for_model(source, network.card, given)
         say(f"grey    {grey.describe()}")
         trust, why = None, "not asked for"
         if with_trust:
@@ -103,6 +103,8 @@ def make_preview(
         result = Result.empty(plan, source.dtype, trust)
         with progress(plan.lr_pixels) as done:
             compute(source, engine, plan, grey, result, trust=trust, progress=done)
+        if result.bounded:
+            say(f"note    {grey.told_bounded(result.bounded)}")
         # the expected error where the model has a calibration, else how far the runs disagree
         name = "" if trust is None else trust.names[0]
         return Preview(

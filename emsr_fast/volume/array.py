@@ -5,6 +5,7 @@ from __future__ import annotations
 import builtins
 import math
 import os
+import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePath
@@ -16,7 +17,7 @@ from emsr_fast.errors import UsageError, VolumeError
 from emsr_fast.trust.maps import RESIDUAL, Trust
 from emsr_fast.volume.computing import TileTooLarge
 from emsr_fast.volume.formats.base import SourceVolume, VolumeInfo, check_pixels, output_dtype
-from emsr_fast.volume.intensity import Normalisation, check_finite, for_model, parse_range
+from emsr_fast.volume.intensity import Normalisation, check_grey_values, for_model, parse_range
 from emsr_fast.volume.pipeline import FinishedBlock, Outcome, stream
 from emsr_fast.volume.plan import Plan
 from emsr_fast.volume.prepare import plan_for
@@ -73,16 +74,19 @@ def super_resolve(
             not fit into memory.
         CheckpointError: there is no such model.
         BackendError: the device is not there, or its memory is too small for a tile.
+
+    Warns:
+        UserWarning: pixels far outside the range of grey values, such as hot ones, were bounded for the network.
     """
     source = ArrayVolume(array, (None, *_pixel_sides(pixel_nm)))
     given = None if range is None else parse_range(_range_text(range), source.dtype)
     network = _network(model, device)
     # nothing is resampled: this says what is known of the pixel size, or refuses it
     fit_to_model(source, network.card.lr_pixel_nm, network.card.name, None, say, remedy=_REMEDY)
-    source.check_finite()
+    grey = for_model(source, network.card, given)
+    source.check_grey_values(grey)
     depth, height, width = source.shape
     plan = plan_for(network, source, ((0, depth), (0, height), (0, width)), tile=tile)
-    grey = for_model(source, network.card, given)
     engine, _ = load_engine(network, plan, Runner(device=device))
     say(f"grey    {grey.describe()}")
     say(f"model   {network.card.name}, x{plan.scale}, window_fit {network.config.window_fit}")
@@ -98,7 +102,7 @@ def super_resolve(
 
     compute(source, engine, plan, grey, result, progress=count)
     if result.bounded:
-        say(f"note    {grey.told_bounded(result.bounded)}")
+        warnings.warn(grey.told_bounded(result.bounded), stacklevel=2)
     return result.image if array.ndim == 3 else result.image[0]
 
 
@@ -136,12 +140,12 @@ class ArrayVolume(SourceVolume):
         where = (z, rows, cols) if self._array.ndim == 3 else (rows, cols)
         return np.asarray(self._array[where]).astype(self.dtype, copy=False)
 
-    def check_finite(self) -> None:
-        """Raise VolumeError, naming the slice, if a pixel is NaN or infinite."""
+    def check_grey_values(self, grey: Normalisation) -> None:
+        """Raise VolumeError, naming the slice, if a pixel is NaN, infinite, or marks absent data."""
         depth, height, width = self.shape
         if self.dtype.kind == "f":
             for z in builtins.range(depth):
-                check_finite(self.read(z, slice(0, height), slice(0, width)), z, self)
+                check_grey_values(self.read(z, slice(0, height), slice(0, width)), z, self, grey)
 
     def close(self) -> None:
         """Nothing to close: the array is the caller's."""
