@@ -15,6 +15,7 @@ from emsr_fast.engine import TorchEngine
 from emsr_fast.errors import BackendError, UsageError, VolumeError
 from emsr_fast.volume.formats.base import SourceVolume, TargetSpec, TargetVolume, VolumeInfo, check_block
 from emsr_fast.volume.intensity import Normalisation
+from emsr_fast.volume.job import infer
 from emsr_fast.volume.predict import super_resolve
 
 # pixels that hold their own index are far outside any range
@@ -204,3 +205,14 @@ def test_tiled_equals_untiled_with_a_halo_as_wide_as_the_network_sees(examples):
     super_resolve(ArraySource(strip), whole, TorchEngine(network), tile=264, halo=0, normalisation=IDENTITY)
     super_resolve(ArraySource(strip), tiled, TorchEngine(network), tile=64, halo=112, normalisation=IDENTITY)
     assert np.abs(tiled.pixels - whole.pixels).max() <= 1e-5 * np.abs(whole.pixels).max()
+
+
+@pytest.mark.parametrize("shape", [(1, 20000), (32, 20000), (20000, 1)], ids=str)
+def test_long_narrow_images_run_and_their_pixels_do_not_depend_on_the_tile(tmp_path, shape):
+    pixels = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    tifffile.imwrite(tmp_path / "in.tif", pixels, photometric="minisblack")
+    for name, options in (("whole", {}), ("tiles", {"tile": 4096, "halo": 64})):
+        done = infer(tmp_path / "in.tif", tmp_path / f"{name}.tif", **options)
+        assert done["shape"] == [1, 3 * shape[0], 3 * shape[1]]
+    whole, tiles = (tifffile.imread(tmp_path / f"{name}.tif") for name in ("whole", "tiles"))
+    assert np.abs(whole.astype(int) - tiles).max() <= 1

@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from emsr_fast.errors import UsageError
+from emsr_fast.export.shapes import Shapes
 from emsr_fast.volume.arguments import parse_memory, parse_roi, parse_share
 from emsr_fast.volume.plan import DEFAULT_MEMORY, Plan, make_plan
 from emsr_fast.volume.tiles import automatic_tile, tiles_within
@@ -53,6 +54,16 @@ def test_automatic_tiles_fit_the_memory_and_divide_evenly(shape, bytes_per_px):
         # the last tile lacks less than 4 px for each of the others
         assert -(-side // tile) * tile - side < 4 * -(-side // tile)
     assert np.prod(plan.shard) <= DEFAULT_MEMORY / 16
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 20000), (2, 32, 20000), (1, 20000, 1)], ids=str)
+def test_tiles_of_narrow_slices_are_of_a_length_that_engines_for_one_shape_take(shape):
+    plan = plan_of(shape, equal_reads=True)
+    rows, cols = plan.read_sizes
+    Shapes((1, rows[0], cols[0]), (1, rows[1], cols[1]), (1, rows[1], cols[1]))  # refuses longer ones
+    assert min(rows[1], cols[1]) == min(shape[1:])
+    # others take any, and a slice that fits is one tile
+    assert len(list(plan_of(shape).tiles(plan.block_at(0)))) == 1
 
 
 def test_a_slice_that_fits_is_one_tile_without_any_halo():

@@ -92,7 +92,7 @@ def open_engine(
     name: str,
     model: Emsr,
     *,
-    shapes: Shapes,
+    shapes: Shapes | None = None,
     precision: str | None = None,
     device: str = "auto",
     provider: str = "auto",
@@ -104,7 +104,7 @@ def open_engine(
     Args:
         name: one of ``ENGINES``; see ``check_engine`` for what each needs.
         model: the network; torch runs it where it is.
-        shapes: the batches that TensorRT is built for; the others take any.
+        shapes: the batches that TensorRT is built for, which it needs; the others take any.
         precision: "fp32", "fp16" or "bf16"; the engine's own if None.
         device: "auto", "cpu", "cuda" or "cuda:N".
         provider: "auto", "tensorrt" or "tensorrt-rtx".
@@ -126,6 +126,8 @@ def open_engine(
         entry, onnx = _onnx(model, precision, None, say)
         engine = OnnxRuntimeEngine(onnx, scale=model.config.scale, precision=precision, device=device)
     else:
+        if shapes is None:
+            raise ValueError(f"engine {name} is built for the shapes of its batches: give shapes")
         entry, engine = _tensorrt(model, precision, shapes, choose_device(device), provider, say)
     return engine, judged(engine, model, entry, refuse=truth, say=say)
 

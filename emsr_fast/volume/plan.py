@@ -15,6 +15,7 @@ DEFAULT_HALO = 32
 DEFAULT_MEMORY = 1_500_000_000
 _MOST_SLICES = 16  # of a block: as deep as chunks should be that are also looked at slice by slice
 _LEAST_HALVED = 32  # px; what runs out of memory on this has another trouble
+_LONGEST_OF_ONE_SHAPE = 8192  # px, of an automatic tile; engines that are built for one shape take no longer ones
 _LEAST_SIDE = 256  # of a block, LR px, where tiles are smaller: files should not be
 # shares of the memory: a block is held while it fills, again while it is encoded, and its bytes; all with room to spare
 _NETWORK_SHARE, _BLOCK_SHARE = 0.5, 1 / 16
@@ -180,6 +181,8 @@ def make_plan(
         sides = tile, tile
     else:
         sides = gpu_tile(rows, cols, halo, largest, gpu) if gpu else automatic_tile(rows, cols, halo, largest)
+        if equal_reads:
+            sides = min(sides[0], _LONGEST_OF_ONE_SHAPE), min(sides[1], _LONGEST_OF_ONE_SHAPE)
     for side in sides:
         check_tiling(side, halo)
     block = [last - first, rows, cols]

@@ -59,11 +59,14 @@ def load_engine(
     from emsr_fast.engine import open_engine
     from emsr_fast.export.shapes import Shapes
 
-    rows, cols = plan.read_sizes
+    shapes = None
+    if plan.equal_reads:
+        rows, cols = plan.read_sizes
+        shapes = Shapes((1, rows[0], cols[0]), (1, rows[1], cols[1]), (1, rows[1], cols[1]))
     return open_engine(
         runner.engine,
         network,
-        shapes=Shapes((1, rows[0], cols[0]), (1, rows[1], cols[1]), (1, rows[1], cols[1])),
+        shapes=shapes,
         precision=runner.precision,
         device=runner.device,
         provider=runner.provider,
