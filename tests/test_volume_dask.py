@@ -8,11 +8,14 @@ import sys
 import time
 
 import numpy as np
+import psutil
 import pytest
 import tifffile
 from distributed import Client, LocalCluster
+from many_blocks import AS_OPTIONS, MANY_BLOCKS
 
 from emsr_fast.errors import BackendError, UsageError, VolumeError
+from emsr_fast.volume import local_workers
 from emsr_fast.volume.distributed import batches_of, in_flight
 from emsr_fast.volume.job import infer
 from emsr_fast.volume.verify import verify
@@ -131,3 +134,118 @@ def test_what_is_no_cluster_is_refused(stack, tmp_path, where, monkeypatch):
     with dask.config.set({"distributed.comm.timeouts.connect": "1s"}), pytest.raises(UsageError, match="local:N"):
         infer(stack, tmp_path / "a.zarr", **OPTIONS, dask=where)
     assert not list(tmp_path.iterdir())
+
+
+def quiet(errors):
+    """Whether ``errors`` holds nothing but lines of the command itself."""
+    return not any(word in errors for word in ("Traceback", "WARNING", "ERROR", "Warning", "nanny", "distributed"))
+
+
+def test_local_workers_are_quiet_and_cost_no_more_than_two_more_starts(stack, tmp_path):
+    command = [sys.executable, "-m", "emsr_fast", "infer", str(stack), *AS_OPTIONS, "-o"]
+    ratios = []
+    for attempt in range(3):
+        (tmp_path / f"{attempt}").mkdir()
+        (tmp_path / f"dask{attempt}").mkdir()
+        shares, workers = tmp_path / f"{attempt}" / "a.zarr", tmp_path / f"dask{attempt}" / "a.zarr"
+        start = time.monotonic()
+        both = [subprocess.Popen([*command, shares, "--shard", f"{i}/2"], stderr=subprocess.DEVNULL) for i in (1, 2)]
+        assert [process.wait(120) for process in both] == [0, 0]
+        half = time.monotonic()
+        done = subprocess.run([*command, workers, "--dask", "local:2"], capture_output=True, text=True, timeout=120)
+        ratios.append((time.monotonic() - half) / (half - start))
+        assert done.returncode == 0, done.stderr
+        assert quiet(done.stderr), done.stderr
+        assert "dask    2 workers" in done.stderr
+        assert files_of(workers) == files_of(shares)
+        # the command starts, then dask, then the workers: each takes no longer than a share, mostly its start
+        if ratios[-1] < 3:
+            return  # other programs may run beside one of the attempts
+    pytest.fail(f"beside two shares, --dask local:2 takes {ratios} times as long")
+
+
+def test_ctrl_c_reaches_local_workers_through_the_command_and_they_save_what_is_done(stack, tmp_path):
+    (tmp_path / "b").mkdir()
+    output, undisturbed = tmp_path / "a.zarr", tmp_path / "b" / "a.zarr"
+    # one block for each worker, which takes long enough
+    options = {"tile": 32, "halo": 32, "roi": "0,0,0:32,96,128", "input_voxel": "ignore", "device": "cpu"}
+    words = [f"--{name.replace('_', '-')}={value}" for name, value in options.items()]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "emsr_fast", "infer", str(stack), "-o", str(output), *words, "--dask=local:2"],
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    for line in process.stderr:
+        if line.startswith("dask "):
+            break
+    workers = psutil.Process(process.pid).children(recursive=True)
+    assert len(workers) == 2
+    # a worker computes when it has loaded the network
+    deadline = time.monotonic() + 60
+    while any(worker.cpu_times().user < 3 for worker in workers) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+    assert quiet(errors), errors
+    assert errors.endswith(f"what is done is kept in {output}.partial; repeat the command to go on\n")
+    assert not any(worker.is_running() for worker in workers)
+    kept = sorted((tmp_path / "a.zarr.partial" / "stopped").iterdir())
+    assert kept
+    infer(stack, undisturbed, **options)
+    done = infer(stack, output, **options)
+    assert done["lr_pixels"] < 32 * 96 * 128
+    assert files_of(output) == files_of(undisturbed)
+
+
+def test_a_killed_command_takes_its_local_workers_along(tmp_path, stack):
+    words = [*AS_OPTIONS, "-o", str(tmp_path / "a.zarr"), "--dask", "local:2"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "emsr_fast", "infer", str(stack), *words], stderr=subprocess.PIPE, text=True
+    )
+    for line in process.stderr:
+        if line.startswith("dask "):
+            break
+    workers = psutil.Process(process.pid).children(recursive=True)
+    process.kill()
+    process.communicate(timeout=60)
+    _, alive = psutil.wait_procs(workers, timeout=60)
+    assert (len(workers), alive) == (2, [])
+    (tmp_path / "b").mkdir()
+    infer(stack, tmp_path / "b" / "a.zarr", **MANY_BLOCKS, device="cpu")
+    infer(stack, tmp_path / "a.zarr", **MANY_BLOCKS, device="cpu")
+    assert files_of(tmp_path / "a.zarr") == files_of(tmp_path / "b" / "a.zarr")
+
+
+def test_a_killed_local_worker_is_started_again():
+    with local_workers.local_workers(2) as client:
+        before = client.run(os.getpid)
+        os.kill(next(iter(before.values())), signal.SIGKILL)
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline:
+            now = client.run(os.getpid, on_error="ignore")
+            if len(now) == 2 and now != before:
+                break
+            time.sleep(0.1)
+        assert len(set(now.values()) & set(before.values())) == 1
+        assert client.submit(sum, [1, 2]).result(60) == 3
+
+
+def test_a_local_worker_that_cannot_start_is_an_error_at_once(monkeypatch):
+    monkeypatch.setattr(local_workers, "_PROGRAM", "raise SystemExit(7)")
+    with (
+        pytest.raises(BackendError, match="a worker ended with exit code 7 before it could be used"),
+        local_workers.local_workers(2),
+    ):
+        pass
+
+
+def test_a_script_without_a_main_guard_runs_once(tmp_path, stack):
+    (tmp_path / "script.py").write_text(
+        "import sys\nfrom emsr_fast.volume.job import infer\nprint('once')\n"
+        "infer(sys.argv[1], sys.argv[2], dask='local:2', slices=':1', input_voxel='ignore', device='cpu')\n"
+    )
+    arguments = [sys.executable, str(tmp_path / "script.py"), str(stack), str(tmp_path / "a.zarr")]
+    done = subprocess.run(arguments, capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "once\n", "")

@@ -7,7 +7,9 @@ given the batch next sees that.
 
 from __future__ import annotations
 
+import asyncio
 import json
+import secrets
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -27,10 +29,18 @@ _BATCHES_PER_WORKER = 8  # at least, so that all workers end at about the same t
 _LARGEST_BATCH = 64
 _WAITING_PER_WORKER = 3  # tasks with the scheduler; the rest of them is not made yet
 _RETRIES = 2
+_LOOK_EVERY_S = 0.05
 
-# of a worker's process: one station, one batch at a time
+# of a worker's process: one station, one batch at a time, and which commands were stopped
 _stations: dict[str, Station] = {}
 _one_at_a_time = threading.Lock()
+_running: set[str] = set()
+_stopped: set[str] = set()
+_ALL = "all"
+
+
+class _Stopped(BaseException):
+    """The command whose batch this is was stopped."""
 
 
 def run_on_dask(
@@ -51,15 +61,22 @@ def run_on_dask(
         UsageError: dask is not installed, or ``where`` is no cluster.
         BackendError: workers died again and again on the same blocks.
     """
-    outcome, final = Outcome(), str(station.work.final)
+    outcome, final, command = Outcome(), str(station.work.final), secrets.token_hex(8)
     with _client(where) as client:
         client.wait_for_workers(1)
         workers = max(1, len(client.scheduler_info(n_workers=-1)["workers"]))
         say(f"dask    {workers} workers")
-        batches = batches_of(numbers, workers)
-        for batch, done in in_flight(client, run_batch, batches, (final, device), _WAITING_PER_WORKER * workers):
-            outcome.add(done)
-            progress(sum(map(station.lr_pixels_to_do, batch)))
+        batches, window = batches_of(numbers, workers), _WAITING_PER_WORKER * workers
+        try:
+            for batch, done in in_flight(client, run_batch, batches, (final, device, command), window):
+                outcome.add(done)
+                progress(sum(map(station.lr_pixels_to_do, batch)))
+        except Exception:
+            raise
+        except BaseException:
+            say("note    the workers save what is done of their blocks; a second Ctrl-C ends at once")
+            client.run(stop_run, command, on_error="return")  # a worker that has died meanwhile stops nobody
+            raise
     return outcome
 
 
@@ -109,20 +126,46 @@ def in_flight(
         submit()
 
 
-def run_batch(final: str, device: str, numbers: list[int]) -> Outcome | EmsrError:
-    """Do blocks of the output ``final`` in a worker; return what was done, or why it is useless to try again."""
+def run_batch(final: str, device: str, command: str, numbers: list[int]) -> Outcome | EmsrError:
+    """Do blocks of the output ``final`` in a worker; return what was done, or why it is useless to try again.
+
+    Args:
+        command: whose batch this is, see ``stop_run``; a stopped one's is left where it is.
+    """
     from emsr_fast.volume.station import Station
 
+    def check(lr_pixels: int = 0) -> None:
+        if not _stopped.isdisjoint((command, _ALL)):
+            raise _Stopped
+
     with _one_at_a_time:
+        _running.add(command)
         try:
+            check()
             key = json.dumps([final, device, Station.run_key(Path(final))])
             if key not in _stations:
                 _set_threads()
                 _stations.clear()
                 _stations[key] = Station.open(Path(final), _own_device(device))
-            return _stations[key].run(numbers)
+            return _stations[key].run(numbers, check)
         except EmsrError as error:
             return error
+        except _Stopped:
+            return Outcome()
+        finally:
+            _running.discard(command)
+
+
+async def stop_run(command: str) -> None:
+    """Make this worker end what it does for ``command`` after the tile at work, save it, and do no more for it."""
+    _stopped.add(command)
+    while command in _running:
+        await asyncio.sleep(_LOOK_EVERY_S)
+
+
+def stop_all_runs() -> None:
+    """Make this worker end all that it does after the tile at work, and do no more."""
+    _stopped.add(_ALL)
 
 
 def _set_threads() -> None:
@@ -147,20 +190,16 @@ def _own_device(device: str) -> str:
 @contextmanager
 def _client(where: str) -> Iterator[Client]:
     try:
-        from distributed import Client, LocalCluster
+        from distributed import Client
+
+        from emsr_fast.volume.local_workers import local_workers
     except ImportError as error:
         raise UsageError(f"dask needs the extra packages: {install_line('dask')}") from error
     kind, _, count = where.partition(":")
     if kind == "local":
         if not (count.isascii() and count.isdigit() and int(count) > 0):
             raise UsageError(f"dask is {where!r}; give local:N with the number of workers, such as local:4")
-        # memory is bounded by the plan; dask's own limit would kill workers that are within it
-        with (
-            LocalCluster(
-                n_workers=int(count), threads_per_worker=1, processes=True, memory_limit=0, dashboard_address=":0"
-            ) as cluster,
-            Client(cluster) as client,
-        ):
+        with local_workers(int(count)) as client:
             yield client
         return
     address = {"address": where} if "://" in where else {"scheduler_file": _scheduler_file(where)}
