@@ -98,7 +98,7 @@ def _grey_panels(preview: Preview) -> list[_Panel]:
     pixels = [np.rint(grey * 255).astype(np.uint8)[..., None].repeat(3, axis=2) for grey in greys]
     return [
         _Panel(f"LR{_size(preview, 1)}", "pixels repeated", pixels[0]),
-        _Panel("bicubic", f"black {low:.4g}, white {high:.4g}", pixels[1]),
+        _Panel("bicubic", f"black {_number(low)}, white {_number(high)}", pixels[1]),
         _Panel(f"SR, {preview.model}{_size(preview, preview.scale)}", f"x{preview.scale} in y and x", pixels[2]),
     ]
 
@@ -131,6 +131,11 @@ def _heading(preview: Preview) -> str:
     if preview.trust is None:
         said.append(f"trust left out: {preview.trust_name}")
     return "; ".join(said)
+
+
+def _number(value: float) -> str:
+    """Return ``value`` with three digits, or all before the point."""
+    return f"{value:.0f}" if abs(value) >= 1000 else f"{value:.3g}"
 
 
 def _size(preview: Preview, scale: int) -> str:
@@ -186,7 +191,7 @@ def _colour_bar(
 ) -> None:
     """Draw what the colours mean."""
     left, top = place
-    first, last = "0", f"{worst:.3g} grey values"
+    first, last = "0", f"{_number(worst)} grey values"
     before, after = (math.ceil(pen.textlength(text, font)) + 10 for text in (first, last))
     bar = max(width - before - after, 1)
     pen.text((left, top - 2), first, _FAINT, font)

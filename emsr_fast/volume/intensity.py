@@ -201,7 +201,7 @@ def check_finite(image: np.ndarray, z: int, source: SourceVolume) -> None:
     row, column = np.argwhere(bad)[0]
     raise VolumeError(
         f"slice {z} of {source.info.path} has {np.count_nonzero(bad)} NaN or infinite pixel(s), the first at "
-        f"row {row}, column {column}; replace them, or leave the slice out with --slices"
+        f"row {row}, column {column}; replace them, or leave slice {z} out"
     )
 
 
@@ -223,5 +223,5 @@ def check_grey_values(image: np.ndarray, z: int, source: SourceVolume, grey: Nor
     raise VolumeError(
         f"slice {z} of {source.info.path} has {np.count_nonzero(marks)} pixel(s) that mark absent data, the first "
         f"{whole[row, column]:.6g} at row {row}, column {column}: more than {_NO_DATA_RANGES:g} times the grey range "
-        f"{grey.low:.7g} .. {grey.high:.7g} away; replace them, or leave the slice out with --slices"
+        f"{grey.low:.7g} .. {grey.high:.7g} away; replace them, or leave slice {z} out"
     )
