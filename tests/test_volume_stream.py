@@ -49,7 +49,9 @@ def test_each_voxel_is_written_once_and_a_coordinate_ramp_is_displaced_by_nothin
     datasets = [{"path": "0", "coordinateTransformations": [{"type": "scale", "scale": [1, 1, 1]}]}]
     multiscales = [{"axes": [{"name": n, "type": "space"} for n in "zyx"], "datasets": datasets}]
     group = zarr.create_group(folder / "in.zarr", attributes={"ome": {"version": "0.5", "multiscales": multiscales}})
-    group.create_array("0", data=ramp, chunks=tuple(min(c, s) for c, s in zip(chunks, plan.shape, strict=True)))
+    sides = tuple(min(c, s) for c, s in zip(chunks, plan.shape, strict=True))
+    # a chunk of nothing but the fill value would not be stored
+    group.create_array("0", data=ramp, chunks=sides, fill_value=-1)
     (folder / "unfinished").mkdir()
     spec = TargetSpec(plan.output_shape, np.dtype("f4"), 3)
     pyramid = Pyramid.create(
