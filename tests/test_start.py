@@ -56,6 +56,10 @@ def test_what_needs_no_network_loads_no_torch(arguments):
     assert "torch" not in loaded_by(*arguments)
 
 
+def test_inspect_loads_no_torch(small):
+    assert "torch" not in loaded_by("inspect", small)
+
+
 def test_a_fact_is_marked_as_torch_itself_marks_it():
     ours, theirs = (
         mark(lambda: True) for mark in (_dispatch.constant_when_compiled, torch.compiler.assume_constant_result)
