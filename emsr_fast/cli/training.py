@@ -98,7 +98,7 @@ def noise(
     """Measure the noise of images, and print it as settings for training.
 
     Fits variance = gain * intensity + offset to the flattest parts. Noise that is correlated between pixels, as after
-    resampling, is underestimated.
+    resampling, is underestimated. Where structure as small as a pixel is everywhere, it says that it cannot tell.
     """
     try:
         from emsr_fast.train.noise import measure_noise
