@@ -9,7 +9,7 @@ import torch
 import zarr
 
 from emsr_fast import _dispatch, load_model
-from emsr_fast.volume import job
+from emsr_fast.infer import job
 
 STACK = Path(__file__).parents[1] / "examples" / "data" / "flyem_fibsem_10nm_48x192x192.tif"
 SLICES = 2

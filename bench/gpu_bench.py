@@ -29,8 +29,8 @@ from torch import Tensor
 from emsr_fast import BackendError, Emsr, EmsrConfig, _dispatch
 from emsr_fast.engine import TorchEngine
 from emsr_fast.engine.base import Grey
-from emsr_fast.engine.cuda_graph import ieee_float32
 from emsr_fast.engine.in_flight import in_flight
+from emsr_fast.engine.tile_pipeline import ieee_float32
 
 RESULTS = Path(__file__).resolve().parent / "results"
 OURS = ("cuda", "triton", "cpp")

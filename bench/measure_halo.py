@@ -18,7 +18,7 @@ from PIL import Image
 
 from emsr_fast import available_models, load_model
 from emsr_fast.engine import TorchEngine
-from emsr_fast.volume.tiles import tiles_of
+from emsr_fast.infer.tiles import tiles_of
 
 EXAMPLES = Path(__file__).parents[1] / "examples" / "data"
 HALOS = (0, 8, 16, 24, 32, 48, 64, 112)

@@ -22,10 +22,10 @@ from PIL import Image
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 import fields
 
-from emsr_fast.register.deform import deform
-from emsr_fast.register.locate import Bounds, locate
-from emsr_fast.register.pose import Pose
-from emsr_fast.register.refine import Field, Slice, refine
+from emsr_fast.pair.deform import deform
+from emsr_fast.pair.locate import Bounds, locate
+from emsr_fast.pair.pose import Pose
+from emsr_fast.pair.refine import Field, Slice, refine
 from emsr_fast.train.config import Source
 from emsr_fast.train.pairs import _likeness, pairs_of
 

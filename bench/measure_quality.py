@@ -21,7 +21,7 @@ from PIL import Image
 from emsr_fast import available_models, load_model
 from emsr_fast.engine import TorchEngine
 from emsr_fast.metrics import psnr_after_affine_fit
-from emsr_fast.report.demo import bicubic
+from emsr_fast.pictures.demo import bicubic
 from emsr_fast.train.degrade import reduce
 from emsr_fast.train.denoise import denoise_slice
 
@@ -57,7 +57,7 @@ def validation_sets(data: Path) -> Iterator[tuple[str, list[tuple[np.ndarray, np
 
 def natural(name: str) -> list[tuple[int, int, str]]:
     """Return the key that training orders files by."""
-    from emsr_fast.volume.formats.image_names import natural_key
+    from emsr_fast.io.readers.image_names import natural_key
 
     return natural_key(name)
 

@@ -19,13 +19,13 @@ from measure_quality import SCALE, validation_sets
 
 from emsr_fast import available_models, load_model
 from emsr_fast.engine import TorchEngine
+from emsr_fast.infer.fingerprint import of_model
 from emsr_fast.metrics.noise import noise_of
 from emsr_fast.model.zoo import model_path
 from emsr_fast.train.degrade import reduce
 from emsr_fast.trust import calibration
 from emsr_fast.trust.calibration import Calibration, calibration_curve, calibration_path, spearman
 from emsr_fast.trust.maps import Trust, box_mean
-from emsr_fast.volume.fingerprint import of_model
 
 SIDE = 384  # HR px of what is taken of an image
 MOST_IMAGES = {"FIB-SEM": 2, "repeat": 8}  # of a set; others have one

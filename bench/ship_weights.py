@@ -17,7 +17,7 @@ from emsr_fast import load_model, save_model
 from emsr_fast.engine import TorchEngine
 
 PACKAGE = Path(__file__).parents[1] / "emsr_fast" / "weights"
-FACTS = Path(__file__).parents[1] / "examples" / "weights" / "facts.yaml"
+FACTS = Path(__file__).parents[1] / "examples" / "weights" / "model_cards.yaml"
 
 
 def main() -> None:

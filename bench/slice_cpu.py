@@ -27,8 +27,8 @@ from scripts import add_common, rerun_with_isa, write_json
 
 from emsr_fast import load_model
 from emsr_fast.bench import machine
+from emsr_fast.infer import job
 from emsr_fast.reference import published
-from emsr_fast.volume import job
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "data" / "rat_spinal_whitematter_sem_70nm_512.png"
 MODEL = "emsr-x3"

@@ -18,9 +18,9 @@ from pathlib import Path
 import numpy as np
 import zarr
 
-from emsr_fast.volume.distributed import batches_of, in_flight
-from emsr_fast.volume.job import infer
-from emsr_fast.volume.plan import Plan
+from emsr_fast.infer.distributed import batches_of, in_flight
+from emsr_fast.infer.job import infer
+from emsr_fast.infer.plan import Plan
 
 STACK = Path(__file__).parents[1] / "examples" / "data" / "flyem_fibsem_10nm_48x192x192.tif"
 

@@ -16,10 +16,10 @@ import slice_cpu
 
 from emsr_fast import Emsr, EmsrConfig
 from emsr_fast.bench import roofline, rounds
+from emsr_fast.infer.plan import DEFAULT_HALO, make_plan
+from emsr_fast.infer.prepare import bytes_per_px
+from emsr_fast.infer.tiles import tiles_within
 from emsr_fast.reference import published
-from emsr_fast.volume.plan import DEFAULT_HALO, make_plan
-from emsr_fast.volume.prepare import bytes_per_px
-from emsr_fast.volume.tiles import tiles_within
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE, RESULTS = ROOT / "docs" / "performance.md", ROOT / "bench" / "results"

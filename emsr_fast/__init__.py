@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from emsr_fast.errors import BackendError, CheckpointError, EmsrError, UsageError, VolumeError
+    from emsr_fast.infer.array import super_resolve
     from emsr_fast.model import Emsr, EmsrConfig, ModelCard, available_models, load_model, save_model
     from emsr_fast.ops.atrous import atrous_details
     from emsr_fast.ops.conv3x3 import conv3x3
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
     from emsr_fast.ops.residual_block import residual_block
     from emsr_fast.ops.upsample_to_image import upsample_to_image
     from emsr_fast.ops.window_attention import window_attention
-    from emsr_fast.volume.array import super_resolve
 
 __version__ = "0.1.0"
 
@@ -32,7 +32,7 @@ _HOMES = {
         "upsample_to_image",
         "window_attention",
     ),
-    "emsr_fast.volume.array": ("super_resolve",),
+    "emsr_fast.infer.array": ("super_resolve",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 

@@ -119,7 +119,7 @@ def use_nearest(monkeypatch):
     def use(**options):
         engine = NearestEngine(**options)
         for module in ("prepare", "station"):
-            monkeypatch.setattr(f"emsr_fast.volume.{module}.load_engine", lambda *arguments: (engine, None))
+            monkeypatch.setattr(f"emsr_fast.infer.{module}.load_engine", lambda *arguments: (engine, None))
         return engine
 
     return use

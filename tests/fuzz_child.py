@@ -6,8 +6,8 @@ import sys
 from pathlib import Path
 
 from emsr_fast.errors import EmsrError
-from emsr_fast.volume.formats import open_source
-from emsr_fast.volume.formats.base import described_info
+from emsr_fast.io.registry import open_source
+from emsr_fast.io.volume import described_info
 
 SECONDS = 10
 

@@ -13,7 +13,7 @@ import zarr
 from PIL import Image
 
 from emsr_fast.cli import main
-from emsr_fast.volume.formats import open_source
+from emsr_fast.io.registry import open_source
 
 COMMAND = [sys.executable, "-m", "emsr_fast"]
 
@@ -238,7 +238,7 @@ def test_a_fault_of_ours_hides_its_traceback_unless_asked(small, monkeypatch, ca
     def fail(*arguments):
         raise ZeroDivisionError("by design")
 
-    monkeypatch.setattr("emsr_fast.volume.formats.open_source", fail)
+    monkeypatch.setattr("emsr_fast.io.registry.open_source", fail)
     assert main(["inspect", str(small)]) == 1
     shown = capsys.readouterr().err
     assert shown.startswith("error: unexpected ZeroDivisionError: by design; ")
@@ -254,7 +254,7 @@ def test_errors_of_the_machine_have_their_exit_codes(small, monkeypatch, capsys,
     def fail(*arguments):
         raise error
 
-    monkeypatch.setattr("emsr_fast.volume.formats.open_source", fail)
+    monkeypatch.setattr("emsr_fast.io.registry.open_source", fail)
     assert main(["inspect", str(small)]) == code
     assert len(capsys.readouterr().err.splitlines()) == 1
 

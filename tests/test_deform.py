@@ -15,9 +15,9 @@ from PIL import Image
 
 from emsr_fast import UsageError
 from emsr_fast.cli import main
-from emsr_fast.register import Pose, pair
-from emsr_fast.register.deform import deform, least_jacobian
-from emsr_fast.register.refine import Field, Slice, refine
+from emsr_fast.pair import Pose, pair
+from emsr_fast.pair.deform import deform, least_jacobian
+from emsr_fast.pair.refine import Field, Slice, refine
 
 SEM = Path(__file__).parents[1] / "examples" / "data" / "rat_spinal_whitematter_sem_70nm_512.png"
 IMAGE = np.asarray(Image.open(SEM)).astype(np.float64)

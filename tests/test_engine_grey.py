@@ -12,14 +12,14 @@ from emsr_fast import BackendError, Emsr, EmsrConfig, load_model
 from emsr_fast.engine import TorchEngine
 from emsr_fast.engine import grey as conversion
 from emsr_fast.engine.base import Grey, GreyTiles
-from emsr_fast.engine.cuda_graph import DEPTH, TilePipeline
+from emsr_fast.engine.tile_pipeline import DEPTH, TilePipeline
+from emsr_fast.infer.engine_feed import TileTooLarge, grey_of
+from emsr_fast.infer.pipeline import Outcome, stream
+from emsr_fast.infer.plan import Plan
+from emsr_fast.io.intensity import Normalisation
+from emsr_fast.io.registry import open_source
+from emsr_fast.io.volume import SourceVolume, VolumeInfo
 from emsr_fast.trust.maps import Trust
-from emsr_fast.volume.computing import TileTooLarge, grey_of
-from emsr_fast.volume.formats import open_source
-from emsr_fast.volume.formats.base import SourceVolume, VolumeInfo
-from emsr_fast.volume.intensity import Normalisation
-from emsr_fast.volume.pipeline import Outcome, stream
-from emsr_fast.volume.plan import Plan
 
 SMALL = EmsrConfig(features=16, blocks=1, heads=4)
 BYTE = np.dtype("u1")

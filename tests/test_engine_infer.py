@@ -14,9 +14,9 @@ from emsr_fast.cli import main
 from emsr_fast.engine import TorchEngine, check_engine
 from emsr_fast.errors import UsageError
 from emsr_fast.export.accuracy import tolerance
-from emsr_fast.volume.intensity import Normalisation
-from emsr_fast.volume.predict import super_resolve
-from emsr_fast.volume.tiles import grown, grown_sides, tiles_of
+from emsr_fast.infer.predict import super_resolve
+from emsr_fast.infer.tiles import grown, grown_sides, tiles_of
+from emsr_fast.io.intensity import Normalisation
 
 
 def test_onnxruntime_makes_the_volume_that_torch_makes(stack, tmp_path, capsys):

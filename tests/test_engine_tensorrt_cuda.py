@@ -8,7 +8,7 @@ import torch
 
 from emsr_fast import load_model
 from emsr_fast.engine import cache, open_engine
-from emsr_fast.engine.opening import why_not_engine
+from emsr_fast.engine.factory import why_not_engine
 from emsr_fast.errors import BackendError
 from emsr_fast.export.accuracy import in_pytorch, real_tiles, tolerance
 from emsr_fast.export.shapes import Shapes

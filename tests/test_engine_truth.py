@@ -6,8 +6,8 @@ import torch
 
 from emsr_fast import Emsr, EmsrConfig
 from emsr_fast.engine import cache
+from emsr_fast.engine.factory import judged, open_engine
 from emsr_fast.engine.onnxruntime_engine import OnnxRuntimeEngine
-from emsr_fast.engine.opening import judged, open_engine
 from emsr_fast.engine.truth import truth_test
 from emsr_fast.errors import BackendError
 from emsr_fast.export.accuracy import in_pytorch, real_tiles

@@ -12,13 +12,13 @@ import zarr
 from scipy import ndimage
 
 from emsr_fast.errors import UsageError
+from emsr_fast.evaluate import degrade
+from emsr_fast.evaluate.evaluation import evaluate
+from emsr_fast.evaluate.samples import choose_samples
+from emsr_fast.infer.job import infer
+from emsr_fast.io.provenance import Provenance, read_provenance
 from emsr_fast.metrics import psnr_after_affine_fit
-from emsr_fast.report import degrade
-from emsr_fast.report.demo import bicubic
-from emsr_fast.report.evaluation import evaluate
-from emsr_fast.report.provenance import Provenance, read_provenance
-from emsr_fast.report.samples import choose_samples
-from emsr_fast.volume.job import infer
+from emsr_fast.pictures.demo import bicubic
 
 NM = 10.0
 
@@ -187,7 +187,7 @@ def test_regions_cover_the_field_and_hold_to_their_grid():
 
 PEAK = """
 import re, sys
-from emsr_fast.report.evaluation import evaluate
+from emsr_fast.evaluate.evaluation import evaluate
 done = evaluate(sys.argv[1], sys.argv[2], lr=sys.argv[3], samples=3, region=300)
 print(re.search(r"VmHWM:\\s+(\\d+) kB", open("/proc/self/status").read())[1], len(done["slices"]))
 """

@@ -13,7 +13,7 @@ from onnx import TensorProto, numpy_helper
 
 import emsr_fast
 from emsr_fast import Emsr, EmsrConfig, ModelCard, load_model
-from emsr_fast.engine.exported import export
+from emsr_fast.engine.export_job import export
 from emsr_fast.errors import BackendError, UsageError, VolumeError
 from emsr_fast.export.accuracy import in_pytorch, real_tiles, tolerance
 from emsr_fast.export.graph import FoldedUpsample, Graph

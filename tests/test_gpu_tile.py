@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from emsr_fast import Emsr, EmsrConfig
-from emsr_fast.volume.gpu_tile import Gpu, gpu_tile
-from emsr_fast.volume.plan import DEFAULT_MEMORY, make_plan
-from emsr_fast.volume.prepare import bytes_per_px, gpu_of
-from emsr_fast.volume.tiles import automatic_tile, even_divisions, tiles_within
+from emsr_fast.infer.gpu_tile import Gpu, gpu_tile
+from emsr_fast.infer.plan import DEFAULT_MEMORY, make_plan
+from emsr_fast.infer.prepare import bytes_per_px, gpu_of
+from emsr_fast.infer.tiles import automatic_tile, even_divisions, tiles_within
 
 MB = 2**20
 CARDS = {"H100": (50 * MB, 132), "A100": (40 * MB, 108), "RTX 4090": (72 * MB, 128), "RTX 4070": (36 * MB, 46)}

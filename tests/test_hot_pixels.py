@@ -11,14 +11,14 @@ import zarr
 
 from emsr_fast import Emsr, EmsrConfig, ModelCard, load_model, save_model, super_resolve
 from emsr_fast.engine import TorchEngine
-from emsr_fast.engine.cuda_graph import TilePipeline
+from emsr_fast.engine.tile_pipeline import TilePipeline
 from emsr_fast.errors import CheckpointError, PartialError, VolumeError
+from emsr_fast.infer.job import infer
+from emsr_fast.infer.pipeline import Outcome, stream
+from emsr_fast.infer.plan import Plan
+from emsr_fast.io.intensity import Normalisation, for_model, measure
+from emsr_fast.io.registry import open_source
 from emsr_fast.trust.maps import Trust
-from emsr_fast.volume.formats import open_source
-from emsr_fast.volume.intensity import Normalisation, for_model, measure
-from emsr_fast.volume.job import infer
-from emsr_fast.volume.pipeline import Outcome, stream
-from emsr_fast.volume.plan import Plan
 
 GREY = Normalisation(100.0, 300.0, "given")  # bounds -100 and 500
 NO_DATA = -3.4e38
@@ -195,7 +195,7 @@ def test_a_count_survives_a_kill_after_the_output_got_its_name(tmp_path, use_nea
     use_nearest()
     file = hot_stack(tmp_path)
     with monkeypatch.context() as patch:
-        patch.setattr("emsr_fast.volume.workfolder.WorkFolder.remove", lambda self: None)
+        patch.setattr("emsr_fast.infer.workfolder.WorkFolder.remove", lambda self: None)
         infer(file, tmp_path / "a.zarr", **HOT)
     for mark in (tmp_path / "a.zarr.partial" / "bounded").iterdir():
         mark.unlink()

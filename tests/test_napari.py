@@ -14,7 +14,7 @@ pytestmark = pytest.mark.napari
 from napari.components import ViewerModel  # noqa: E402  after the check
 from napari.qt import get_qapp  # noqa: E402  after the check
 
-from emsr_fast.viewer.widget import SuperResolve  # noqa: E402  after the check
+from emsr_fast.napari.widget import SuperResolve  # noqa: E402  after the check
 
 
 @pytest.fixture
@@ -46,7 +46,7 @@ def plugin():
     from npe2 import PluginManager, PluginManifest
 
     manager = PluginManager.instance()
-    manifest = PluginManifest.from_file(str(resources.files("emsr_fast.viewer") / "napari.yaml"))
+    manifest = PluginManifest.from_file(str(resources.files("emsr_fast.napari") / "napari.yaml"))
     if manifest.name not in manager:
         manager.register(manifest)
     return manifest

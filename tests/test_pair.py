@@ -19,7 +19,7 @@ from PIL import Image
 
 from emsr_fast import UsageError, VolumeError, load_model
 from emsr_fast.cli import main
-from emsr_fast.register import pair
+from emsr_fast.pair import pair
 from emsr_fast.train import read_config, train
 from emsr_fast.train.config import Source
 from emsr_fast.train.pairs import pairs_of
@@ -225,7 +225,7 @@ def test_a_pair_set_is_replaced_at_the_very_end(acquired, tmp_path, monkeypatch)
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as broken:
-        broken.setattr("emsr_fast.register.job.pair_sheet", full)
+        broken.setattr("emsr_fast.pair.job.pair_sheet", full)
         with pytest.raises(VolumeError, match="the disk is full"):
             pair(*acquired, tmp_path / "set", slices="1:2", z_offset=OFFSET, overwrite=True)
     assert (tmp_path / "set" / "pairs.csv").read_bytes() == before

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from emsr_fast import load_model
 from emsr_fast.engine import TorchEngine
 from emsr_fast.errors import BackendError, UsageError, VolumeError
-from emsr_fast.volume.formats.base import SourceVolume, TargetSpec, TargetVolume, VolumeInfo, check_block
-from emsr_fast.volume.intensity import Normalisation
-from emsr_fast.volume.job import infer
-from emsr_fast.volume.predict import super_resolve
+from emsr_fast.infer.job import infer
+from emsr_fast.infer.predict import super_resolve
+from emsr_fast.io.intensity import Normalisation
+from emsr_fast.io.volume import SourceVolume, TargetSpec, TargetVolume, VolumeInfo, check_block
 
 # pixels that hold their own index are far outside any range
 IDENTITY = Normalisation(0.0, 1.0, "given", bounds=(-np.inf, np.inf))

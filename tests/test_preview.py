@@ -10,10 +10,10 @@ import tifffile
 from PIL import Image
 
 from emsr_fast.cli import main
-from emsr_fast.report.demo import bicubic
-from emsr_fast.report.preview import make_preview
-from emsr_fast.report.preview_sheet import bar_length, draw_preview
-from emsr_fast.volume.job import infer
+from emsr_fast.infer.job import infer
+from emsr_fast.pictures.demo import bicubic
+from emsr_fast.preview.job import make_preview
+from emsr_fast.preview.sheet import bar_length, draw_preview
 
 
 @pytest.fixture

@@ -12,8 +12,8 @@ import torch
 from replayed import SMALL, computed, found
 
 from emsr_fast import Emsr, _native, _recording
+from emsr_fast.infer import prepare
 from emsr_fast.model import replay
-from emsr_fast.volume import prepare
 
 window_attention = importlib.import_module("emsr_fast.ops.window_attention")
 

@@ -13,9 +13,10 @@ import torch
 from torch._subclasses import FakeTensorMode
 
 from emsr_fast import BackendError, Emsr, EmsrConfig, UsageError, _dispatch, _native, load_model
-from emsr_fast.engine import TorchEngine, cuda_graph
-from emsr_fast.engine.cuda_graph import DEPTH, ieee_float32
+from emsr_fast.engine import TorchEngine
+from emsr_fast.engine import tile_pipeline as cuda_graph
 from emsr_fast.engine.in_flight import in_flight
+from emsr_fast.engine.tile_pipeline import DEPTH, ieee_float32
 from emsr_fast.engine.torch_engine import PRECISIONS
 from emsr_fast.model import runner
 
@@ -138,7 +139,7 @@ def test_float32_means_float32_by_the_newer_switches_too():
     # for good: once these are used, allow_tf32 cannot be read again
     code = """
 import torch
-from emsr_fast.engine.cuda_graph import ieee_float32
+from emsr_fast.engine.tile_pipeline import ieee_float32
 switches = torch.backends.cudnn.conv, torch.backends.cuda.matmul
 switches[0].fp32_precision, switches[1].fp32_precision = "tf32", "tf32"
 with ieee_float32():

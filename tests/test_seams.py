@@ -8,8 +8,8 @@ from scipy import ndimage
 
 from emsr_fast import load_model
 from emsr_fast.engine import TorchEngine
+from emsr_fast.infer.tiles import tiles_of
 from emsr_fast.metrics import seams
-from emsr_fast.volume.tiles import tiles_of
 
 
 def smooth(shape, seed):

@@ -7,7 +7,7 @@ from PIL import Image
 
 from emsr_fast import Emsr, EmsrConfig, load_model
 from emsr_fast.engine import TorchEngine
-from emsr_fast.volume.tiles import tiles_of
+from emsr_fast.infer.tiles import tiles_of
 
 FULL_HALO = 112  # LR px: nothing farther away reaches an output pixel of the paper's network
 

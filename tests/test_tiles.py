@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from emsr_fast.errors import UsageError
-from emsr_fast.volume.tiles import check_tiling, tiles_of
+from emsr_fast.infer.tiles import check_tiling, tiles_of
 
 multiples_of_4 = st.integers(1, 40).map(lambda quarter: 4 * quarter)
 sides = st.one_of(st.integers(1, 200), st.sampled_from([341, 331, 997, 1000]))

@@ -202,9 +202,9 @@ def test_a_calibration_that_is_damaged_or_of_another_model_is_refused(tmp_path, 
 
 def test_shipped_calibrations_are_of_the_shipped_weights():
     from emsr_fast import available_models
+    from emsr_fast.infer.fingerprint import of_model
     from emsr_fast.model.zoo import model_path
     from emsr_fast.trust.calibration import calibration_path
-    from emsr_fast.volume.fingerprint import of_model
 
     for name in available_models():
         sha256 = of_model(load_model(name, device="cpu"))["sha256"]

@@ -9,10 +9,10 @@ import zarr
 
 from emsr_fast import load_model
 from emsr_fast.errors import PartialError, UsageError, VolumeError
-from emsr_fast.volume import trust_maps
-from emsr_fast.volume.formats import open_source
-from emsr_fast.volume.job import infer
-from emsr_fast.volume.verify import verify
+from emsr_fast.infer import trust_maps
+from emsr_fast.infer.job import infer
+from emsr_fast.infer.verify import verify
+from emsr_fast.io.registry import open_source
 
 MAPS = ("error", "disagreement", "residual")
 # five blocks of a slice; begins and ends nowhere in particular

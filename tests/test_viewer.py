@@ -11,16 +11,16 @@ import zarr
 
 from emsr_fast.engine import TorchEngine
 from emsr_fast.errors import EmsrError, UsageError, VolumeError
+from emsr_fast.infer.array import ArrayVolume
+from emsr_fast.infer.job import infer
+from emsr_fast.io.intensity import Normalisation, dtype_range
+from emsr_fast.io.registry import FORMATS, open_source
 from emsr_fast.model import load_model
+from emsr_fast.napari.placement import Placement, placement_of
+from emsr_fast.napari.reader import get_reader, read_layers
+from emsr_fast.napari.region import Region, super_resolve_region, visible_region
+from emsr_fast.napari.writer import write_image
 from emsr_fast.trust.maps import Trust
-from emsr_fast.viewer.placement import Placement, placement_of
-from emsr_fast.viewer.reader import get_reader, read_layers
-from emsr_fast.viewer.region import Region, super_resolve_region, visible_region
-from emsr_fast.viewer.writer import write_image
-from emsr_fast.volume.array import ArrayVolume
-from emsr_fast.volume.formats import FORMATS, open_source
-from emsr_fast.volume.intensity import Normalisation, dtype_range
-from emsr_fast.volume.job import infer
 
 PART = {"roi": "3,5,9:5,50,62", "input_voxel": "ignore"}
 
@@ -196,14 +196,14 @@ def test_a_layer_of_something_else_is_refused():
 
 
 def test_the_manifest_names_what_exists():
-    manifest = yaml.safe_load((resources.files("emsr_fast.viewer") / "napari.yaml").read_text())
+    manifest = yaml.safe_load((resources.files("emsr_fast.napari") / "napari.yaml").read_text())
     contributions = manifest["contributions"]
     named = {command["id"] for command in contributions["commands"]}
     used = [*contributions["readers"], *contributions["writers"], *contributions["widgets"]]
     assert {contribution["command"] for contribution in used} == named
     for command in contributions["commands"]:
         module, name = command["python_name"].split(":")
-        source = (resources.files("emsr_fast.viewer") / f"{module.rpartition('.')[2]}.py").read_text()
+        source = (resources.files("emsr_fast.napari") / f"{module.rpartition('.')[2]}.py").read_text()
         assert re.search(rf"^(def|class) {name}\b", source, re.MULTILINE)
     written = {suffix for known in FORMATS for suffix in known.suffixes}
     assert set(contributions["writers"][0]["filename_extensions"]) <= written

@@ -15,10 +15,10 @@ from distributed import Client, LocalCluster
 from many_blocks import AS_OPTIONS, MANY_BLOCKS
 
 from emsr_fast.errors import BackendError, UsageError, VolumeError
-from emsr_fast.volume import local_workers
-from emsr_fast.volume.distributed import batches_of, in_flight
-from emsr_fast.volume.job import infer
-from emsr_fast.volume.verify import verify
+from emsr_fast.infer import local_workers
+from emsr_fast.infer.distributed import batches_of, in_flight
+from emsr_fast.infer.job import infer
+from emsr_fast.infer.verify import verify
 
 # 12 blocks of 4 slices
 OPTIONS = {
@@ -60,7 +60,7 @@ def test_workers_write_the_same_bytes_as_one_process(stack, tmp_path, cluster, m
 def test_a_worker_killed_in_mid_block_costs_that_block_only(stack, tmp_path, cluster):
     output = tmp_path / "a.zarr"
     script = (
-        "import sys, json; from emsr_fast.volume.job import infer\n"
+        "import sys, json; from emsr_fast.infer.job import infer\n"
         "print(json.dumps(infer(sys.argv[1], sys.argv[2], dask=sys.argv[3], **json.loads(sys.argv[4]))))"
     )
     options = json.dumps(OPTIONS | {"roi": "0,0,0:48,128,128"})
@@ -90,7 +90,7 @@ def test_a_worker_killed_in_mid_block_costs_that_block_only(stack, tmp_path, clu
 
 def test_an_error_of_the_input_is_the_same_line_as_alone(stack, tmp_path, cluster, monkeypatch):
     tifffile.imwrite(tmp_path / "in.tif", tifffile.imread(stack)[:8, :64, :64], photometric="minisblack")
-    from emsr_fast.volume import distributed
+    from emsr_fast.infer import distributed
 
     run = distributed.run_on_dask
 
@@ -243,7 +243,7 @@ def test_a_local_worker_that_cannot_start_is_an_error_at_once(monkeypatch):
 
 def test_a_script_without_a_main_guard_runs_once(tmp_path, stack):
     (tmp_path / "script.py").write_text(
-        "import sys\nfrom emsr_fast.volume.job import infer\nprint('once')\n"
+        "import sys\nfrom emsr_fast.infer.job import infer\nprint('once')\n"
         "infer(sys.argv[1], sys.argv[2], dask='local:2', slices=':1', input_voxel='ignore', device='cpu')\n"
     )
     arguments = [sys.executable, str(tmp_path / "script.py"), str(stack), str(tmp_path / "a.zarr")]

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from emsr_fast.errors import UsageError, VolumeError
-from emsr_fast.volume.formats import create_target, open_source
-from emsr_fast.volume.formats.base import TargetSpec
-from emsr_fast.volume.formats.destination import check_destination, shielded_from_signals, volume_error
+from emsr_fast.io.destination import check_destination, shielded_from_signals, volume_error
+from emsr_fast.io.registry import create_target, open_source
+from emsr_fast.io.volume import TargetSpec
 
 SPEC = TargetSpec((1, 6, 6), np.dtype("u1"), scale=3)
 OUTPUTS = ["a.tif", "a.ome.zarr", "a.h5", "a.mrc"]
@@ -171,8 +171,8 @@ def test_failures_of_the_system_are_said_in_words(tmp_path, number, message):
 _FILL_A_DISK = """
 import sys, numpy as np, pathlib
 from emsr_fast.errors import VolumeError
-from emsr_fast.volume.formats import create_target
-from emsr_fast.volume.formats.base import TargetSpec
+from emsr_fast.io.registry import create_target
+from emsr_fast.io.volume import TargetSpec
 folder = pathlib.Path(sys.argv[1])
 noise = np.random.default_rng(0).integers(-100, 100, (600, 600)).astype(np.int8)
 try:

@@ -10,12 +10,12 @@ from PIL import Image
 
 from emsr_fast.cli import main
 from emsr_fast.errors import VolumeError
-from emsr_fast.register.job import pair
-from emsr_fast.report.evaluation import evaluate
+from emsr_fast.evaluate.evaluation import evaluate
+from emsr_fast.io.readers.image_names import gaps
+from emsr_fast.io.registry import open_source
+from emsr_fast.pair.job import pair
 from emsr_fast.train.config import Source
 from emsr_fast.train.pairs import pairs_of
-from emsr_fast.volume.formats import open_source
-from emsr_fast.volume.formats.image_names import gaps
 
 EVERYTHING = slice(None)
 POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1234\n"

@@ -7,9 +7,9 @@ import tifffile
 
 from emsr_fast import VolumeError
 from emsr_fast.cli import main
+from emsr_fast.io.registry import open_source
 from emsr_fast.train.config import Source
 from emsr_fast.train.pairs import pairs_of
-from emsr_fast.volume.formats import open_source
 
 PIXELS = np.random.default_rng(0).integers(0, 255, (3, 24, 28)).astype(np.uint8)
 

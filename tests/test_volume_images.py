@@ -6,9 +6,9 @@ import tifffile
 from PIL import Image
 
 from emsr_fast.errors import VolumeError
-from emsr_fast.volume.formats import open_source
-from emsr_fast.volume.formats.image_names import natural_key
-from emsr_fast.volume.voxels import UNKNOWN
+from emsr_fast.io.readers.image_names import natural_key
+from emsr_fast.io.registry import open_source
+from emsr_fast.io.voxels import UNKNOWN
 
 EVERYTHING = slice(None)
 

@@ -5,8 +5,8 @@ import pytest
 import tifffile
 
 from emsr_fast.errors import UsageError, VolumeError
-from emsr_fast.volume.formats import open_source
-from emsr_fast.volume.intensity import Normalisation, dtype_range, measure, parse_range
+from emsr_fast.io.intensity import Normalisation, dtype_range, measure, parse_range
+from emsr_fast.io.registry import open_source
 
 
 def stack_file(folder, pixels):

@@ -12,12 +12,12 @@ import time
 import pytest
 from many_blocks import AS_OPTIONS, MANY_BLOCKS
 
-from emsr_fast.volume.verify import verify
+from emsr_fast.infer.verify import verify
 
 # forks runs of infer from a process that has loaded torch, and kills each after the time it reads
 FORKS = """
 import os, signal, sys, time, torch, json
-import emsr_fast.volume.job as job, emsr_fast.engine, emsr_fast.model
+import emsr_fast.infer.job as job, emsr_fast.engine, emsr_fast.model
 torch.set_num_threads(1)
 source, options = sys.argv[1], json.loads(sys.argv[2])
 for line in sys.stdin:

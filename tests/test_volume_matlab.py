@@ -6,7 +6,7 @@ import pytest
 import scipy.io
 
 from emsr_fast.errors import UsageError, VolumeError
-from emsr_fast.volume.formats import open_source
+from emsr_fast.io.registry import open_source
 
 EVERYTHING = slice(None)
 # as MATLAB has it: rows, columns, slices

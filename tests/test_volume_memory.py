@@ -8,7 +8,7 @@ _FIRST_BLOCK = """
 import json, re, sys, numpy as np, zarr
 from emsr_fast import load_model
 from emsr_fast.engine import TorchEngine
-from emsr_fast.volume.job import infer
+from emsr_fast.infer.job import infer
 path = sys.argv[1]
 axes = [{"name": name, "type": "space", "unit": "nanometer"} for name in "zyx"]
 datasets = [{"path": "0", "coordinateTransformations": [{"type": "scale", "scale": [8, 8, 8]}]}]

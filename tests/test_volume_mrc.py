@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from emsr_fast.errors import VolumeError
-from emsr_fast.volume.formats import open_source
-from emsr_fast.volume.voxels import UNKNOWN
+from emsr_fast.io.registry import open_source
+from emsr_fast.io.voxels import UNKNOWN
 
 EVERYTHING = slice(None)
 

@@ -9,7 +9,7 @@ import pytest
 import zarr
 
 from emsr_fast.cli import main
-from emsr_fast.volume.formats import open_source
+from emsr_fast.io.registry import open_source
 
 
 @pytest.fixture(scope="module")

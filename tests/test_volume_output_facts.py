@@ -12,10 +12,10 @@ import zarr
 
 from emsr_fast.cli import main
 from emsr_fast.errors import VolumeError
-from emsr_fast.report.provenance import read_provenance
-from emsr_fast.volume import job
-from emsr_fast.volume.formats import open_source
-from emsr_fast.volume.voxels import UNKNOWN
+from emsr_fast.infer import job
+from emsr_fast.io.provenance import read_provenance
+from emsr_fast.io.registry import open_source
+from emsr_fast.io.voxels import UNKNOWN
 
 
 @pytest.fixture

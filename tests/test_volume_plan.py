@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 
 from emsr_fast.errors import UsageError
 from emsr_fast.export.shapes import Shapes
-from emsr_fast.volume.arguments import parse_memory, parse_roi, parse_share
-from emsr_fast.volume.plan import DEFAULT_MEMORY, Plan, make_plan
-from emsr_fast.volume.tiles import automatic_tile, tiles_within
+from emsr_fast.infer.plan import DEFAULT_MEMORY, Plan, make_plan
+from emsr_fast.infer.tiles import automatic_tile, tiles_within
+from emsr_fast.io.selection import parse_memory, parse_roi, parse_share
 
 sides = st.integers(1, 40)
 

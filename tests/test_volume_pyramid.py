@@ -10,9 +10,9 @@ import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from emsr_fast.volume.formats import multiscale
-from emsr_fast.volume.formats.base import TargetSpec
-from emsr_fast.volume.formats.ome_zarr_write import Pyramid, block_means
+from emsr_fast.io.volume import TargetSpec
+from emsr_fast.io.writers import multiscale
+from emsr_fast.io.writers.ome_zarr import Pyramid, block_means
 
 ISOTROPIC, FLAT = (8.0, 8 / 3, 8 / 3), (40.0, 4.0, 4.0)
 

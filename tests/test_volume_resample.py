@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from emsr_fast.cli import main
 from emsr_fast.errors import UsageError
-from emsr_fast.volume.formats import open_source
-from emsr_fast.volume.formats.base import SourceVolume, VolumeInfo
-from emsr_fast.volume.resample import RelabelledSource, ResampledSource, fit_to_model, parse_input_voxel
+from emsr_fast.io.registry import open_source
+from emsr_fast.io.resample import RelabelledSource, ResampledSource, fit_to_model, parse_input_voxel
+from emsr_fast.io.volume import SourceVolume, VolumeInfo
 
 EVERYTHING = slice(None)
 TRAINED = [24.0, 30.0, 210.0]
@@ -116,7 +116,7 @@ def test_a_pixel_does_not_depend_on_what_is_read_with_it(height, width, size_y, 
 def test_large_slices_are_done_in_bands_with_the_same_result(monkeypatch):
     source = ResampledSource(ArraySource(noise((1, 90, 70))), (30.0, 30.0), 47.0)
     at_once = whole(source)
-    monkeypatch.setattr("emsr_fast.volume.resample._BAND_PIXELS", 200)
+    monkeypatch.setattr("emsr_fast.io.resample._BAND_PIXELS", 200)
     np.testing.assert_array_equal(whole(source), at_once)
 
 

@@ -16,10 +16,10 @@ import zarr
 from many_blocks import AS_OPTIONS, MANY_BLOCKS
 
 from emsr_fast.errors import PartialError, UsageError, VolumeError
-from emsr_fast.volume import job, prepare
-from emsr_fast.volume.gpu_tile import Gpu
-from emsr_fast.volume.job import infer
-from emsr_fast.volume.verify import verify
+from emsr_fast.infer import job, prepare
+from emsr_fast.infer.gpu_tile import Gpu
+from emsr_fast.infer.job import infer
+from emsr_fast.infer.verify import verify
 
 
 def bytes_of(path):

@@ -11,9 +11,9 @@ import zarr
 from mrcfile.dtypes import get_ext_header_dtype
 
 from emsr_fast.errors import VolumeError
-from emsr_fast.volume.formats import create_target, open_source
-from emsr_fast.volume.formats.base import TargetSpec
-from emsr_fast.volume.voxels import UNKNOWN
+from emsr_fast.io.registry import create_target, open_source
+from emsr_fast.io.volume import TargetSpec
+from emsr_fast.io.voxels import UNKNOWN
 
 EVERYTHING = slice(None)
 DTYPES = [np.uint8, np.int8, np.uint16, np.int16, np.float32]

@@ -10,8 +10,8 @@ import tifffile
 import zarr
 
 from emsr_fast.errors import VolumeError
-from emsr_fast.volume.formats import open_source
-from emsr_fast.volume.voxels import UNKNOWN
+from emsr_fast.io.registry import open_source
+from emsr_fast.io.voxels import UNKNOWN
 
 EVERYTHING = slice(None)
 

@@ -14,8 +14,8 @@ import tifffile
 from many_blocks import AS_OPTIONS, MANY_BLOCKS
 
 from emsr_fast.errors import PartialError
-from emsr_fast.volume.job import infer
-from emsr_fast.volume.verify import verify
+from emsr_fast.infer.job import infer
+from emsr_fast.infer.verify import verify
 
 TILE_PX = 32 * 32  # of MANY_BLOCKS: 12 blocks of 4 slices of 4 tiles
 BLOCK_TILES, ALL_TILES = 16, 192
@@ -43,7 +43,7 @@ sys.exit(main(sys.argv[3:]))
 # the command line, whose saving takes for ever
 SLOW_TO_SAVE = """
 import time
-from emsr_fast.volume import stopped
+from emsr_fast.infer import stopped
 stopped.write_durably = lambda *arguments: time.sleep(600)
 """
 
@@ -234,7 +234,7 @@ def test_a_disk_that_is_full_is_said_and_the_stop_goes_on(stack, tmp_path, use_n
         raise OSError(28, "No space left on device")
 
     use_nearest()
-    monkeypatch.setattr("emsr_fast.volume.stopped.write_durably", full)
+    monkeypatch.setattr("emsr_fast.infer.stopped.write_durably", full)
     said = []
     assert stop(stack, tmp_path / "a.zarr", 5, say=said.append) == []
     assert "could not be saved, and is lost: [Errno 28] No space left on device" in said[-1]

@@ -14,7 +14,8 @@ import zarr
 
 from emsr_fast.cli import main
 from emsr_fast.errors import VolumeError
-from emsr_fast.volume.formats import open_source, stored
+from emsr_fast.io.readers import stored
+from emsr_fast.io.registry import open_source
 
 tensorstore = pytest.importorskip("tensorstore")
 
@@ -208,7 +209,7 @@ def test_where_a_listing_takes_too_long_some_chunks_are_looked_for(tmp_path, mon
 
 
 def test_a_listing_that_a_server_gives_is_counted(tmp_path):
-    from emsr_fast.volume.formats.kvstore import RemoteFiles, Store
+    from emsr_fast.io.readers.kvstore import RemoteFiles, Store
 
     path = make("zarr2", tmp_path / "a" / "b.zarr")
     chunk_files(path)[3].unlink()

@@ -12,14 +12,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from emsr_fast.errors import BackendError, VolumeError
-from emsr_fast.volume.formats import open_source
-from emsr_fast.volume.formats.base import SourceVolume, TargetSpec, VolumeInfo
-from emsr_fast.volume.formats.ome_zarr_write import Pyramid
-from emsr_fast.volume.intensity import Normalisation
-from emsr_fast.volume.job import infer
-from emsr_fast.volume.pipeline import Outcome, stream
-from emsr_fast.volume.plan import Plan
-from emsr_fast.volume.streams import Behind, ahead
+from emsr_fast.infer.background import Behind, ahead
+from emsr_fast.infer.job import infer
+from emsr_fast.infer.pipeline import Outcome, stream
+from emsr_fast.infer.plan import Plan
+from emsr_fast.io.intensity import Normalisation
+from emsr_fast.io.registry import open_source
+from emsr_fast.io.volume import SourceVolume, TargetSpec, VolumeInfo
+from emsr_fast.io.writers.ome_zarr import Pyramid
 
 # pixels that hold their own index are far outside any range
 IDENTITY = Normalisation(0.0, 1.0, "given", bounds=(-np.inf, np.inf))

@@ -7,9 +7,9 @@ import pytest
 import tifffile
 
 from emsr_fast.errors import VolumeError
-from emsr_fast.volume.formats import create_target, open_source
-from emsr_fast.volume.formats.base import TargetSpec
-from emsr_fast.volume.voxels import UNKNOWN
+from emsr_fast.io.registry import create_target, open_source
+from emsr_fast.io.volume import TargetSpec
+from emsr_fast.io.voxels import UNKNOWN
 
 EVERYTHING = slice(None)
 

@@ -6,8 +6,9 @@ import tifffile
 
 from emsr_fast.cli import main
 from emsr_fast.errors import UsageError, VolumeError
-from emsr_fast.volume.formats import create_target, open_source, tiff_pages
-from emsr_fast.volume.formats.base import TargetSpec
+from emsr_fast.io.readers.tiff import pages as tiff_pages
+from emsr_fast.io.registry import create_target, open_source
+from emsr_fast.io.volume import TargetSpec
 
 PIXELS = np.random.default_rng(0).integers(0, 120, (4, 70, 90)).astype(np.uint16)
 

@@ -10,8 +10,8 @@ from ome_zarr_models.v04 import Image as Image04
 from ome_zarr_models.v05 import Image as Image05
 
 from emsr_fast.errors import UsageError, VolumeError
-from emsr_fast.volume.formats import open_source
-from emsr_fast.volume.job import infer
+from emsr_fast.infer.job import infer
+from emsr_fast.io.registry import open_source
 
 EVERYTHING = slice(None)
 PIXELS = np.random.default_rng(0).integers(0, 255, (7, 50, 70)).astype(np.uint8)

@@ -9,8 +9,8 @@ import pytest
 import tifffile
 
 from emsr_fast.cli import main
-from emsr_fast.volume.formats import open_source
-from emsr_fast.volume.voxels import FLOAT32, RATIO, divided, meant, multiplied, nanometres
+from emsr_fast.io.registry import open_source
+from emsr_fast.io.voxels import FLOAT32, RATIO, divided, meant, multiplied, nanometres
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from emsr_fast import Emsr, _dispatch
 from emsr_fast.bench.rounds import Run
-from emsr_fast.engine.opening import open_engine, why_not_engine
+from emsr_fast.engine.factory import open_engine, why_not_engine
 from emsr_fast.export.shapes import Shapes
 
 OURS, PLAIN = "emsr_fast", "torch eager"

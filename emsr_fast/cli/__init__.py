@@ -173,7 +173,7 @@ def infer(
     A run that was stopped leaves OUTPUT.partial, and goes on when the same command is given again.
     """
     from emsr_fast.cli.progress import progress
-    from emsr_fast.volume import job
+    from emsr_fast.infer import job
 
     if trt and engine not in ("torch", "trt"):
         raise UsageError(f"--trt and --engine {engine} are given together; give one of them")
@@ -229,7 +229,7 @@ def verify(
 
     A flipped bit shows where the format has checksums: OME-Zarr and compressed HDF5, not TIFF and MRC.
     """
-    from emsr_fast.volume.verify import verify as check
+    from emsr_fast.infer.verify import verify as check
 
     found = check(path)
     if as_json:
@@ -260,8 +260,8 @@ def inspect(
 
     Shape, dtype, axes, and the voxel size with where it came from.
     """
-    from emsr_fast.volume.formats import open_source
-    from emsr_fast.volume.formats.base import described_info, info_as_json
+    from emsr_fast.io.registry import open_source
+    from emsr_fast.io.volume import described_info, info_as_json
 
     with open_source(path, key, axes) as source:
         info = source.info

@@ -51,7 +51,7 @@ def export(
 
     Input "lr" (B, 1, H, W), output "hr", both float32. The graph is compared with PyTorch on real tiles first.
     """
-    from emsr_fast.engine.exported import export as run
+    from emsr_fast.engine.export_job import export as run
 
     done = run(
         output,

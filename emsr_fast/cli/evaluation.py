@@ -43,7 +43,7 @@ def evaluate(
 
     Writes a folder with report.html, which opens in any browser, report.json and slices.csv.
     """
-    from emsr_fast.report.evaluation import evaluate as run
+    from emsr_fast.evaluate.evaluation import evaluate as run
 
     done = run(
         sr,

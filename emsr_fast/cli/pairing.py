@@ -64,7 +64,7 @@ def pair(
     if importlib.util.find_spec("skimage") is None:
         raise UsageError(f"making pairs needs the extra packages: {install_line('train')}")
     from emsr_fast.cli.progress import progress
-    from emsr_fast.register import job
+    from emsr_fast.pair import job
 
     done = job.pair(
         lr,

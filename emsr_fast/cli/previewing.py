@@ -60,7 +60,7 @@ def preview(
     SR has the pixels that infer writes there with --roi. Prints the picture's path.
     """
     from emsr_fast.cli.progress import progress
-    from emsr_fast.report.preview_file import write_preview
+    from emsr_fast.preview.file import write_preview
 
     def say(line: str) -> None:
         print(line, file=sys.stderr, flush=True)

@@ -12,7 +12,7 @@ import numpy as np
 import tifffile
 
 from emsr_fast.errors import BackendError, VolumeError
-from emsr_fast.volume.formats import within
+from emsr_fast.io.registry import within
 
 
 def kept_under(path: Path, kind: str, folder: Path, grey_range: str | None = None) -> Path:

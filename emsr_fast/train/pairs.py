@@ -11,15 +11,15 @@ from pathlib import Path
 import numpy as np
 
 from emsr_fast.errors import UsageError, VolumeError
+from emsr_fast.io.intensity import Normalisation
+from emsr_fast.io.readers.image_names import IMAGE_SUFFIXES, check_names, natural_key
+from emsr_fast.io.registry import is_volume_folder, within
+from emsr_fast.io.selection import parse_slices
 from emsr_fast.metrics.correlation import band, ncc
 from emsr_fast.train.config import Degradation, Source
 from emsr_fast.train.degrade import reduce
 from emsr_fast.train.denoise import denoise_slice, kept_under, write_stack
 from emsr_fast.train.volumes import TrainingVolume
-from emsr_fast.volume.arguments import parse_slices
-from emsr_fast.volume.formats import is_volume_folder, within
-from emsr_fast.volume.formats.image_names import IMAGE_SUFFIXES, check_names, natural_key
-from emsr_fast.volume.intensity import Normalisation
 
 _CHECKED_PAIRS = 32  # of each source, before training
 DENOISED = "denoised, in the range of its source"  # where such a reference's normalisation is from

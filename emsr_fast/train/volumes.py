@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from emsr_fast.volume.formats import open_source
-from emsr_fast.volume.formats.base import SourceVolume
-from emsr_fast.volume.intensity import Normalisation, check_grey_values, measure, parse_range
+from emsr_fast.io.intensity import Normalisation, check_grey_values, measure, parse_range
+from emsr_fast.io.registry import open_source
+from emsr_fast.io.volume import SourceVolume
 
 _OPEN_FILES = 32
 _KEPT_BYTES = 2**30  # of decoded slices, in each process

@@ -1,0 +1,159 @@
+"""What ``emsr-fast export`` does, as a function: a file for other programs, its model card with it."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from emsr_fast import __version__
+from emsr_fast.engine.cache import write_atomically
+from emsr_fast.engine.factory import PRECISIONS, weights_hash
+from emsr_fast.engine.tensorrt_engine import TensorRTEngine
+from emsr_fast.engine.truth import Truth, truth_test
+from emsr_fast.errors import BackendError, UsageError, VolumeError
+from emsr_fast.export.onnx_model import check_against_pytorch, check_precision, smallest_side, to_onnx, why_no_onnx
+from emsr_fast.export.shapes import Shapes, parse_size
+from emsr_fast.export.tensorrt import Build, Provider, build, load_provider
+from emsr_fast.model.network import Emsr
+from emsr_fast.model.zoo import DEFAULT_MODEL, load_model
+
+FORMATS = {"onnx": "onnx", "trt": "trt"}  # format: the engine that it is for
+_TILE = (320, 320)  # what infer's tiles read: 256 px and 32 px around them
+_LARGEST_SIDE = 8192  # px of ONNX models with a fixed batch and free sizes
+
+Say = Callable[[str], None]
+
+
+def export(
+    output: str | Path,
+    *,
+    model: str | Path | None = None,
+    format: str = "onnx",
+    precision: str | None = None,
+    window_fit: str | None = None,
+    least: str | None = None,
+    best: str | None = None,
+    most: str | None = None,
+    batch: int | None = None,
+    provider: str = "auto",
+    truth: bool = True,
+    overwrite: bool = False,
+    say: Say = lambda line: None,
+) -> dict[str, Any]:
+    """Write a network as ONNX or as a TensorRT engine; return what was written, as JSON values.
+
+    The ONNX model is compared with PyTorch on real tiles of several shapes first. An engine gets its description,
+    card included, beside it (FILE.json); where a GPU is, its truth test must pass.
+
+    Args:
+        output: the file; appears only when complete and checked.
+        model: name of a shipped model or path of a model file; the default model if None.
+        format: "onnx" or "trt".
+        precision: "fp32", "fp16" or "bf16"; fp32 for ONNX and fp16 for TensorRT if None.
+        window_fit: "pad" or "resize" instead of the model's own.
+        least, best, most: "HxW" in LR pixels; one alone is the only size. ONNX takes any if none is given, TensorRT
+            the tiles of ``emsr-fast infer``, 320x320.
+        batch: tiles at a time; any for ONNX without sizes, 1 otherwise.
+        provider: "auto", "tensorrt" or "tensorrt-rtx".
+        truth: whether an engine that fails its truth test is refused.
+        overwrite: whether existing files are replaced.
+        say: called with each line about what is done.
+
+    Raises:
+        UsageError: the arguments contradict each other.
+        VolumeError: the output is there already, or its folder is not or cannot be written.
+        CheckpointError: the model file is not one.
+        BackendError: a package is missing, the check or the truth test failed, or the builder refused.
+    """
+    if format not in FORMATS:
+        raise UsageError(f"format is {format!r}; give {', '.join(FORMATS)}")
+    precision = precision or PRECISIONS[FORMATS[format]]
+    check_precision(precision)
+    if window_fit not in (None, "pad", "resize"):
+        raise UsageError(f"window-fit is {window_fit!r}; give pad or resize, or leave it out for the model's own")
+    if reason := why_no_onnx():
+        raise BackendError(f"nothing can be exported: {reason}")
+    path = Path(output)
+    beside = path.with_name(f"{path.name}.json")
+    for file in (path,) if format == "onnx" else (path, beside):
+        _check_free(file, overwrite)
+    found = load_provider(provider, _capability()) if format == "trt" else None
+    network = load_model(DEFAULT_MODEL if model is None else model, device="cpu", window_fit=window_fit)
+    shapes = _shapes(least, best, most, batch, any_size=format == "onnx", smallest=smallest_side(network))
+    say(f"model   {network.card.name}, x{network.config.scale}, window_fit {network.config.window_fit}")
+    say(f"graph   {precision}, {shapes or 'any size'}: some 10 s")
+    onnx = to_onnx(network, precision, shapes)
+    for line in check_against_pytorch(onnx, network, precision, shapes):
+        say(f"checked {line}")
+    written: dict[str, Any] = {
+        "output": str(path),
+        "format": format,
+        "model": network.card.name,
+        "precision": precision,
+    }
+    written["shapes"] = shapes.as_json() if shapes else "any"
+    if found is None or shapes is None:
+        write_atomically(path, onnx)
+    else:
+        start = time.monotonic()
+        made = build(found, onnx, shapes, say=say)
+        say(f"build   {found.name} {found.version}: {time.monotonic() - start:.1f} s, {len(made.engine) / 1e6:.1f} MB")
+        result = _judged(found, made, network, precision, shapes, refuse=truth, say=say)
+        written |= {"provider": f"{found.name} {found.version}", "network_layers": made.layers, "truth_test": result}
+        card = network.card.model_copy(update={"architecture": vars(network.config)}).model_dump()
+        description = {"emsr_fast": __version__, "weights": weights_hash(network), **written, "card": card}
+        # the description first: an engine is never without it
+        write_atomically(beside, json.dumps(description, indent=1).encode())
+        write_atomically(path, made.engine)
+    return {**written, "bytes": path.stat().st_size}
+
+
+def _check_free(file: Path, overwrite: bool) -> None:
+    if not file.parent.is_dir():
+        raise VolumeError(f"{file.parent} is no folder; make it with: mkdir -p {file.parent}")
+    if not os.access(file.parent, os.W_OK | os.X_OK):
+        raise VolumeError(f"{file.parent} cannot be written; give a file in a folder that can")
+    if file.is_dir() or (file.exists() and not overwrite):
+        raise VolumeError(f"{file} exists; give another name, or --overwrite")
+
+
+def _capability() -> tuple[int, int] | None:
+    return torch.cuda.get_device_capability() if torch.cuda.is_available() else None
+
+
+def _shapes(
+    least: str | None, best: str | None, most: str | None, batch: int | None, *, any_size: bool, smallest: int
+) -> Shapes | None:
+    """Return the shapes that the options mean, None for any."""
+    given = [parse_size(text, name) for text, name in ((least, "--min"), (best, "--opt"), (most, "--max")) if text]
+    if not given and any_size:
+        if batch is None:
+            return None
+        return Shapes((batch, smallest, smallest), (batch, *_TILE), (batch, _LARGEST_SIDE, _LARGEST_SIDE))
+    low = given[0] if given else _TILE
+    high = given[-1] if given else _TILE
+    middle = parse_size(best, "--opt") if best else high
+    rows = batch or 1
+    return Shapes((rows, *low), (rows, *middle), (rows, *high))
+
+
+def _judged(
+    provider: Provider, made: Build, network: Emsr, precision: str, shapes: Shapes, *, refuse: bool, say: Say
+) -> dict[str, Any]:
+    """Return the truth test's result of an engine where there is a GPU, and that there is none elsewhere."""
+    if not torch.cuda.is_available():
+        say("truth   not tested: there is no GPU here; `emsr-fast infer --trt` tests the engines that it builds")
+        return {"passed": False, "reason": "not tested: built on a machine without a GPU"}
+    scale, device = network.config.scale, torch.device("cuda")
+    engine = TensorRTEngine(provider, made.engine, scale=scale, precision=precision, shapes=shapes, device=device)
+    result: Truth = truth_test(engine, network, engine.layers())
+    say(f"truth   {result}")
+    if refuse and not result.passed:
+        raise BackendError(f"{engine.name} failed its truth test: {result.reason}; nothing was written")
+    return result.as_json()

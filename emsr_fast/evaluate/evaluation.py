@@ -1,0 +1,240 @@
+"""What ``emsr-fast evaluate`` does, as a function: measure a super-resolved volume, write the report."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from emsr_fast import __version__
+from emsr_fast.errors import UsageError, VolumeError
+from emsr_fast.evaluate.figures import DEFINITIONS, IMAGES, Lpips, SampleFigures, measure_sample
+from emsr_fast.evaluate.folder import check_report_folder, report_folder
+from emsr_fast.evaluate.inputs import Inputs, open_inputs
+from emsr_fast.evaluate.number_format import decibels
+from emsr_fast.evaluate.samples import Sample, choose_samples
+from emsr_fast.evaluate.trust import TrustCheck
+from emsr_fast.installing import install_line
+from emsr_fast.io.readers.files import DamagedError
+from emsr_fast.io.selection import choose_slices, parse_slices
+from emsr_fast.metrics import RingCorrelation, added
+
+DEFAULT_SAMPLES = 16
+DEFAULT_REGION = 1024
+# of a thousand slices, nobody looks at every curve
+_CURVES_KEPT = 20
+
+
+def _place(sample: Sample) -> dict[str, int]:
+    rows, cols = sample.rows, sample.cols
+    return {"slice": sample.z, "y0": rows.start, "y1": rows.stop, "x0": cols.start, "x1": cols.stop}
+
+
+@dataclass
+class RingCurves:
+    """The ring correlations of one image: all samples together, and the first of them one by one."""
+
+    together: RingCorrelation
+    each: list[RingCorrelation]
+
+    def add(self, curve: RingCorrelation) -> None:
+        """Take in the curve of another sample."""
+        self.together = added([self.together, curve])
+        if len(self.each) < _CURVES_KEPT:
+            self.each.append(curve)
+
+
+@dataclass
+class MeanCurve:
+    """The mean of decorrelation curves."""
+
+    frequency: np.ndarray  # cycles per pixel
+    total: np.ndarray
+    number: int = 1
+
+    @property
+    def value(self) -> np.ndarray:
+        """The mean, (R,)."""
+        return self.total / self.number
+
+
+@dataclass
+class Evaluation:
+    """All that the report shows."""
+
+    inputs: Inputs
+    slices: range  # that samples were chosen from
+    samples: list[Sample] = field(default_factory=list)  # measured
+    rows: list[dict[str, Any]] = field(default_factory=list)  # of the table: slice, region, image, figures
+    ring_curves: dict[str, RingCurves] = field(default_factory=dict)  # by image
+    single_curves: dict[str, RingCurves] = field(default_factory=dict)
+    decorrelations: dict[str, MeanCurve] = field(default_factory=dict)
+    trust: TrustCheck = field(default_factory=TrustCheck)
+    skipped: list[str] = field(default_factory=list)  # samples left out, and why
+    left_out: list[dict[str, Any]] = field(default_factory=list)  # their rows, without figures but with the reason
+
+    def add(self, sample: Sample, figures: SampleFigures) -> None:
+        """Take in what was measured of ``sample``."""
+        place = _place(sample)
+        self.samples.append(sample)
+        self.rows += [{**place, **row} for row in figures.rows]
+        for kept, curves in ((self.ring_curves, figures.ring_curves), (self.single_curves, figures.single_curves)):
+            for name, curve in curves.items():
+                if name in kept:
+                    kept[name].add(curve)
+                else:
+                    kept[name] = RingCurves(curve, [curve])
+        for name, found in figures.decorrelations.items():
+            if name in self.decorrelations:
+                self.decorrelations[name].total = self.decorrelations[name].total + found.deciding
+                self.decorrelations[name].number += 1
+            else:
+                self.decorrelations[name] = MeanCurve(found.frequency, found.deciding)
+
+    def leave_out(self, sample: Sample, images: Iterable[str], reason: str) -> None:
+        """Note that nothing was measured in ``sample``, and why."""
+        self.skipped.append(f"{sample.describe()}: {reason}")
+        shown = [name for name in IMAGES if name in images]
+        self.left_out += [{**_place(sample), "image": name, "left_out": reason} for name in shown]
+
+    def table(self) -> list[dict[str, Any]]:
+        """Return the rows of all chosen samples, those left out among them, by slice."""
+        return sorted(self.rows + self.left_out, key=lambda row: int(row["slice"]))
+
+    def values(self, image: str, figure: str) -> np.ndarray:
+        """Return ``figure`` of ``image`` for each sample, (samples,), NaN where it is missing."""
+        found = [row.get(figure) for row in self.rows if row["image"] == image]
+        return np.array([np.nan if value is None else value for value in found], dtype=np.float64)
+
+    def mean(self, image: str, figure: str) -> float | None:
+        """Return the mean of ``figure`` over the samples that have it, None if none has."""
+        values = self.values(image, figure)
+        values = values[~np.isnan(values)]
+        return float(values.mean()) if values.size else None
+
+
+def evaluate(
+    sr: str | Path,
+    output: str | Path,
+    *,
+    reference: str | Path | None = None,
+    lr: str | Path | None = None,
+    second_scan: str | Path | None = None,
+    trust: str | Path | None = None,
+    slices: str = ":",
+    samples: int = DEFAULT_SAMPLES,
+    region: int = DEFAULT_REGION,
+    grey_range: str | None = None,
+    pixel_nm: float | None = None,
+    lpips: str | Path | None = None,
+    overwrite: bool = False,
+    say: Callable[[str], None] = lambda line: None,
+) -> dict[str, Any]:
+    """Measure the volume ``sr`` and write report.html, report.json and slices.csv; return what report.json holds.
+
+    Volumes are anything ``open_source`` reads. One region of one slice is in memory at a time.
+
+    Args:
+        sr: (Z, Y, X), the super-resolved volume.
+        output: the report's folder; appears when complete.
+        reference: (Z, Y, X) of the same field; fidelity is measured against it, or against ``second_scan`` without it.
+        lr: (Z, Y / scale, X / scale), what ``sr`` was made from; bicubic interpolation of it is measured too.
+        second_scan: (Z, Y, X), a scan of the same field with noise of its own, for Fourier ring correlation.
+            Without it, the correlation is with the reference, and within each image.
+        trust: (Z, Y, X), the map of the expected error of ``sr``; judged by the true one.
+        slices: "a:b" of ``sr``, from which ``samples`` are chosen; 0 is all.
+        region: HR pixels, side of the region measured in each slice.
+        grey_range: "LO:HI" or "dtype", the data range of PSNR and SSIM; as in ``infer`` by default.
+        pixel_nm: side of an SR pixel; the files' own by default.
+        lpips: file with AlexNet's weights; without it LPIPS is left out.
+        overwrite: whether an earlier report in ``output`` is replaced.
+        say: called with each line of progress.
+
+    Raises:
+        UsageError: the arguments contradict each other, or shapes do not fit.
+        VolumeError: a volume cannot be read or is constant, or the report not be written.
+    """
+    _check_packages(reference or second_scan)
+    if pixel_nm is not None and not 0 < pixel_nm < float("inf"):
+        raise UsageError(f"pixel-nm is {pixel_nm}; give the side of an SR pixel in nm, above 0")
+    if lpips is not None and reference is None and second_scan is None:
+        raise UsageError("LPIPS compares with a reference; give --reference or --second-scan, or leave --lpips out")
+    if trust is not None and reference is None and second_scan is None:
+        raise UsageError("trust is judged by the true error; give --reference or --second-scan, or leave --trust out")
+    start, stop = parse_slices(slices)
+    final = check_report_folder(output, overwrite=overwrite)
+    distance = _lpips(lpips)
+    paths = {"reference": reference, "lr": lr, "second_scan": second_scan, "trust": trust}
+    with open_inputs(sr, **paths, grey_range=grey_range, pixel_nm=pixel_nm) as inputs:
+        chosen = choose_slices(start, stop, inputs.sr.shape[0])
+        places = choose_samples(inputs.sr.shape, chosen, samples, region, inputs.scale or 1)
+        say(f"measure {len(places)} of {len(chosen)} slices, {places[0].shape[0]} x {places[0].shape[1]} px of each")
+        evaluation = _measured(inputs, chosen, places, distance, say)
+
+        from emsr_fast.evaluate.page import page
+        from emsr_fast.evaluate.tables import as_csv, as_json, dumped
+
+        content = as_json(evaluation, {"software": f"emsr_fast {__version__}", "definitions": DEFINITIONS})
+        with report_folder(final, overwrite=overwrite) as folder:
+            (folder / "slices.csv").write_text(as_csv(evaluation), encoding="utf-8")
+            (folder / "report.json").write_text(dumped(content), encoding="utf-8")
+            (folder / "report.html").write_text(page(evaluation), encoding="utf-8")
+    return {**content, "report": str(final / "report.html")}
+
+
+def _measured(
+    inputs: Inputs, chosen: range, places: Sequence[Sample], lpips: Lpips | None, say: Callable[[str], None]
+) -> Evaluation:
+    evaluation = Evaluation(inputs, chosen)
+    for place in places:
+        try:
+            images = inputs.read(place)
+        except DamagedError as error:
+            evaluation.leave_out(place, ("sr",), str(error))
+            say(f"skipped {evaluation.skipped[-1]}")
+            continue
+        flat = [name for name, image in images.items() if image.min() == image.max()]
+        if flat:
+            reason = " and ".join(f"{name} is constant ({images[name].flat[0]:g})" for name in flat)
+            evaluation.leave_out(place, images, reason)
+            say(f"skipped {evaluation.skipped[-1]}")
+            continue
+        evaluation.add(place, measure_sample(images, place, inputs, lpips))
+        expected = inputs.read_trust(place)
+        if expected is not None and inputs.fixed_name is not None:
+            evaluation.trust.add(expected, images["sr"], images[inputs.fixed_name])
+        say(f"{place.describe()}{_in_short(evaluation)}")
+    if not evaluation.samples:
+        raise VolumeError(
+            f"nothing to measure in {inputs.sr.info.path}: {evaluation.skipped[0]}; give volumes with contrast, "
+            "or other --slices"
+        )
+    return evaluation
+
+
+def _in_short(evaluation: Evaluation) -> str:
+    """Return the PSNR of the last sample in words, "" without a reference."""
+    ours, bicubic = (evaluation.values(name, "psnr_db") for name in ("sr", "bicubic"))
+    if np.isnan(ours[-1]):
+        return ""
+    if np.isinf(ours[-1]):
+        return f": {decibels(ours[-1])}"
+    return f": PSNR {decibels(ours[-1])}" + (f" (bicubic {ours[-1] - bicubic[-1]:+.2f})" if bicubic.size else "")
+
+
+def _check_packages(compares: object) -> None:
+    needed = ("skimage", "torchmetrics") if compares else ()
+    if missing := [name for name in needed if importlib.util.find_spec(name) is None]:
+        raise UsageError(f"comparing with a reference needs {missing[0]}: {install_line('evaluate')}")
+
+
+def _lpips(path: str | Path | None) -> Lpips | None:
+    if path is None:
+        return None
+    from emsr_fast.metrics.perceptual import Lpips
+
+    return Lpips(Path(path))

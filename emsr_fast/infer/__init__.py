@@ -1,0 +1,1 @@
+"""The main job: a volume in, a volume of finer pixels out, tile by tile."""

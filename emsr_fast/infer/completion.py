@@ -1,0 +1,139 @@
+"""The end of a run: what is missing, what failed, the levels above, the other format, the final name."""
+
+from __future__ import annotations
+
+import fcntl
+import itertools
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import zarr
+
+from emsr_fast.errors import PartialError
+from emsr_fast.infer.plan import Plan
+from emsr_fast.infer.trust_maps import map_path, map_spec
+from emsr_fast.infer.worker import spec_from_json
+from emsr_fast.infer.workfolder import WorkFolder
+from emsr_fast.io.destination import system_errors
+from emsr_fast.io.intensity import Normalisation
+from emsr_fast.io.registry import create_target
+from emsr_fast.io.volume import TargetSpec
+from emsr_fast.io.writers.ome_zarr import DurableStore, Pyramid
+
+_NAMED = 5  # slices or blocks in a message
+
+
+def note_bounded(work: WorkFolder, journal: dict[str, Any], say: Callable[[str], None]) -> int:
+    """Return how many input pixels of all blocks that are done were bounded, and say it if there are any."""
+    pixels = work.bounded_pixels()
+    if pixels:
+        say(f"note    {Normalisation.from_metadata(journal['normalisation']).told_bounded(pixels)}")
+    return pixels
+
+
+def complete(
+    work: WorkFolder,
+    journal: dict[str, Any],
+    volume: Pyramid,
+    maps: Mapping[str, Pyramid],
+    ours: range,
+    *,
+    retry: str,
+    say: Callable[[str], None],
+    finish: bool = False,
+) -> dict[str, Any]:
+    """Publish the output if all of it is there; return whether it is, as part of a summary.
+
+    Args:
+        maps: of trust, by name.
+        ours: the blocks that were ours to do.
+        retry: the command that goes on.
+        finish: whether missing blocks are an error, and slices that failed are not: they stay 0, are listed in the
+            output's metadata, and the caller ends with exit code 4.
+
+    Raises:
+        PartialError: slices of our blocks failed, or blocks are missing though it is the end.
+    """
+    plan = Plan.from_json(journal["plan"])
+    failed = work.failed()
+    slices: dict[int, str] = {}
+    for index, reasons in failed.items():
+        if finish or plan.number_of(index) in ours:
+            slices |= reasons
+    listed = work.write_failed(retry)
+    missing = list(itertools.islice(volume.missing(0), _NAMED))
+    if missing and not work.exists():
+        return {"complete": True}  # another process of the array job published it meanwhile
+    if missing and finish:
+        raise PartialError(
+            f"{work.path} has no block {', '.join(map(str, missing))} (the first {len(missing)}); do them with: {retry}"
+        )
+    if slices and not finish:
+        named = "; ".join(f"slice {z}: {slices[z]}" for z in sorted(slices)[:_NAMED])
+        raise PartialError(
+            f"{len(slices)} slice(s) could not be done, listed in {listed}: {named}; "
+            f"mend the input and retry just those with: {retry}; or leave them 0 with --finish"
+        )
+    if missing:
+        say(f"note    blocks of other shares are missing; the last to finish completes {work.final}")
+        return {"complete": False}
+    if failed and not finish:
+        say(f"note    slices of other shares failed, see {listed}; they keep {work.final} from being completed")
+        return {"complete": False}
+    with system_errors(work.final), (work.path / "finish.lock").open("a") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            say(f"note    another process is completing {work.final}")
+            return {"complete": False}
+        except OSError:
+            pass  # no locks on this file system: the second to publish finds nothing left to rename
+        _publish(work, journal, volume, maps, slices)
+    if slices:
+        named = ", ".join(map(str, sorted(slices)[:_NAMED])) + (", ..." if len(slices) > _NAMED else "")
+        say(f"note    {len(slices)} slice(s) could not be done, are 0 and listed in the metadata: {named}")
+    return {"complete": True, "failed_slices": slices} if slices else {"complete": True}
+
+
+def _publish(
+    work: WorkFolder,
+    journal: dict[str, Any],
+    volume: Pyramid,
+    maps: Mapping[str, Pyramid],
+    failed: dict[int, str],
+) -> None:
+    for pyramid in (*maps.values(), volume):
+        pyramid.finish()
+    more: dict[str, Any] = {"bounded_pixels": work.bounded_pixels()}
+    if failed:
+        more["failed_slices"] = {str(z): failed[z] for z in sorted(failed)}
+    if work.halvings():
+        more["tile_halved"] = work.halvings()
+    spec = spec_from_json(journal["spec"])
+    if journal["pyramid"]:
+        group = zarr.open_group(DurableStore(work.volume, unfinished=work.unfinished), mode="r+")
+        own: Any = group.attrs["emsr_fast"]
+        group.attrs["emsr_fast"] = own | more
+        work.publish(work.volume)
+    else:
+        folder = work.empty_export()
+        spec = replace(spec, provenance=spec.provenance | more)
+        beside: dict[Path, Path] = {}
+        for name, pyramid in maps.items():
+            final = map_path(work.final, name)
+            beside[folder / final.name] = final
+            _export(pyramid, map_spec(spec, name, Plan.from_json(journal["plan"])), folder / final.name)
+        _export(volume, spec, folder / work.final.name)
+        work.publish(folder / work.final.name, beside)
+
+
+def _export(volume: Pyramid, spec: TargetSpec, path: Path) -> None:
+    """Write level 0 of ``volume`` in the format of ``path``, one block after another."""
+    with create_target(path, spec) as target:
+        for index in volume.levels[0].indices():
+            z, rows, cols = volume.levels[0].place(index)
+            for image, number in zip(volume.read(0, index), range(z.start, z.stop), strict=True):
+                target.write(number, rows, cols, image)
+        target.commit()

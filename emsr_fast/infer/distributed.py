@@ -1,0 +1,220 @@
+"""The blocks of a run over workers of dask.distributed, which all see the same file system.
+
+A task is a batch of neighbouring blocks, so that the scheduler has thousands of tasks where there are
+millions of blocks. A worker that is killed costs the block it was at: the others of its batch are there, and whoever is
+given the batch next sees that.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import secrets
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from emsr_fast.errors import BackendError, EmsrError, UsageError
+from emsr_fast.infer.pipeline import Outcome
+from emsr_fast.installing import install_line
+
+if TYPE_CHECKING:
+    from distributed import Client
+
+    from emsr_fast.infer.worker import Station
+
+_BATCHES_PER_WORKER = 8  # at least, so that all workers end at about the same time
+_LARGEST_BATCH = 64
+_WAITING_PER_WORKER = 3  # tasks with the scheduler; the rest of them is not made yet
+_RETRIES = 2
+_LOOK_EVERY_S = 0.05
+
+# of a worker's process: one station, one batch at a time, and which commands were stopped
+_stations: dict[str, Station] = {}
+_one_at_a_time = threading.Lock()
+_running: set[str] = set()
+_stopped: set[str] = set()
+_ALL = "all"
+
+
+class _Stopped(BaseException):
+    """The command whose batch this is was stopped."""
+
+
+def run_on_dask(
+    where: str,
+    station: Station,
+    numbers: list[int],
+    device: str,
+    say: Callable[[str], None],
+    progress: Callable[[int], None],
+) -> Outcome:
+    """Do the blocks ``numbers`` of the output of ``station`` on a cluster; return what was done.
+
+    Args:
+        where: "local:N" for N processes of this machine, an address "tcp://host:port", or a scheduler file.
+        device: for the workers; "auto" gives the N local workers the machine's GPUs in turn, if it has any.
+
+    Raises:
+        UsageError: dask is not installed, or ``where`` is no cluster.
+        BackendError: workers died again and again on the same blocks.
+    """
+    outcome, final, command = Outcome(), str(station.work.final), secrets.token_hex(8)
+    with _client(where) as client:
+        client.wait_for_workers(1)
+        workers = max(1, len(client.scheduler_info(n_workers=-1)["workers"]))
+        say(f"dask    {workers} workers")
+        batches, window = batches_of(numbers, workers), _WAITING_PER_WORKER * workers
+        try:
+            for batch, done in in_flight(client, run_batch, batches, (final, device, command), window):
+                outcome.add(done)
+                progress(sum(map(station.lr_pixels_to_do, batch)))
+        except Exception:
+            raise
+        except BaseException:
+            say("note    the workers save what is done of their blocks; a second Ctrl-C ends at once")
+            client.run(stop_run, command, on_error="return")  # a worker that has died meanwhile stops nobody
+            raise
+    return outcome
+
+
+def batches_of(numbers: list[int], workers: int) -> Iterator[list[int]]:
+    """Yield neighbouring blocks together: at most 64, and where there are enough, 8 batches or more for each worker."""
+    size = max(1, min(_LARGEST_BATCH, len(numbers) // (_BATCHES_PER_WORKER * workers)))
+    for first in range(0, len(numbers), size):
+        yield numbers[first : first + size]
+
+
+def in_flight(
+    client: Client, work: Callable[..., Any], batches: Iterator[list[int]], arguments: tuple[Any, ...], window: int
+) -> Iterator[tuple[list[int], Any]]:
+    """Yield each batch with what ``work(*arguments, batch)`` returned for it, at most ``window`` at a time.
+
+    Raises:
+        BackendError: workers died again and again on a batch. Errors of ``work`` are raised as they are.
+    """
+    from distributed import KilledWorker, as_completed
+
+    waiting: dict[Any, list[int]] = {}
+    finished = as_completed()
+
+    def submit() -> bool:
+        batch = next(batches, None)
+        if batch is None:
+            return False
+        future = client.submit(work, *arguments, batch, pure=False, retries=_RETRIES)
+        waiting[future] = batch
+        finished.add(future)
+        return True
+
+    while len(waiting) < window and submit():
+        pass
+    for future in finished:
+        batch = waiting.pop(future)
+        try:
+            result = future.result()
+        except KilledWorker as error:
+            raise BackendError(
+                f"several workers died on blocks {batch[0]} to {batch[-1]}; look into their logs, "
+                "or give them more memory or a smaller --max-memory"
+            ) from error
+        if isinstance(result, EmsrError):
+            raise result
+        yield batch, result
+        submit()
+
+
+def run_batch(final: str, device: str, command: str, numbers: list[int]) -> Outcome | EmsrError:
+    """Do blocks of the output ``final`` in a worker; return what was done, or why it is useless to try again.
+
+    Args:
+        command: whose batch this is, see ``stop_run``; a stopped one's is left where it is.
+    """
+    from emsr_fast.infer.worker import Station
+
+    def check(lr_pixels: int = 0) -> None:
+        if not _stopped.isdisjoint((command, _ALL)):
+            raise _Stopped
+
+    with _one_at_a_time:
+        _running.add(command)
+        try:
+            check()
+            key = json.dumps([final, device, Station.run_key(Path(final))])
+            if key not in _stations:
+                _set_threads()
+                _stations.clear()
+                _stations[key] = Station.open(Path(final), _own_device(device))
+            return _stations[key].run(numbers, check)
+        except EmsrError as error:
+            return error
+        except _Stopped:
+            return Outcome()
+        finally:
+            _running.discard(command)
+
+
+async def stop_run(command: str) -> None:
+    """Make this worker end what it does for ``command`` after the tile at work, save it, and do no more for it."""
+    _stopped.add(command)
+    while command in _running:
+        await asyncio.sleep(_LOOK_EVERY_S)
+
+
+def stop_all_runs() -> None:
+    """Make this worker end all that it does after the tile at work, and do no more."""
+    _stopped.add(_ALL)
+
+
+def _set_threads() -> None:
+    """Let torch use as many threads as dask gave the worker."""
+    import torch
+    from distributed import get_worker
+
+    torch.set_num_threads(get_worker().state.nthreads)
+
+
+def _own_device(device: str) -> str:
+    """Return this worker's GPU: those of a local cluster are numbered, and take the machine's GPUs in turn."""
+    import torch
+    from distributed import get_worker
+
+    name = get_worker().name
+    if device not in ("auto", "cuda") or not isinstance(name, int) or not torch.cuda.is_available():
+        return device
+    return f"cuda:{name % torch.cuda.device_count()}"
+
+
+@contextmanager
+def _client(where: str) -> Iterator[Client]:
+    try:
+        from distributed import Client
+
+        from emsr_fast.infer.local_workers import local_workers
+    except ImportError as error:
+        raise UsageError(f"dask needs the extra packages: {install_line('dask')}") from error
+    kind, _, count = where.partition(":")
+    if kind == "local":
+        if not (count.isascii() and count.isdigit() and int(count) > 0):
+            raise UsageError(f"dask is {where!r}; give local:N with the number of workers, such as local:4")
+        with local_workers(int(count)) as client:
+            yield client
+        return
+    address = {"address": where} if "://" in where else {"scheduler_file": _scheduler_file(where)}
+    try:
+        connected = Client(**address)
+    except (OSError, ValueError) as error:
+        raise UsageError(
+            f"dask is {where!r}, and no scheduler answers there ({error}); give local:N, tcp://host:port or a "
+            "scheduler file"
+        ) from error
+    with connected as client:
+        yield client
+
+
+def _scheduler_file(where: str) -> str:
+    if not Path(where).is_file():
+        raise UsageError(f"dask is {where!r}; give local:N, tcp://host:port or an existing scheduler file")
+    return where

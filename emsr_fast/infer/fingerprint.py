@@ -1,0 +1,89 @@
+"""What a run depends on, small enough to write down: a resumed run must have the same."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from emsr_fast.errors import VolumeError
+from emsr_fast.io.intensity import Normalisation, check_grey_values
+from emsr_fast.io.volume import SourceVolume
+
+if TYPE_CHECKING:
+    from emsr_fast.model import Emsr
+
+_SAMPLES, _SAMPLE_SIDE = 16, 64
+_READ_WHOLE = 2**25  # voxels; more are only sampled: hashing a terabyte at every start would cost hours
+
+
+def of_model(network: Emsr) -> dict[str, Any]:
+    """Return name, architecture and a hash of every weight."""
+    from dataclasses import asdict
+
+    digest = hashlib.sha256()
+    for name, tensor in sorted(network.state_dict().items()):
+        values = tensor.detach().cpu().contiguous().numpy()
+        digest.update(f"{name} {values.dtype.str} {values.shape}\n".encode())
+        digest.update(values.tobytes())
+    return {
+        "name": network.card.name,
+        "sha256": digest.hexdigest(),
+        "input_bounds": list(network.card.input_bounds),
+        **asdict(network.config),
+    }
+
+
+def of_input(source: SourceVolume, grey: Normalisation) -> dict[str, Any]:
+    """Return shape, dtype and voxel size, and hashes of slices.
+
+    Up to 32 million voxels those are all slices, whole; of larger volumes 16 slices, five parts of 64x64 px each.
+
+    Not its path, time or size: a copy is the same volume, and so is one of which a damaged slice was mended. A slice
+    that cannot be read, or has NaN or no-data pixels as ``grey`` sees them, has None.
+    """
+    depth, height, width = source.shape
+    small = depth * height * width <= _READ_WHOLE
+    numbers = range(depth) if small else np.linspace(0, depth - 1, min(depth, _SAMPLES)).round().astype(int)
+    places = [(slice(0, height), slice(0, width))] if small else _parts(height, width)
+    samples: dict[str, str | None] = {}
+    for z in map(int, numbers):
+        digest = hashlib.sha256()
+        try:
+            for rows, cols in places:
+                pixels = np.ascontiguousarray(source.read(z, rows, cols))
+                check_grey_values(pixels, z, source, grey)
+                digest.update(pixels.tobytes())
+        except VolumeError:
+            samples[str(z)] = None
+            continue
+        samples[str(z)] = digest.hexdigest()[:16]
+    return {
+        "shape": list(source.shape),
+        "dtype": source.dtype.name,
+        "voxel_size_nm": list(source.info.voxel_size_nm),
+        "sampled_slices": samples,
+    }
+
+
+def _parts(height: int, width: int) -> list[tuple[slice, slice]]:
+    """Return the middle of a slice and of its four quarters: corners are often empty."""
+    quarters = ((2, 2), (1, 1), (1, 3), (3, 1), (3, 3))
+    return [(_around(height * row // 4, height), _around(width * col // 4, width)) for row, col in quarters]
+
+
+def _around(centre: int, size: int) -> slice:
+    first = max(0, centre - _SAMPLE_SIDE // 2)
+    return slice(first, min(size, first + _SAMPLE_SIDE))
+
+
+def differences(then: Any, now: Any, name: str = "") -> Iterator[str]:
+    """Yield "model.sha256 was ..., is ..." for all that differs between two fingerprints."""
+    if isinstance(then, dict) and isinstance(now, dict):
+        for key in sorted({*then, *now}):
+            yield from differences(then.get(key), now.get(key), f"{name}.{key}" if name else key)
+    # a slice that could not be read, then or now, says nothing
+    elif then != now and not (".sampled_slices." in f".{name}" and None in (then, now)):
+        yield f"{name} was {then!r}, is {now!r}"

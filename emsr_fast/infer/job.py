@@ -1,0 +1,261 @@
+"""The main job from path to path: what ``emsr-fast infer`` does, as a function."""
+
+from __future__ import annotations
+
+import shlex
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from emsr_fast.errors import Interrupted, PartialError, UsageError, VolumeError
+from emsr_fast.infer.completion import complete, note_bounded
+from emsr_fast.infer.pipeline import Outcome
+from emsr_fast.infer.plan import Plan
+from emsr_fast.infer.prepare import Request, Say, bytes_per_px, prepare
+from emsr_fast.infer.tiles import ALIGNMENT, check_tiling
+from emsr_fast.infer.trust_maps import create_maps, map_path
+from emsr_fast.infer.worker import Station, open_trust, open_volume, spec_from_json
+from emsr_fast.infer.workfolder import WorkFolder
+from emsr_fast.io.destination import check_destination, check_space, printable, resolved
+from emsr_fast.io.registry import open_source, output_format, stored_dtype, within
+from emsr_fast.io.selection import parse_memory, parse_share, parse_slices
+from emsr_fast.io.writers.multiscale import VERSIONS
+from emsr_fast.io.writers.ome_zarr import Pyramid
+from emsr_fast.trust.maps import Trust
+
+# given the LR pixels to do, a context whose value is called with the LR pixels done
+Progress = Callable[[int], AbstractContextManager[Callable[[int], None]]]
+
+
+def infer(
+    input_path: str | Path,
+    output_path: str | Path,
+    *,
+    say: Say = lambda line: None,
+    progress: Progress = lambda lr_pixels: nullcontext(lambda done: None),
+    **options: Any,
+) -> dict[str, Any]:
+    """Super-resolve the volume at ``input_path`` into a new one; return what was done, as JSON values.
+
+    A run that was stopped, by whatever, goes on when the same is asked for again, and ends with the same bytes.
+
+    Args:
+        input_path: anything ``open_source`` reads.
+        output_path: its suffix chooses the format; appears only when complete, and is OUTPUT.partial until then.
+        say: called with each line of what was understood, before the work starts.
+        progress: see ``Progress``.
+        options: fields of ``Request``.
+
+    Raises:
+        UsageError: the arguments contradict each other or the input.
+        VolumeError: the input cannot be read, the output not written, or an unfinished output is of something else.
+        PartialError: slices could not be done, or blocks are missing.
+        CheckpointError: the model file is not one.
+        BackendError: the device or engine is not there, it failed its truth test, or the network failed on it.
+    """
+    request = Request(input_path, output_path, **options)
+    # cheap checks first: torch takes seconds to load, a model longer
+    share = _check(request)
+    work = WorkFolder(resolved(output_path))
+    try:
+        return _infer(request, share, work, say, progress)
+    except Interrupted as stop:
+        stop.kept = work.path if work.exists() else None
+        raise
+
+
+def _infer(request: Request, share: tuple[int, int], work: WorkFolder, say: Say, progress: Progress) -> dict[str, Any]:
+    final = work.final
+    if work.is_remains():
+        work.remove()
+    if work.exists() and work.was_published():
+        journal = work.journal()
+        work.remove()
+        say(f"note    {final} was complete already; what a stopped run left beside it is removed")
+        blocks = len(Plan.from_json(journal["plan"]))
+        summary = _summary(final, journal, Outcome(), resumed=blocks, bounded=journal["bounded_pixels"])
+        return summary | {"complete": True}
+    container, _ = within(Path(request.input_path))
+    check_destination(request.output_path, overwrite=request.overwrite, source=container)
+    if request.finish:
+        return _finish_only(request, work, say)
+    with open_source(request.input_path, request.key, request.axes) as stored:
+        source, network, engine, journal = prepare(request, work, stored, say)
+        if request.dry_run:
+            from emsr_fast.infer.estimate import estimate
+
+            return estimate(journal, source, engine, bytes_per_px(network, request.precision), say)
+        journal = _begin(request, work, journal, say)
+        with work.locked(alone=request.shard is None):
+            try:
+                return _work(request, share, Station(work, journal, source, engine, say), journal, say, progress)
+            except PartialError:
+                raise  # it says how to go on
+            except BaseException:
+                _leave(request, work, journal, say)
+                raise
+
+
+def _check(request: Request) -> tuple[int, int]:
+    """Return which share of the blocks is ours, (i, N); raise UsageError for what contradicts itself."""
+    if request.trust and request.engine == "trt":
+        raise UsageError("trust turns tiles, and engine trt takes tiles of fixed sides; give another --engine")
+    if request.engine != "torch" or request.precision is not None:
+        from emsr_fast.engine import check_engine
+
+        check_engine(request.engine, request.precision, request.device, instead=_on_torch(request.retry))
+    if request.tile is not None:
+        check_tiling(request.tile, request.halo)
+    check_tiling(ALIGNMENT, request.halo)
+    parse_slices(request.slices)
+    if request.roi is not None and request.slices != ":":
+        raise UsageError("slices and roi are both given; the roi's first number of each corner says the slices")
+    if request.window_fit not in (None, "pad", "resize"):
+        raise UsageError(
+            f"window-fit is {request.window_fit!r}; give pad or resize, or leave it out for the model's own"
+        )
+    if request.ome_zarr not in VERSIONS:
+        raise UsageError(f"ome-zarr is {request.ome_zarr!r}; give one of {', '.join(VERSIONS)}")
+    if request.max_memory is not None:
+        parse_memory(request.max_memory)
+    if sum([request.dask is not None, request.shard is not None, request.finish]) > 1:
+        raise UsageError("dask, shard and finish are given together; give one of them")
+    return parse_share(request.shard)
+
+
+def _on_torch(command: str) -> str:
+    """Return ``command`` with PyTorch as its engine."""
+    words = iter(shlex.split(command))
+    kept = []
+    for word in words:
+        if word in ("--engine", "--precision", "--provider"):
+            next(words, None)
+        elif word.partition("=")[0] not in ("--trt", "--engine", "--precision", "--provider", "--no-truth-test"):
+            kept.append(word)
+    return shlex.join([*kept, "--engine", "torch"])
+
+
+def _begin(request: Request, work: WorkFolder, journal: dict[str, Any], say: Say) -> dict[str, Any]:
+    """Make the work folder if there is none; return the journal that lies in it."""
+    if work.exists():
+        say(f"resume  {work.path}")
+        return work.check_same(journal["identity"])
+    spec, plan = spec_from_json(journal["spec"]), Plan.from_json(journal["plan"])
+    maps = Trust.from_json(journal["trust"]).names if "trust" in journal else ()
+    if not journal["pyramid"]:
+        for name in maps:
+            check_destination(map_path(work.final, name), overwrite=request.overwrite, source=request.input_path)
+    # what is not compressed has a known size
+    if output_format(work.final).name in ("TIFF", "MRC"):
+        z, y, x = spec.shape
+        itemsize = np.dtype(stored_dtype(work.final, spec.dtype.name)).itemsize
+        check_space(work.final, z * y * x * (itemsize + len(maps) * np.dtype(np.float32).itemsize))
+    title = printable(work.final.name)
+
+    def make_volume(path: Path, unfinished: Path) -> None:
+        Pyramid.create(
+            path, spec, plan.shard,
+            title=title, version=request.ome_zarr, pyramid=journal["pyramid"], unfinished=unfinished,
+        )  # fmt: skip
+        create_maps(path, unfinished, spec, plan, journal)
+
+    if not work.create(journal, make_volume):
+        # another process of an array job was faster; it must be of the same job
+        return work.check_same(journal["identity"])
+    return journal
+
+
+def _work(
+    request: Request,
+    share: tuple[int, int],
+    station: Station,
+    journal: dict[str, Any],
+    say: Say,
+    progress: Progress,
+) -> dict[str, Any]:
+    """Do the blocks of our share, complete the output if it was the last one, and return the summary."""
+    work, plan = station.work, station.plan
+    part, parts = share
+    ours = range(len(plan) * part // parts, len(plan) * (part + 1) // parts)
+    for index in work.failed():
+        # what could not be done is tried again
+        if plan.number_of(index) in ours:
+            station.forget(index)
+            work.forgive(index)
+    to_do = [number for number in ours if not station.is_done(number)]
+    if len(to_do) < len(ours):
+        say(f"resume  {len(ours) - len(to_do)} of {len(ours)} blocks are done")
+    station.take_up(to_do)
+    start = time.perf_counter()
+    with progress(sum(map(station.lr_pixels_to_do, to_do))) as done:
+        if request.dask is not None:
+            from emsr_fast.infer.distributed import run_on_dask
+
+            outcome = run_on_dask(request.dask, station, to_do, journal["runner"]["device"], say, done)
+        else:
+            outcome = station.run(to_do, done)
+    failed = work.failed()
+    if len(failed) == len(plan) and all(len(failed[index]) == plan.depth_at(index) for index in failed):
+        # not one slice could be done: that is no partial result, but bad input
+        work.remove()
+        raise VolumeError(next(reason for slices in failed.values() for reason in slices.values()))
+    wall_s = time.perf_counter() - start
+    bounded = note_bounded(work, journal, say)
+    summary = _summary(work.final, journal, outcome, resumed=len(ours) - len(to_do), bounded=bounded, wall_s=wall_s)
+    return summary | complete(work, journal, station.volume, station.maps, ours, retry=request.retry, say=say)
+
+
+def _leave(request: Request, work: WorkFolder, journal: dict[str, Any], say: Say) -> None:
+    """Say how to go on after an error, or remove the folder if there is nothing to go on with."""
+    if not work.exists():
+        return
+    volume = open_volume(work, journal)
+    some = any(work.stopped.glob("*")) or any(volume.has(0, index) for index in volume.levels[0].indices())
+    if request.shard is None and not some:
+        work.remove()
+    else:
+        say(f"note    {work.path} holds what is done; go on with: {request.retry}")
+
+
+def _finish_only(request: Request, work: WorkFolder, say: Say) -> dict[str, Any]:
+    if not work.exists():
+        raise UsageError(f"there is nothing to finish: {work.path} does not exist")
+    journal = work.journal()
+    with work.locked(alone=True):
+        blocks = range(len(Plan.from_json(journal["plan"])))
+        bounded = note_bounded(work, journal, say)
+        summary = _summary(work.final, journal, Outcome(), resumed=len(blocks), bounded=bounded)
+        volume, maps = open_volume(work, journal), open_trust(work, journal)
+        # what goes on is the command that does blocks
+        retry = shlex.join(word for word in shlex.split(request.retry) if word != "--finish")
+        return summary | complete(work, journal, volume, maps, blocks, retry=retry, say=say, finish=True)
+
+
+def _summary(
+    final: Path, journal: dict[str, Any], outcome: Outcome, *, resumed: int, bounded: int, wall_s: float = 0.0
+) -> dict[str, Any]:
+    spec = spec_from_json(journal["spec"])
+    hr_pixels = outcome.lr_pixels * spec.scale**2
+    maps = Trust.from_json(journal["trust"]).names if "trust" in journal else ()
+    return {
+        "output": str(final),
+        "shape": list(spec.shape),
+        "dtype": stored_dtype(final, spec.dtype.name),
+        "voxel_size_nm": list(spec.voxel_size_nm),
+        "slices": spec.shape[0],
+        "blocks": outcome.blocks,
+        "blocks_done_before": resumed,
+        "lr_pixels": outcome.lr_pixels,
+        "seconds": round(wall_s, 3),
+        # of the time of all workers, where there are several
+        "network_fraction": round(outcome.network_s / max(outcome.seconds, 1e-9), 4),
+        "lr_mpx_per_s": round(outcome.lr_pixels / 1e6 / max(wall_s, 1e-9), 4),
+        "bounded_pixels": bounded,  # of all blocks that are done, by whichever run
+        "clipped_fraction": outcome.clipped / max(1, hr_pixels),
+        "trust": {name: str(map_path(final, name)) for name in maps},
+        "settings": spec.provenance,
+    }

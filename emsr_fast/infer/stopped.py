@@ -1,0 +1,102 @@
+"""What a stop keeps of a block it cut short: the tiles that are done, in one file for each such block.
+
+A kill keeps nothing of the block. A file that is damaged, or of another run or tiling, is never used.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from emsr_fast.infer.plan import Plan
+from emsr_fast.io.selection import Triple
+from emsr_fast.io.writers.ome_zarr import write_durably
+
+_SUFFIX = ".tiles"
+_HASH_BYTES = hashlib.sha256().digest_size
+
+
+@dataclass
+class StartedBlock:
+    """A block of which some tiles are done."""
+
+    index: Triple  # of the block
+    done: np.ndarray  # bool, (slices, tiles of a slice); the last tile never is, since it finishes the block
+    bounded: np.ndarray  # int64, (slices,): LR pixels beyond what the network is given, of slices with a tile done
+    pixels: np.ndarray  # (slices, rows, columns) of the output, 0 where nothing is done
+    maps: dict[str, np.ndarray]  # of trust, float32, NaN where nothing is done
+
+
+class StoppedBlocks:
+    """The blocks of one run that were cut short, in a folder."""
+
+    def __init__(self, folder: Path, unfinished: Path, run: str, say: Callable[[str], None]) -> None:
+        """Use ``folder``, which need not exist yet.
+
+        Args:
+            unfinished: an existing folder of the same file system, for files being written.
+            run: what tells this run from every other.
+            say: called with a line for the user.
+        """
+        self._folder, self._unfinished, self._run, self._say = folder, unfinished, run, say
+
+    def save(self, started: StartedBlock, plan: Plan) -> None:
+        """Keep what is done of a block of ``plan``; a failure is said and otherwise harmless."""
+        self._say("note    saving what is done of the block at work; a second Ctrl-C ends at once, without it")
+        some = started.done.any(axis=1)
+        packed = io.BytesIO()
+        maps: dict[str, Any] = {f"map-{name}": values[some] for name, values in started.maps.items()}
+        np.savez(packed, done=started.done, bounded=started.bounded, pixels=started.pixels[some], **maps)
+        data = packed.getbuffer()
+        try:
+            hashed = self._hash(started.index, plan, data)
+            write_durably(self._path(started.index), hashed + data, self._unfinished)
+        except OSError as error:
+            self._say(f"note    what is done of the block at work could not be saved, and is lost: {error}")
+
+    def load(self, index: Triple, plan: Plan) -> StartedBlock | None:
+        """Return what is kept of the block at ``index``; None if that is nothing, or cannot be used."""
+        try:
+            data = memoryview(self._path(index).read_bytes())
+        except OSError:
+            return None
+        if data[:_HASH_BYTES] != self._hash(index, plan, data[_HASH_BYTES:]):
+            return None
+        with np.load(io.BytesIO(data[_HASH_BYTES:])) as stored:
+            done = stored["done"]
+            some = done.any(axis=1)
+
+            def whole(kept: np.ndarray, nothing: float) -> np.ndarray:
+                values = np.full((len(done), *kept.shape[1:]), nothing, kept.dtype)
+                values[some] = kept
+                return values
+
+            maps = {n.removeprefix("map-"): whole(stored[n], np.nan) for n in stored.files if n.startswith("map-")}
+            return StartedBlock(index, done, stored["bounded"], whole(stored["pixels"], 0), maps)
+
+    def forget(self, index: Triple) -> None:
+        """Remove what is kept of the block at ``index``."""
+        self._path(index).unlink(missing_ok=True)
+
+    def indices(self) -> Iterator[Triple]:
+        """Yield the blocks of which there is a file, usable or not."""
+        for path in sorted(self._folder.glob(f"*{_SUFFIX}")):
+            z, y, x = map(int, path.stem.split("-"))
+            yield z, y, x
+
+    def _path(self, index: Triple) -> Path:
+        return self._folder / f"{'-'.join(map(str, index))}{_SUFFIX}"
+
+    def _hash(self, index: Triple, plan: Plan, data: memoryview) -> bytes:
+        """Return the hash of ``data`` and of all that it must belong to."""
+        owner = json.dumps([self._run, index, plan.as_json()])
+        hashed = hashlib.sha256(owner.encode())
+        hashed.update(data)
+        return hashed.digest()

@@ -1,0 +1,261 @@
+"""An output while it is being made: the folder OUT.partial beside it, which any run of the same command continues.
+
+    OUT.partial/journal.json   what is being made of what, written once, with the folder itself
+    OUT.partial/volume/        the OME-Zarr; a shard's file is there when, and only when, its block is done
+    OUT.partial/failed/        one file for each block with slices that could not be done
+    OUT.partial/bounded/       one file for each block with pixels beyond what the network is given: how many
+    OUT.partial/failed.json    the same for people
+    OUT.partial/stopped/       of blocks that a stop cut short, the tiles that are done (stopped.py)
+    OUT.partial/unfinished/    files being written; leftovers of killed processes
+    OUT.partial/export/        an output of another format, made of the finished volume
+
+Nothing has the name OUT before all of it is there: one rename gives it. No list of finished blocks is kept: the shards
+themselves are the list, so that the two cannot disagree.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import glob
+import hashlib
+import json
+import os
+import secrets
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from emsr_fast.errors import VolumeError
+from emsr_fast.infer.fingerprint import differences
+from emsr_fast.io.destination import printable, shielded_from_signals, system_errors
+from emsr_fast.io.writers.ome_zarr import write_durably
+
+Triple = tuple[int, int, int]
+
+_LONGEST_NAME = 240  # bytes; file systems take 255
+
+
+class WorkFolder:
+    """The folder OUT.partial of an output."""
+
+    def __init__(self, final: Path) -> None:
+        self.final = final
+        self.path = work_path(final)
+        self.volume = self.path / "volume"
+        self.unfinished = self.path / "unfinished"
+        self.stopped = self.path / "stopped"
+        self._failed = self.path / "failed"
+        self._bounded = self.path / "bounded"
+
+    def exists(self) -> bool:
+        """Return whether a run has begun."""
+        return (self.path / "journal.json").is_file()
+
+    def create(self, journal: dict[str, Any], make_volume: Callable[[Path, Path], Any]) -> bool:
+        """Make the folder, complete, in one step; return whether it was us and not another process.
+
+        Args:
+            make_volume: given the path of the volume and a folder for unfinished files, makes the empty volume.
+        """
+        start = self.final.with_name(f".{self.final.name[:40]}.starting-{os.getpid()}-{secrets.token_hex(3)}")
+        with system_errors(self.final):
+            try:
+                for folder in ("unfinished", "failed", "bounded"):
+                    (start / folder).mkdir(parents=True)
+                make_volume(start / "volume", start / "unfinished")
+                (start / "lock").touch()
+                write_durably(start / "journal.json", _encoded(journal), start / "unfinished")
+                with shielded_from_signals():
+                    try:
+                        # the one step: fails where another process was faster
+                        start.rename(self.path)
+                    except OSError:
+                        if not self.exists():
+                            raise
+                        return False
+                    return True
+            finally:
+                shutil.rmtree(start, ignore_errors=True)
+
+    def journal(self) -> dict[str, Any]:
+        """Return what was written down when the run began."""
+        try:
+            found: dict[str, Any] = json.loads((self.path / "journal.json").read_text())
+        except (OSError, ValueError) as error:
+            raise VolumeError(
+                f"{self.path / 'journal.json'} cannot be read: {error}; to start anew, delete the folder {self.path}"
+            ) from error
+        return found
+
+    def check_same(self, identity: dict[str, Any]) -> dict[str, Any]:
+        """Return the journal of a run that is of the same ``identity``.
+
+        Raises:
+            VolumeError: it is another run; the message says what differs.
+        """
+        journal = self.journal()
+        different = list(differences(journal["identity"], identity))
+        if different:
+            more = f" and {len(different) - 3} more" if len(different) > 3 else ""
+            raise VolumeError(
+                f"{self.path} was begun with something else: {'; '.join(different[:3])}{more}; give the same again, "
+                f"choose another output, or throw the work away: rm -r '{self.path}'"
+            )
+        return journal
+
+    @contextmanager
+    def locked(self, *, alone: bool) -> Iterator[None]:
+        """Hold the folder: alone, or beside others that are not alone. A kill gives it back.
+
+        Raises:
+            VolumeError: another process holds it.
+        """
+        with system_errors(self.final), (self.path / "lock").open("a") as file:
+            try:
+                fcntl.flock(file, (fcntl.LOCK_EX if alone else fcntl.LOCK_SH) | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise VolumeError(
+                    f"another process is writing {self.final}; wait for it, or let both share it with --shard i/N"
+                ) from error
+            except OSError:
+                pass  # a file system without locks: two runs would do the same work twice, to the same bytes
+            yield
+
+    def mark_failed(self, index: Triple, slices: dict[int, str]) -> None:
+        """Write down, before its shard is there, which slices of block ``index`` could not be done, and why."""
+        write_durably(
+            _mark(self._failed, index),
+            _encoded({"block": index, "slices": {str(z): reason for z, reason in slices.items()}}),
+            self.unfinished,
+        )
+
+    def failed(self) -> dict[Triple, dict[int, str]]:
+        """Return the slices that could not be done, by block."""
+        found: dict[Triple, dict[int, str]] = {}
+        for path in sorted(self._failed.glob("*.json")):
+            mark = json.loads(path.read_text())
+            z, y, x = mark["block"]
+            found[z, y, x] = {int(z): reason for z, reason in mark["slices"].items()}
+        return found
+
+    def mark_bounded(self, index: Triple, pixels: int) -> None:
+        """Write down, before its shard is there, how many input pixels of block ``index`` were bounded."""
+        if pixels:
+            write_durably(_mark(self._bounded, index), _encoded({"pixels": pixels}), self.unfinished)
+        else:
+            # an earlier try may have been killed between mark and shard, and its input mended since
+            _mark(self._bounded, index).unlink(missing_ok=True)
+
+    def bounded_pixels(self) -> int:
+        """Return how many input pixels were bounded, of all blocks together, whoever did them."""
+        pixels = 0
+        for path in self._bounded.glob("*.json"):
+            # another process of an array job may have published the output, and be removing this folder
+            with suppress(FileNotFoundError):
+                pixels += json.loads(path.read_text())["pixels"]
+        return pixels
+
+    def forgive(self, index: Triple) -> None:
+        """Remove the marks of block ``index``, whose shard is gone."""
+        for folder in (self._failed, self._bounded):
+            _mark(folder, index).unlink(missing_ok=True)
+
+    def write_failed(self, retry: str) -> Path:
+        """Write failed.json for people, or remove it if nothing failed; return its path."""
+        path, failed = self.path / "failed.json", self.failed()
+        if failed:
+            slices: dict[int, str] = {}
+            for reasons in failed.values():
+                slices |= reasons
+            blocks = [list(index) for index in failed]
+            listed = {str(z): slices[z] for z in sorted(slices)}
+            write_durably(path, _encoded({"slices": listed, "blocks": blocks, "retry": retry}), self.unfinished)
+        else:
+            path.unlink(missing_ok=True)
+        return path
+
+    def halvings(self) -> int:
+        """Return how often the tile was halved for want of memory."""
+        return len(list(self.path.glob("tile-halved-*")))
+
+    def halve_once_more(self, times: int) -> None:
+        """Write down that the tile was halved ``times`` times, so that all that follows uses the same."""
+        (self.path / f"tile-halved-{times}").touch()
+
+    def publish(self, ready: Path, beside: Mapping[Path, Path] | None = None) -> None:
+        """Give ``ready``, in this folder, the final name, and remove the rest; an old output goes only now.
+
+        Args:
+            beside: files in this folder and the names they get first, so that who sees the output sees them too.
+        """
+        old = self.path / "replaced"
+        with system_errors(self.final), shielded_from_signals():
+            self._note_ready(ready)
+            for part, name in (beside or {}).items():
+                part.replace(name)
+            if self.final.exists():
+                self.final.rename(old)
+            ready.rename(self.final)
+            sync_folder(self.final.parent)
+            self.remove()
+
+    def _note_ready(self, ready: Path | None) -> None:
+        """Write into the journal what is about to be given the final name, if anything."""
+        # the count too: a kill while the folder is removed may leave no marks
+        facts = {"ready": ready and os.fspath(ready.relative_to(self.path)), "bounded_pixels": self.bounded_pixels()}
+        journal = self.journal() | facts
+        write_durably(self.path / "journal.json", _encoded(journal), self.unfinished)
+
+    def was_published(self) -> bool:
+        """Return whether a kill left only this folder's remains: the output has its final name already."""
+        ready = self.journal().get("ready")
+        return ready is not None and not (self.path / ready).exists() and self.final.exists()
+
+    def is_remains(self) -> bool:
+        """Return whether a kill came while the folder of a run without any result was being removed."""
+        return self.exists() and not self.volume.exists() and not self.was_published()
+
+    def empty_export(self) -> Path:
+        """Return the empty folder in which an output of another format is made."""
+        folder = self.path / "export"
+        self._note_ready(None)
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+        return folder
+
+    def remove(self) -> None:
+        """Remove the folder, the journal last: what is left after a kill still says what it is."""
+        with shielded_from_signals():
+            for entry in self.path.iterdir():
+                if entry.name != "journal.json":
+                    shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+            shutil.rmtree(self.path)
+            for start in self.final.parent.glob(f".{glob.escape(self.final.name[:40])}.starting-*"):
+                shutil.rmtree(start, ignore_errors=True)
+
+
+def _mark(folder: Path, index: Triple) -> Path:
+    return folder / f"{'-'.join(map(str, index))}.json"
+
+
+def work_path(final: Path) -> Path:
+    """Return the folder in which the output ``final`` is made."""
+    name = final.name
+    if len(os.fsencode(name)) > _LONGEST_NAME:
+        name = f"{name[:40]}-{hashlib.sha256(os.fsencode(name)).hexdigest()[:8]}"
+    return final.with_name(f"{name}.partial")
+
+
+def _encoded(values: dict[str, Any]) -> bytes:
+    return (json.dumps(values, indent=1, default=printable) + "\n").encode()
+
+
+def sync_folder(folder: Path) -> None:
+    """Put the folder's names on the disk: a rename alone may be lost with the power."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,60 @@
+"""BigDataViewer's HDF5 files: where their images lie, and the voxel size, which is in an XML file beside them."""
+
+from __future__ import annotations
+
+import re
+import xml.etree.ElementTree as ElementTree
+from dataclasses import dataclass
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from emsr_fast.io.voxels import UNKNOWN, VoxelSize, amount
+
+_CELLS = re.compile(r"t\d{5,}/s(\d{2,})/(\d+)/cells")
+_TABLE = re.compile(r"s\d{2,}/(resolutions|subdivisions)")
+
+
+@dataclass(frozen=True)
+class Place:
+    """Which image of the file it is."""
+
+    setup: str  # its number as written, "00"
+    level: int
+
+
+def place_of(file: h5py.File, name: str) -> Place | None:
+    """Return which image the dataset ``name`` is, None if the file is not of this kind."""
+    found = _CELLS.fullmatch(name)
+    if found is None or not isinstance(file.get(f"s{found[1]}/resolutions"), h5py.Dataset):
+        return None
+    return Place(found[1], int(found[2]))
+
+
+def is_table(file: h5py.File, name: str) -> bool:
+    """Return whether the dataset ``name`` describes the levels of an image, and is none itself."""
+    return _TABLE.fullmatch(name) is not None and any(re.fullmatch(r"t\d{5,}", other) for other in file)
+
+
+def voxel_size(path: Path, file: h5py.File, place: Place) -> tuple[VoxelSize, str, list[str]]:
+    """Return the voxel size in nm of the image at ``place``, where it was found, and notes on what is not believed."""
+    xml = path.with_suffix(".xml")
+    if not xml.is_file():
+        return UNKNOWN, f"not found: BigDataViewer keeps it in {xml.name}, which is not beside the file", []
+    notes: list[str] = []
+    try:
+        root = ElementTree.parse(xml).getroot()
+        setups = {(one.findtext("id") or "").strip(): one for one in root.iter("ViewSetup")}
+        setup = setups[str(int(place.setup))]
+        unit = (setup.findtext("voxelSize/unit") or "").strip()
+        x, y, z = (float(side) for side in (setup.findtext("voxelSize/size") or "").split())
+        # x, y, z of a voxel of this level in voxels of the first
+        coarser = np.asarray(file[f"s{place.setup}/resolutions"])[place.level].astype(float)
+    except (ElementTree.ParseError, OSError, KeyError, IndexError, ValueError, TypeError) as error:
+        return UNKNOWN, f"{xml.name} states none that can be read ({type(error).__name__}: {error})", []
+    sizes = [
+        amount(side * float(factor), unit, f"voxel size {axis} in {xml.name}", notes)
+        for axis, side, factor in zip("zyx", (z, y, x), coarser[::-1], strict=True)
+    ]
+    return (sizes[0], sizes[1], sizes[2]), f"BigDataViewer's {xml.name}", notes

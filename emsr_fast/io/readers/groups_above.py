@@ -1,0 +1,63 @@
+"""What the folders above an array say of it, where the array itself was given by its path: "img.zarr/0"."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path, PurePath
+from typing import Any
+
+from emsr_fast.errors import VolumeError
+from emsr_fast.io.readers.ngff import Multiscale, datasets_of, multiscale_of
+
+# folders above that are looked at: an image is rarely more than one, a plate of images four
+MOST_ABOVE = 5
+
+# attributes of a group above, the array's path from there, and the group's folder
+Group = tuple[Mapping[str, Any], str, PurePath]
+
+
+def image_above(groups: Iterable[Group]) -> tuple[Multiscale, str] | None:
+    """Return the multiscale image that lists an array, and the array's name in it; None if no group lists it.
+
+    Args:
+        groups: those above the array, nearest first; groups that do not list the array need not be valid.
+
+    Raises:
+        VolumeError: the metadata that list it are not valid.
+    """
+    for attributes, name, folder in groups:
+        if name in datasets_of(attributes) and (image := multiscale_of(attributes, folder)) and name in image.levels:
+            return image, name
+    return None
+
+
+def local_groups(path: Path, place: str = "") -> Iterator[Group]:
+    """Yield what lies above the folder ``path``, under the name given and under its real one.
+
+    Args:
+        place: of the array in ``path``.
+
+    Raises:
+        VolumeError: metadata that are no JSON.
+    """
+    for start in dict.fromkeys((Path(os.path.abspath(path)), Path(os.path.realpath(path)))):
+        for folder in itertools.islice(start.parents, MOST_ABOVE):
+            name = (start / place).relative_to(folder).as_posix()
+            for attributes in (_json(folder / "zarr.json").get("attributes"), _json(folder / ".zattrs")):
+                if isinstance(attributes, Mapping):
+                    yield attributes, name, folder
+
+
+def _json(path: Path) -> Mapping[str, Any]:
+    try:
+        text = path.read_bytes() if path.is_file() else b"{}"
+    except OSError:
+        return {}  # folders above may be closed to us: then they say nothing
+    try:
+        values = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise VolumeError(f"{path} is no JSON: {error}; mend it, or name the axes with --axes to do without") from error
+    return values if isinstance(values, Mapping) else {}

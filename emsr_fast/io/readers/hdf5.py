@@ -1,0 +1,173 @@
+"""HDF5 in: one dataset of a file as a grey stack, read chunk by chunk."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from emsr_fast.errors import EmsrError, VolumeError
+from emsr_fast.io.axes import Layout, chosen, layout_of
+from emsr_fast.io.readers import bigdataviewer
+from emsr_fast.io.readers.array import ArraySource, check_chunk
+from emsr_fast.io.readers.attributes import axes_of, axistags_of, sizes_of
+from emsr_fast.io.readers.stored import Stored, grid_of
+from emsr_fast.io.volume import SourceVolume, VolumeInfo, check_pixels
+
+_MOST_OBJECTS = 10_000
+_MATLABS_OWN = ("#refs#", "#subsystem#")
+
+
+def open_source(path: Path, key: str | None, axes: str | None) -> SourceVolume:
+    """Return the dataset ``key`` of the file, or the only image in it, opened for reading."""
+    with opened(path) as file:
+        name = chosen(images(file), key_of(file, key, path), path)
+        data = file[name]
+        layout, words = layout_of(data.shape, path, asked=axes, stated=_stated_axes(data))
+        dtype = np.dtype(data.dtype)
+        notes: list[str] = []
+        if place := bigdataviewer.place_of(file, name):
+            voxel_size_nm, stated, notes = bigdataviewer.voxel_size(path, file, place)
+            if dtype == np.int16:
+                # made before its library knew numbers without a sign
+                dtype = np.dtype(np.uint16)
+                notes.append("BigDataViewer's int16 stands for uint16: read as uint16")
+        else:
+            voxel_size_nm, stated = sizes_of(data.attrs, layout)
+        return dataset_source(
+            path, file, data, layout, dtype, notes, format="HDF5", key=name, axes=words,
+            voxel_size_nm=voxel_size_nm, voxel_size_from=stated,
+        )  # fmt: skip
+
+
+def dataset_source(
+    path: Path,
+    file: h5py.File,
+    data: h5py.Dataset,
+    layout: Layout,
+    dtype: np.dtype,
+    more_notes: Sequence[str] = (),
+    **info: Any,
+) -> SourceVolume:
+    """Return a dataset as a stack.
+
+    Args:
+        dtype: its own, or the one without a sign, which its bytes stand for.
+        info: what is known of it besides.
+    """
+    dtype = dtype.newbyteorder("=")
+    notes = (*check_pixels(layout.stack, dtype, path), *more_notes)
+    if data.chunks:
+        check_chunk(data.chunks, dtype, path)
+    else:
+        _check_extent(data, path)
+    chunks = layout.in_order(data.chunks, 1) if data.chunks else (1, *layout.stack[1:])
+    told, absent = _stored(data).checked(path / str(data.name).strip("/"), data.fillvalue)
+    described = VolumeInfo(
+        path=path, shape=layout.stack, dtype=dtype, chunks=chunks, notes=(*notes, *told), absent=absent, **info
+    )  # fmt: skip
+    return ArraySource(data, layout, described, chunked=bool(data.chunks), close=file.close)
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[h5py.File]:
+    """Open an HDF5 file; it stays open after the block, unless the block fails."""
+    try:
+        file = h5py.File(path, "r")
+    except (OSError, RuntimeError, ValueError) as error:
+        raise VolumeError(f"{path} cannot be read as HDF5: {error}; copy or export it again") from error
+    try:
+        yield file
+    except BaseException as error:
+        file.close()
+        if isinstance(error, Exception) and not isinstance(error, (EmsrError, MemoryError)):
+            # h5py lets through whatever its library raises on a damaged header
+            reason = f"{error}" or type(error).__name__
+            raise VolumeError(f"{path} cannot be read as HDF5: {reason}; copy or export it again") from error
+        raise
+
+
+def images(file: h5py.File, *, matlab: bool = False) -> dict[str, str]:
+    """Return the names of all datasets in the file itself that can be a grey image or stack, and what each is.
+
+    Args:
+        matlab: whether to leave out MATLAB's own data and to give sides in its order.
+    """
+    found = {}
+    for name, data in _walk(file, _MATLABS_OWN if matlab else ()):
+        if _is_image(data) and not bigdataviewer.is_table(file, name):
+            shape = data.shape[::-1] if matlab else data.shape
+            found[name] = f"{' x '.join(map(str, shape))} {data.dtype.name}"
+    return found
+
+
+def key_of(file: h5py.File, key: str | None, path: Path) -> str | None:
+    """Return ``key``; raise VolumeError with the reason where its pixels are in other files."""
+    parts = key.split("/") if key else []
+    for depth in range(1, len(parts) + 1):
+        name = "/".join(parts[:depth])
+        link = file.get(name, getlink=True)
+        if isinstance(link, h5py.ExternalLink):
+            raise VolumeError(f"{path}: {name!r} is a link to another file ({link.filename}); open that file itself")
+        if not isinstance(link, h5py.HardLink):
+            break  # nothing of the file's own: the caller lists what there is
+        item = file[name]
+        if isinstance(item, h5py.Dataset) and (item.external or item.is_virtual):
+            raise VolumeError(f"{path}: the pixels of {name!r} are in other files, not in it; copy them into one")
+    return key
+
+
+def _is_image(data: h5py.Dataset) -> bool:
+    # other than numbers: text, references, compounds; a null dataspace has no shape
+    if data.shape is None or data.dtype.kind not in "uifbc" or data.external or data.is_virtual:
+        return False
+    return sum(side > 1 for side in data.shape) >= 2
+
+
+def _walk(file: h5py.File, skip: tuple[str, ...]) -> Iterator[tuple[str, h5py.Dataset]]:
+    """Yield every dataset once, by its name; links that lead elsewhere are not followed."""
+    waiting: list[tuple[str, h5py.Group]] = [("", file)]
+    seen: set[int] = set()
+    while waiting and len(seen) < _MOST_OBJECTS:
+        prefix, group = waiting.pop(0)
+        for name in group:
+            if (not prefix and name in skip) or not isinstance(group.get(name, getlink=True), h5py.HardLink):
+                continue
+            item = group[name]
+            # groups may contain each other
+            address = h5py.h5o.get_info(item.id).addr
+            if address in seen:
+                continue
+            seen.add(address)
+            if isinstance(item, h5py.Group):
+                waiting.append((f"{prefix}{name}/", item))
+            elif isinstance(item, h5py.Dataset):
+                yield f"{prefix}{name}", item
+
+
+def _stored(data: h5py.Dataset) -> Stored:
+    if not data.chunks:
+        # in one piece, which is there or was never written
+        return Stored(int(data.id.get_storage_size() > 0), 1, 1)
+    total = math.prod(grid_of(data.shape, data.chunks))
+    return Stored(min(data.id.get_num_chunks(), total), total, total)
+
+
+def _check_extent(data: h5py.Dataset, path: Path) -> None:
+    """Refuse a contiguous dataset that claims pixels which its file does not hold."""
+    stored, claimed = data.id.get_storage_size(), math.prod(data.shape) * data.dtype.itemsize
+    # none at all was never written
+    if 0 < stored < claimed:
+        raise VolumeError(
+            f"{path} is corrupt: {data.name} has {stored} bytes where {claimed} are needed; copy it again"
+        )
+
+
+def _stated_axes(data: h5py.Dataset) -> str | None:
+    tags = axistags_of(data.attrs.get("axistags"))
+    return axes_of(tags or [dimension.label for dimension in data.dims], data.ndim)

@@ -1,0 +1,182 @@
+"""Image files in: one PNG or JPEG, or a folder of PNG, JPEG and one-page TIFF files as a stack."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from emsr_fast.errors import UsageError, VolumeError
+from emsr_fast.io.readers.files import DamagedError, check_readable
+from emsr_fast.io.readers.image_names import image_files
+from emsr_fast.io.readers.tiff.source import TiffSource
+from emsr_fast.io.registry import TIFF_MAGIC, begins_with
+from emsr_fast.io.volume import SourceVolume, VolumeInfo, check_pixels
+from emsr_fast.io.voxels import VoxelSize, described, from_density
+
+_NAMED = 3  # slices in a note
+_DTYPES = {"L": np.uint8, "I;16": np.uint16, "I;16B": np.uint16, "I;16L": np.uint16}
+_REFUSED_MODES = {
+    "1": "is a binary mask (1 bit per pixel), not a grey image; give the grey image",
+    "P": "has a colour palette; convert it to grey first",
+    "PA": "has a colour palette with alpha; convert it to grey first",
+    "LA": "has an alpha channel; save it as grey without alpha",
+    "La": "has an alpha channel; save it as grey without alpha",
+    "I": "has 32-bit integer pixels; save it with 8 or 16 bits",
+    "F": "has float pixels in a format that is read as integers; save it as TIFF",
+}
+
+
+@dataclass(frozen=True)
+class _Header:
+    """What one file says of itself before its pixels are decoded."""
+
+    format: str
+    shape: tuple[int, int]  # Y, X
+    dtype: np.dtype
+    voxel_size_nm: VoxelSize
+    voxel_size_from: str
+    notes: tuple[str, ...]
+
+
+def open_source(path: Path, key: str | None, axes: str | None) -> SourceVolume:
+    """Return the image, or the folder's images in natural order, as a stack."""
+    if key is not None:
+        raise VolumeError(f"{path} is images in files, one slice each: leave key {key!r} out, or name one of the files")
+    if axes not in (None, "ZYX", "YX"):
+        raise UsageError(f"axes {axes!r} do not fit {path}: images in files are slices, ZYX; leave --axes out")
+    return ImagesSource(path)
+
+
+class ImagesSource(SourceVolume):
+    """One image file per slice; all that can be read are of one shape and dtype; the last one decoded is kept."""
+
+    def __init__(self, path: Path) -> None:
+        self._kept: tuple[int, np.ndarray] | None = None
+        self._files, notes = image_files(path) if path.is_dir() else ([path], [])
+        found, self._damaged = _read_headers(self._files)
+        if not found:
+            raise self._damaged[0]
+        (first_z, first), headers = next(iter(found.items())), list(found.values())
+        for z, header in found.items():
+            if (header.shape, header.dtype) != (first.shape, first.dtype):
+                raise VolumeError(
+                    f"{self._files[z]} is {_size(header)}, but {self._files[first_z].name} is {_size(first)}; "
+                    "slices of a stack must agree: move it elsewhere or crop it"
+                )
+        if self._damaged:
+            notes.append(_described(self._damaged, len(self._files)))
+        shape = (len(self._files), *first.shape)
+        voxel_size_nm, stated = first.voxel_size_nm, first.voxel_size_from
+        if any(header.voxel_size_nm != voxel_size_nm for header in headers):
+            notes.append("the files state different pixel sizes: taken as unknown")
+            voxel_size_nm, stated = (None, None, None), "the files disagree"
+        # a one-page file knows nothing of the distance to the next
+        voxel_size_nm = (None, *voxel_size_nm[1:])
+        self.info = VolumeInfo(
+            path=path,
+            format=f"folder of {len(self._files)} images" if path.is_dir() else first.format,
+            shape=shape,
+            dtype=first.dtype,
+            axes="one file per slice, YX" if path.is_dir() else "YX",
+            chunks=(1, *first.shape),
+            voxel_size_nm=voxel_size_nm,
+            voxel_size_from=stated if described(voxel_size_nm) != "unknown" else "not stated in the file",
+            notes=tuple(dict.fromkeys((*notes, *(note for header in headers for note in header.notes)))),
+            damaged={z: str(error) for z, error in self._damaged.items()},
+        )
+
+    def read(self, z: int, rows: slice, cols: slice) -> np.ndarray:
+        """Return pixels of slice ``z``, (rows, cols)."""
+        if z in self._damaged:
+            raise DamagedError(str(self._damaged[z]))
+        if self._kept is None or self._kept[0] != z:
+            pixels = _decode(self._files[z])
+            if pixels.shape != self.info.shape[1:] or pixels.dtype != self.info.dtype:
+                raise VolumeError(f"{self._files[z]} changed while it was read; start again when it is at rest")
+            self._kept = (z, pixels)
+        return self._kept[1][rows, cols]
+
+    def close(self) -> None:
+        """Forget the kept slice; files are open only while they are decoded."""
+        self._kept = None
+
+
+def _size(header: _Header) -> str:
+    return f"{header.shape[0]}x{header.shape[1]} {header.dtype.name}"
+
+
+def _read_headers(files: Sequence[Path]) -> tuple[dict[int, _Header], dict[int, DamagedError]]:
+    """Return what the files say, and why some of them cannot be read, both by slice."""
+    headers: dict[int, _Header] = {}
+    damaged: dict[int, DamagedError] = {}
+    for z, file in enumerate(files):
+        try:
+            headers[z] = _read_header(file)
+        except DamagedError as error:
+            damaged[z] = error
+    return headers, damaged
+
+
+def _described(damaged: Mapping[int, DamagedError], count: int) -> str:
+    named = "; ".join(f"slice {z}: {error}" for z, error in list(damaged.items())[:_NAMED])
+    more = f"; and {len(damaged) - _NAMED} more" if len(damaged) > _NAMED else ""
+    return f"{len(damaged)} of {count} slices cannot be read: {named}{more}"
+
+
+def _read_header(file: Path) -> _Header:
+    check_readable(file)
+    if begins_with(file, TIFF_MAGIC):
+        with TiffSource(file) as source:
+            info = source.info
+        if info.shape[0] != 1:
+            raise VolumeError(f"{file} holds {info.shape[0]} slices, a folder needs one per file; give the file itself")
+        return _Header(info.format, info.shape[1:], info.dtype, info.voxel_size_nm, info.voxel_size_from, info.notes)
+    with _opened(file) as image:
+        kind, dtype = str(image.format), _grey_dtype(image.mode, file)
+        shape = (image.height, image.width)
+        notes = check_pixels(shape, dtype, file)
+        dpi = image.info.get("dpi", (0, 0))
+    (x, doubt), (y, _) = from_density(float(dpi[0]), "inch"), from_density(float(dpi[1]), "inch")
+    return _Header(kind, shape, dtype, (None, y, x), "image resolution", (*notes, doubt) if doubt else notes)
+
+
+def _grey_dtype(mode: str, file: Path) -> np.dtype:
+    if mode in _DTYPES:
+        return np.dtype(_DTYPES[mode])
+    reason = _REFUSED_MODES.get(mode, f"is a colour image ({mode}); convert it to grey first")
+    raise VolumeError(f"{file} {reason}")
+
+
+def _decode(file: Path) -> np.ndarray:
+    check_readable(file)
+    if begins_with(file, TIFF_MAGIC):
+        with TiffSource(file) as source:
+            return source.read(0, slice(None), slice(None))
+    with _opened(file) as image:
+        dtype = _grey_dtype(image.mode, file)
+        return np.asarray(image).astype(dtype, copy=False)
+
+
+@contextmanager
+def _opened(file: Path) -> Iterator[Image.Image]:
+    """Open an image with Pillow; whatever it raises, also while decoding in the block, names the file."""
+    limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None  # a slice of 20,000 x 20,000 is no attack
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            with Image.open(file, formats=("PNG", "JPEG")) as image:
+                yield image
+    except (VolumeError, MemoryError):
+        raise
+    except Exception as error:
+        raise DamagedError(
+            f"{file} cannot be decoded as PNG or JPEG: {error or type(error).__name__}; copy or export it again"
+        ) from error
+    finally:
+        Image.MAX_IMAGE_PIXELS = limit

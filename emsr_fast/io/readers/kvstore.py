@@ -1,0 +1,190 @@
+"""Files of a volume on disk, s3, gs or http, and arrays of it, through tensorstore (the extra ``cloud``)."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path, PurePath
+from typing import Any
+
+import numpy as np
+
+from emsr_fast.errors import BackendError, EmsrError, VolumeError
+from emsr_fast.installing import install_line
+from emsr_fast.io.readers.stored import LISTING_SECONDS, Files, LocalFiles, UnlistedError
+
+# a server that does not answer must not hold a run for ever
+_SECONDS = 120.0
+_RETRIES = {"max_retries": 5, "initial_delay": "250ms", "max_delay": "4s"}
+_LARGEST_METADATA = 2**26
+
+
+class Store:
+    """A folder or URL with a volume in it."""
+
+    def __init__(self, path: PurePath) -> None:
+        """Open what lies at ``path``, without reading.
+
+        Raises:
+            BackendError: tensorstore is not installed.
+            VolumeError: the address is malformed.
+        """
+        try:
+            import tensorstore
+        except ImportError as error:
+            raise BackendError(
+                f"{path} is read through tensorstore, which is not installed: {install_line('cloud')}"
+            ) from error
+        self.path = path
+        self._tensorstore = tensorstore
+        self._known: dict[str, Mapping[str, Any] | None] = {}
+        self._above: dict[int, Store] = {}
+        names = ("http_request_retries", "s3_request_retries", "gcs_request_retries")
+        self._context = tensorstore.Context(dict.fromkeys(names, _RETRIES))
+        with self.errors():
+            self._spec = self._address()
+            self._files = tensorstore.KvStore.open(self._spec, context=self._context).result(timeout=_SECONDS)
+
+    def _address(self) -> dict[str, Any]:
+        if isinstance(self.path, Path):
+            return {"driver": "file", "path": f"{self.path.resolve()}/"}
+        spec: dict[str, Any] = self._tensorstore.KvStore.Spec(f"{self.path}/").to_json()
+        # what every client of s3 reads: a site's own object store
+        endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+        if spec["driver"] == "s3" and endpoint:
+            spec |= {"endpoint": endpoint, "aws_region": os.environ.get("AWS_REGION", "us-east-1")}
+        if spec["driver"] == "s3" and "AWS_ACCESS_KEY_ID" in os.environ:
+            # otherwise files and services are asked too, each of which complains on stderr where it is not there
+            spec["aws_credentials"] = {"type": "environment"}
+        return spec
+
+    def json(self, name: str) -> Mapping[str, Any] | None:
+        """Return the JSON object in file ``name``, None where there is no such file.
+
+        Raises:
+            VolumeError: it is no JSON object.
+        """
+        name = name.strip("/")
+        if name not in self._known:
+            answer = self._files.read(name).result(timeout=_SECONDS)
+            self._known[name] = self._parsed(name, bytes(answer.value)) if answer.state == "value" else None
+        return self._known[name]
+
+    def json_above(self, up: int, name: str) -> Mapping[str, Any] | None:
+        """Return the JSON object in file ``name`` of the folder ``up`` levels above, None where it cannot be read."""
+        folder = self.path.resolve().parents if isinstance(self.path, Path) else self.path.parents
+        # a URL begins with its scheme and its host or bucket
+        if up > len(folder) - (0 if isinstance(self.path, Path) else 2):
+            return None
+        if up not in self._above:
+            self._above[up] = Store(folder[up - 1])
+        try:
+            with self.errors():
+                return self._above[up].json(name)
+        except VolumeError:
+            return None  # a server may close what lies above a volume: then it says nothing
+
+    def _parsed(self, name: str, text: bytes) -> Mapping[str, Any]:
+        try:
+            values = json.loads(text) if len(text) <= _LARGEST_METADATA else None
+        except (ValueError, RecursionError):
+            values = None
+        if not isinstance(values, dict):
+            raise VolumeError(f"{self.path}: {name} is no JSON object; check how the volume was written")
+        return values
+
+    def array(self, driver: str, place: str = "", **spec: Any) -> TensorArray:
+        """Return the array at ``place`` below the folder, read with tensorstore's ``driver``.
+
+        Args:
+            spec: more of tensorstore's; with ``metadata`` these are taken and the stored ones are not read.
+        """
+        where = {**self._spec, "path": f"{self._spec['path']}{place}/" if place else self._spec["path"]}
+        array = self._tensorstore.open(
+            {"driver": driver, "kvstore": where, **spec},
+            context=self._context,
+            open=True,
+            read=True,
+            assume_metadata="metadata" in spec,
+        ).result(timeout=_SECONDS)
+        # some formats count their voxels from elsewhere than 0
+        return TensorArray(array[self._tensorstore.d[:].translate_to[0]])
+
+    def array_of(self, files: Mapping[str, bytes], driver: str, **spec: Any) -> TensorArray:
+        """Return the array that lies in ``files``, contents by name, read with tensorstore's ``driver``."""
+        alone = self._tensorstore.Context()
+        memory = self._tensorstore.KvStore.open({"driver": "memory"}, context=alone).result()
+        for name, content in files.items():
+            memory[name] = content
+        array = self._tensorstore.open(
+            {"driver": driver, "kvstore": {"driver": "memory"}, **spec}, context=alone, open=True, read=True
+        ).result(timeout=_SECONDS)
+        return TensorArray(array[self._tensorstore.d[:].translate_to[0]])
+
+    def folder(self, place: str) -> Files:
+        """Return the files below ``place``."""
+        return LocalFiles(self.path / place) if isinstance(self.path, Path) else RemoteFiles(self, place)
+
+    def read(self, name: str) -> bytes | None:
+        """Return what is in file ``name``, None where there is no such file."""
+        answer = self._files.read(name).result(timeout=_SECONDS)
+        return bytes(answer.value) if answer.state == "value" else None
+
+    @contextmanager
+    def errors(self) -> Iterator[None]:
+        """Turn what tensorstore raises into VolumeError."""
+        try:
+            yield
+        except (EmsrError, MemoryError):
+            raise
+        except Exception as error:  # tensorstore has no classes of its own
+            reason = "no answer in time" if isinstance(error, TimeoutError) else str(error).split(" [source ")[0]
+            raise VolumeError(
+                f"{self.path} cannot be read: {reason}; check the address and how it was written"
+            ) from error
+
+
+class RemoteFiles:
+    """A folder on a server."""
+
+    def __init__(self, store: Store, place: str) -> None:
+        self._files, self._prefix = store._files, f"{place}/" if place else ""
+
+    def names(self) -> Iterator[str]:
+        """Yield the files' names from the folder on."""
+        listing = (self._files / self._prefix).list() if self._prefix else self._files.list()
+        try:
+            found = listing.result(timeout=LISTING_SECONDS)
+        except Exception as error:  # tensorstore has no classes of its own; http has no folders
+            listing.cancel()
+            raise UnlistedError from error
+        yield from (bytes(name).decode(errors="replace") for name in found)
+
+    def has(self, names: Sequence[str]) -> int:
+        """Return how many of ``names`` are there."""
+        # of no byte: only whether there is such a file
+        asked = [self._files.read(f"{self._prefix}{name}", byte_range=slice(0, 0)) for name in names]
+        try:
+            return sum(answer.result(timeout=_SECONDS).state == "value" for answer in asked)
+        except Exception as error:
+            raise UnlistedError from error
+
+
+class TensorArray:
+    """A tensorstore array from 0 on, giving numpy arrays."""
+
+    attrs: Mapping[str, Any] = {}
+    metadata: Any = None
+
+    def __init__(self, array: Any) -> None:
+        self._array = array
+        self.shape: tuple[int, ...] = tuple(array.shape)
+        self.dtype = np.dtype(array.dtype.numpy_dtype).newbyteorder("=")
+        stated = array.chunk_layout.read_chunk.shape or self.shape
+        self.chunks = tuple(min(int(chunk or side), side) for chunk, side in zip(stated, self.shape, strict=True))
+
+    def __getitem__(self, where: tuple[int | slice, ...]) -> np.ndarray:
+        pixels: np.ndarray = self._array[where].read().result(timeout=_SECONDS)
+        return pixels

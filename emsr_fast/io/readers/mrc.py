@@ -1,0 +1,139 @@
+"""MRC in: volumes and image stacks of MRC2014 and IMOD, mapped into memory."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import mrcfile
+import numpy as np
+from mrcfile.dtypes import HEADER_DTYPE
+
+from emsr_fast.errors import EmsrError, VolumeError
+from emsr_fast.io.axes import layout_of
+from emsr_fast.io.readers.array import ArraySource
+from emsr_fast.io.volume import SourceVolume, VolumeInfo, check_pixels
+from emsr_fast.io.voxels import FLOAT32, UNKNOWN, VoxelSize, meant, nanometres
+
+_BYTES_PER_PIXEL = {0: 1, 1: 2, 2: 4, 3: 4, 4: 8, 6: 2, 12: 2}
+# IMOD marks its files in the space that the standard leaves free, and says there whether bytes have a sign
+_IMOD_STAMP, _STAMP_AT, _FLAGS_AT = 1146047817, 152, 156
+_SIGNED, _ORIGIN_INVERTED, _TWO_IN_A_BYTE = 1, 4, 16
+
+
+def open_source(path: Path, key: str | None, axes: str | None) -> SourceVolume:
+    """Return the MRC volume at ``path``, opened for reading."""
+    if key is not None:
+        raise VolumeError(f"{path} is an MRC file, which holds one volume: leave key {key!r} out")
+    raw, order = read_header(path)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of bytes behind the last voxel, which some writers leave
+            file: Any = mrcfile.mmap(path, mode="r")
+    except (ValueError, OSError, TypeError, OverflowError) as error:
+        raise VolumeError(f"{path} cannot be read as MRC: {error}; copy or export it again") from error
+    try:
+        return _source(path, file, raw, order, axes)
+    except BaseException as error:
+        file.close()
+        if isinstance(error, (ValueError, OverflowError)) and not isinstance(error, EmsrError):
+            raise VolumeError(f"{path} cannot be read as MRC: {error}; copy or export it again") from error
+        raise
+
+
+def read_header(path: Path) -> tuple[bytes, str]:
+    """Return the main header and its byte order, "<" or ">"; refuse one that claims more than its file holds."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        raw = file.read(HEADER_DTYPE.itemsize)
+    if len(raw) < HEADER_DTYPE.itemsize:
+        raise VolumeError(f"{path} is truncated: {size} bytes, an MRC header has 1024; copy it again")
+    order = ">" if raw[212:213] == b"\x11" else "<"
+    header = np.frombuffer(raw, HEADER_DTYPE.newbyteorder(order))[0]
+    nx, ny, nz, mode, extended = (int(header[name]) for name in ("nx", "ny", "nz", "mode", "nsymbt"))
+    if mode not in _BYTES_PER_PIXEL:
+        raise VolumeError(f"{path} has pixels of MRC mode {mode}, which is not read; save it as mode 0, 1, 2 or 6")
+    if min(nx, ny, nz) < 1 or extended < 0:
+        raise VolumeError(f"{path} is corrupt: {nx} x {ny} x {nz} voxels, extended header of {extended} bytes")
+    needed = HEADER_DTYPE.itemsize + extended + nx * ny * nz * _BYTES_PER_PIXEL[mode]
+    if needed > size:
+        raise VolumeError(f"{path} is truncated: {nx} x {ny} x {nz} voxels of mode {mode} need {needed} bytes, "
+                          f"the file has {size}; copy it again")  # fmt: skip
+    return raw, order
+
+
+def _source(path: Path, file: Any, raw: bytes, order: str, axes: str | None) -> SourceVolume:
+    header, data, notes = file.header, file.data, []
+    stamp, flags = (int(np.frombuffer(raw, f"{order}i4", 1, at)[0]) for at in (_STAMP_AT, _FLAGS_AT))
+    if reason := _why_unsigned(header, data.dtype, flags if stamp == _IMOD_STAMP else None, path):
+        data = data.view(data.dtype.str.replace("i", "u"))
+        notes.append(f"{reason}: read as {data.dtype.name}")
+    if data.ndim == 4 and data.shape[0] > 1:
+        raise VolumeError(f"{path} holds {data.shape[0]} volumes; save the one you want by itself")
+    layout, words = layout_of(data.shape, path, asked=axes, stated=_stored_axes(header, data.ndim, path))
+    dtype = data.dtype.newbyteorder("=")
+    voxel_size_nm = _voxel_size(header, notes)
+    kind = bytes(header.exttyp).strip(b"\0 ")
+    sign = -1 if stamp == _IMOD_STAMP and flags & _ORIGIN_INVERTED else 1
+    carried = {}
+    if file.extended_header.nbytes:
+        named = kind.decode("ascii", "replace") or "of no stated kind"
+        notes.append(f"extended header {named}, {file.extended_header.nbytes} bytes; kept in MRC output")
+        carried["mrc_header_of"] = str(path.absolute())
+    info = VolumeInfo(
+        path=path,
+        format="MRC image stack" if file.is_image_stack() else "MRC",
+        shape=layout.stack,
+        dtype=dtype,
+        axes=words,
+        chunks=(1, *layout.stack[1:]),
+        voxel_size_nm=voxel_size_nm,
+        voxel_size_from="MRC cell" if voxel_size_nm != UNKNOWN else "not stated in the file",
+        position_nm=_position(header.origin, sign),
+        notes=(*check_pixels(layout.stack, dtype, path), *notes),
+        carried=carried,
+    )
+    return ArraySource(data, layout, info, chunked=False, close=file.close)
+
+
+def _why_unsigned(header: Any, dtype: np.dtype, imod_flags: int | None, path: Path) -> str:
+    """Return why integers that the standard gives a sign have none; "" if they have one."""
+    if dtype == np.int8 and imod_flags is not None:
+        if imod_flags & _TWO_IN_A_BYTE:
+            raise VolumeError(f"{path} has two pixels of 4 bits in each byte, which is not read; save it as mode 1")
+        return "" if imod_flags & _SIGNED else "IMOD's mark says that its bytes have no sign"
+    if dtype.kind != "i":
+        return ""
+    # other writers leave no mark, but the smallest and largest value, which may be neither set nor true
+    low, high = float(header.dmin), float(header.dmax)
+    limits = np.iinfo(dtype)
+    if low >= 0 and limits.max < high <= limits.max - limits.min:
+        return f"its header has values from {low:g} to {high:g}, which {dtype.name} cannot hold"
+    return ""
+
+
+def _stored_axes(header: Any, dimensions: int, path: Path) -> str:
+    """Return what sections, rows and columns are; old writers leave that out."""
+    order = [int(header[name]) for name in ("maps", "mapr", "mapc")]
+    if order == [0, 0, 0]:
+        order = [3, 2, 1]
+    if sorted(order) != [1, 2, 3]:
+        raise VolumeError(f"{path} is corrupt: its axes are {order[2]}, {order[1]}, {order[0]} instead of 1, 2 and 3")
+    return "".join(" XYZ"[number] for number in order).rjust(dimensions, "V")[-dimensions:]
+
+
+def _position(origin: Any, sign: int) -> VoxelSize:
+    """Return the origin in nm; zeros, and what is no number, are what writers put who know of none."""
+    z, y, x = (meant(sign * float(origin[axis]) / 10, FLOAT32) for axis in "zyx")
+    return (z, y, x) if np.isfinite([z, y, x]).all() and any((z, y, x)) else UNKNOWN
+
+
+def _voxel_size(header: Any, notes: list[str]) -> VoxelSize:
+    # x, y and z of the cell and its grid, whatever the order in which they are stored
+    cells = [(float(header.cella[axis]), int(header[f"m{axis}"])) for axis in "zyx"]
+    sizes = [nanometres(cell / count, "angstrom", FLOAT32) if count > 0 else None for cell, count in cells]
+    if all(size is not None and abs(size - 0.1) < 1e-6 for size in sizes):
+        notes.append("its cell says 1 Angstrom per voxel, which writers put when they do not know: taken as unknown")
+        return UNKNOWN
+    return (sizes[0], sizes[1], sizes[2])

@@ -1,0 +1,1 @@
+"""TIFF: stacks, OME and ImageJ metadata."""

@@ -1,0 +1,198 @@
+"""Zarr in: OME-Zarr 0.4 and 0.5 and plain Zarr v2 and v3, one array of a folder, read chunk by chunk."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path, PurePath
+from typing import Any
+
+import numpy as np
+import zarr
+from zarr.abc.store import ByteRequest, RangeByteRequest
+from zarr.core.buffer import Buffer, BufferPrototype
+from zarr.storage import LocalStore
+
+from emsr_fast.errors import EmsrError, VolumeError
+from emsr_fast.io.axes import chosen, layout_of
+from emsr_fast.io.readers.array import ArraySource, check_chunk
+from emsr_fast.io.readers.attributes import axes_of, sizes_of
+from emsr_fast.io.readers.groups_above import image_above, local_groups
+from emsr_fast.io.readers.ngff import Multiscale, multiscale_of
+from emsr_fast.io.readers.stored import LocalFiles
+from emsr_fast.io.readers.zarr_names import as_stored
+from emsr_fast.io.volume import SourceVolume, VolumeInfo, check_pixels
+
+_MOST_NODES = 500
+
+
+def open_source(path: Path, key: str | None, axes: str | None) -> SourceVolume:
+    """Return the array or level ``key`` of the folder, or the only image in it, opened for reading."""
+    try:
+        root = zarr.open(store=_ContainedStore(path, read_only=True), mode="r")
+        array, level, image = _find(root, key, axes, path)
+        if image is None and not axes:
+            image = image_above(local_groups(path, level))
+        described = array.metadata.to_dict()
+        as_named, notes, absent = as_stored(LocalFiles(path / level), described, path / level)
+        if as_named != described:
+            array = zarr.Array(zarr.AsyncArray(type(array.metadata).from_dict(as_named), array.store_path))
+        return zarr_source(
+            array, level, image, path, axes, zarr_format=array.metadata.zarr_format, notes=notes, absent=absent
+        )  # fmt: skip
+    except (EmsrError, MemoryError):
+        raise
+    # zarr raises many kinds for what is one thing to the user
+    except Exception as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise VolumeError(f"{path} cannot be read as Zarr: {reason}; check how it was written") from error
+
+
+def zarr_source(
+    array: Any,
+    level: str,
+    image: tuple[Multiscale, str] | None,
+    path: PurePath,
+    axes: str | None,
+    *,
+    zarr_format: int,
+    notes: tuple[str, ...] = (),
+    absent: Mapping[str, int],
+) -> SourceVolume:
+    """Return an array as a stack.
+
+    Args:
+        array: with shape, dtype, chunks and attrs, and numpy arrays for slices.
+        level: its path from the root, "" for the root itself.
+        image: the multiscale image that it is a level of, and its name in it; None for a plain array.
+        path: of the root.
+        axes: what ``--axes`` says.
+        zarr_format: 2 or 3.
+        notes: what else is known of it.
+        absent: how many chunks are not stored, see ``VolumeInfo``.
+    """
+    dtype = np.dtype(array.dtype).newbyteorder("=")
+    check_chunk(tuple(array.chunks), dtype, path)
+    stated = image[0].axes if image else axes_of(_named_axes(array), len(array.shape))
+    layout, words = layout_of(array.shape, path, asked=axes, stated=stated)
+    told = list(check_pixels(layout.stack, dtype, path))
+    if image is None:
+        kind, (voxel_size_nm, origin) = f"Zarr v{zarr_format}", sizes_of(array.attrs, layout)
+    else:
+        around, name = image
+        kind, origin = f"OME-Zarr {around.version}", "OME-Zarr scale and unit"
+        voxel_size_nm, more = around.voxel_size(name, layout)
+        told += [*around.notes, *more]
+        if len(around.levels) > 1:
+            how = "; another one with --key" if level.endswith(name) else f"; this is {name}, given by its path"
+            told.append(f"{len(around.levels)} levels: {', '.join(around.levels)}{how}")
+    info = VolumeInfo(
+        path=path,
+        format=kind,
+        key=level,
+        shape=layout.stack,
+        dtype=dtype,
+        axes=words,
+        chunks=layout.in_order(tuple(array.chunks), 1),
+        voxel_size_nm=voxel_size_nm,
+        voxel_size_from=origin if image is None or any(voxel_size_nm) else "not stated in the file",
+        notes=(*told, *notes),
+        absent=absent,
+    )
+    return ArraySource(array, layout, info)
+
+
+def _find(
+    root: Any, key: str | None, axes: str | None, path: Path
+) -> tuple[zarr.Array, str, tuple[Multiscale, str] | None]:
+    """Return the array asked for, its path, and the multiscale image below ``path`` that lists it, with its name."""
+    if isinstance(root, zarr.Array):
+        if key is not None:
+            raise VolumeError(f"{path} is one array; leave key {key!r} out, or give the folder that it is in")
+        return root, "", None
+    if key is None and multiscale_of(root.attrs, path) is None:
+        key = chosen(_candidates(root, path), None, path)
+    node, place = root, key or ""
+    if key is not None:
+        try:
+            node = root[key]
+        except KeyError:
+            chosen(_candidates(root, path), key, path)  # raises, listing what there is
+            raise VolumeError(f"{path} has no array {key!r}; check --key") from None
+    if isinstance(node, zarr.Array):
+        # named with its axes it is taken as it is, whatever the metadata around it
+        return node, place, None if axes else _image_of(root, place, path)
+    image = multiscale_of(node.attrs, path)
+    if image is None:
+        inside = chosen(_candidates(node, path), None, path / place)
+        return _find(root, f"{place}/{inside}", axes, path)
+    first = next(iter(image.levels))
+    if ".." in first.split("/") or first.startswith("/"):
+        raise VolumeError(f"{path} names {first!r} as a level, which leads out of it; write it again")
+    array = node[first]
+    if not isinstance(array, zarr.Array):
+        raise VolumeError(f"{path}: level {first!r} is no array; write it again")
+    return array, f"{place}/{first}".strip("/"), (image, first)
+
+
+def _image_of(root: Any, place: str, path: Path) -> tuple[Multiscale, str] | None:
+    """Return the multiscale image of a group above the array at ``place`` that lists it, and its name there."""
+    parts = place.split("/")
+    for depth in range(len(parts)):
+        group = root[above] if (above := "/".join(parts[:depth])) else root
+        image = multiscale_of(group.attrs, path)
+        if image and (name := "/".join(parts[depth:])) in image.levels:
+            return image, name
+    return None
+
+
+def _candidates(root: Any, path: Path) -> dict[str, str]:
+    """Return the images below a group, by path: multiscale images, and arrays with two axes or more."""
+    found: dict[str, str] = {}
+    waiting, visited = [("", root)], 0
+    while waiting and visited < _MOST_NODES:
+        prefix, group = waiting.pop(0)
+        for name, node in sorted(group.members()):
+            visited += 1
+            place = f"{prefix}{name}"
+            if isinstance(node, zarr.Array):
+                if node.ndim >= 2:
+                    found[place] = f"{' x '.join(map(str, node.shape))} {np.dtype(node.dtype).name}"
+            elif isinstance(node.attrs.get("ome", node.attrs), Mapping) and _has_image(node.attrs):
+                found[place] = "multiscale image"
+            else:
+                waiting.append((f"{place}/", node))
+    return found
+
+
+def _has_image(attributes: Mapping[str, Any]) -> bool:
+    ome = attributes.get("ome")
+    return "multiscales" in (ome if isinstance(ome, Mapping) else attributes)
+
+
+def _named_axes(array: Any) -> list[Any] | None:
+    # v3 has a field for them, v2 xarray's attribute; funlib has its own in both
+    named = getattr(getattr(array, "metadata", None), "dimension_names", None)
+    return named or array.attrs.get("_ARRAY_DIMENSIONS") or array.attrs.get("axis_names")
+
+
+class _ContainedStore(LocalStore):
+    """A folder whose links are followed only inside it: a foreign volume must not make us read other files."""
+
+    async def get(
+        self, key: str, prototype: BufferPrototype | None = None, byte_range: ByteRequest | None = None
+    ) -> Buffer | None:
+        place = os.path.realpath(self.root / key)
+        if not Path(place).is_relative_to(os.path.realpath(self.root)):
+            raise VolumeError(
+                f"{self.root / key} is a link that leads out of the volume, to {place}; "
+                "copy the volume without links (cp -rL)"
+            )
+        # memory for a range is taken before it is read, whatever a damaged shard's index claims
+        if (
+            isinstance(byte_range, RangeByteRequest)
+            and os.path.exists(place)
+            and byte_range.end > os.stat(place).st_size
+        ):
+            raise VolumeError(f"{place} is cut or damaged: it lacks bytes that its index names; write it again")
+        return await super().get(key, prototype, byte_range)

@@ -1,0 +1,188 @@
+"""Volume formats, one file each, all registered in ``FORMATS``; their libraries load on first use."""
+
+from __future__ import annotations
+
+import importlib
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+from emsr_fast.errors import UsageError, VolumeError
+from emsr_fast.io.locations import RemotePath, checked_key, is_remote, within
+from emsr_fast.io.readers.files import check_readable
+
+__all__ = [
+    "FORMATS",
+    "Format",
+    "create_target",
+    "is_volume_folder",
+    "open_source",
+    "output_format",
+    "stored_dtype",
+    "within",
+]
+
+if TYPE_CHECKING:
+    from emsr_fast.io.volume import SourceVolume, TargetSpec, TargetVolume
+
+TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+IMAGE_MAGIC = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff")
+HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
+MATLAB_MAGIC = (b"MATLAB 5.0 MAT-file", b"MATLAB 7.3 MAT-file")
+_ZARR_MARKS = ("zarr.json", ".zgroup", ".zarray", ".zattrs")
+
+
+def _is_zarr(path: Path) -> bool:
+    return path.is_dir() and any((path / mark).exists() for mark in _ZARR_MARKS)
+
+
+def _is_n5(path: Path) -> bool:
+    return (path / "attributes.json").is_file()
+
+
+def _is_precomputed(path: Path) -> bool:
+    return (path / "info").is_file() and b"scales" in _first_bytes(path / "info", 2**16)
+
+
+def _is_hdf5(path: Path) -> bool:
+    # the format allows a header of the user's own before it
+    return path.is_file() and any(_first_bytes(path, 8, offset) == HDF5_MAGIC for offset in (0, 512, 1024, 2048))
+
+
+def _is_mrc(path: Path) -> bool:
+    return path.is_file() and _first_bytes(path, 3, 208) == b"MAP"
+
+
+def _first_bytes(path: Path, count: int, offset: int = 0) -> bytes:
+    with path.open("rb") as file:
+        file.seek(offset)
+        return file.read(count)
+
+
+def is_volume_folder(path: Path) -> bool:
+    """Return whether the folder ``path`` is one volume: Zarr, N5 or precomputed, not a folder of images."""
+    return _is_zarr(path) or _is_n5(path) or _is_precomputed(path)
+
+
+def begins_with(path: Path, magics: tuple[bytes, ...]) -> bool:
+    """Return whether ``path`` is a file whose first bytes are one of ``magics``."""
+    if not path.is_file():
+        return False
+    return _first_bytes(path, 32).startswith(magics)
+
+
+@dataclass(frozen=True)
+class Format:
+    """One format: how to tell it, and the modules of this package that read and write it."""
+
+    name: str
+    recognises: Callable[[Path], bool]  # of an existing path
+    reader: str  # module with open_source(path, key, axes)
+    writer: str | None = None  # module with create_target(path, spec, overwrite=...)
+    suffixes: tuple[str, ...] = ()  # of outputs; the first is the one to advise
+    stored_as: Mapping[str, str] = field(
+        default_factory=dict
+    )  # dtypes it has no place for, and what holds their values
+
+
+# in the order in which they are tried on an input
+FORMATS = (
+    Format("OME-Zarr", _is_zarr, "readers.zarr", "writers.ome_zarr", (".ome.zarr", ".zarr")),
+    Format("N5", _is_n5, "readers.cloud"),
+    Format("precomputed", _is_precomputed, "readers.cloud"),
+    Format(
+        "TIFF",
+        lambda path: begins_with(path, TIFF_MAGIC),
+        "readers.tiff.source",
+        "writers.tiff",
+        (".ome.tif", ".ome.tiff", ".tif", ".tiff"),
+    ),
+    Format("MATLAB", lambda path: begins_with(path, MATLAB_MAGIC), "readers.matlab"),
+    Format("HDF5", _is_hdf5, "readers.hdf5", "writers.hdf5", (".h5", ".hdf5")),
+    Format("MRC", _is_mrc, "readers.mrc", "writers.mrc", (".mrc",), {"uint8": "uint16"}),
+    Format("images", lambda path: path.is_dir() or begins_with(path, IMAGE_MAGIC), "readers.images"),
+)
+
+READABLE = (
+    "TIFF stacks, PNG and JPEG images, folders of these, OME-Zarr and Zarr, HDF5, MATLAB, MRC, N5 or Neuroglancer "
+    "precomputed"
+)
+
+
+def open_source(path: str | Path, key: str | None = None, axes: str | None = None) -> SourceVolume:
+    """Return the volume at ``path``, opened for reading; the format is told by content, not by name.
+
+    Args:
+        path: a file, a folder, or an s3, gs or http URL of a Zarr, N5 or precomputed volume; "file.h5:/key" names the
+            image in it too.
+        key: which image of a file with several: a dataset, variable, array, multiscale level or series.
+        axes: what the stored axes are, slowest first, such as "ZYX" or "CZYX" (MATLAB: as ``size`` gives them);
+            as the file says if None.
+
+    Raises:
+        UsageError: ``axes`` does not fit, or the image is named twice.
+        VolumeError: missing, unreadable, truncated, several images to choose from, or not one grey stack.
+    """
+    if axes is not None:
+        from emsr_fast.io.axes import check_axes
+
+        axes = check_axes(axes)
+    container, inside = within(Path(path))
+    key = checked_key(key, inside, path)
+    remote = is_remote(container)
+    reader = "readers.cloud" if remote else _reader(container)
+    source: SourceVolume = _module(reader).open_source(RemotePath(container) if remote else container, key, axes)
+    return source
+
+
+def _reader(path: Path) -> str:
+    """Return the module that reads what lies at ``path``."""
+    try:
+        if not path.is_dir():
+            check_readable(path)
+        found = next((known for known in FORMATS if known.recognises(path)), None)
+    except (OSError, RuntimeError) as error:  # RuntimeError: links in a circle, before Python 3.13
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise VolumeError(f"{path} cannot be read: {reason}; check the path and its permissions") from error
+    if found is None:
+        raise VolumeError(f"{path} is not an image this version reads; give {READABLE}")
+    return found.reader
+
+
+def output_format(path: str | Path) -> Format:
+    """Return the format that the suffix of an output path asks for.
+
+    Raises:
+        UsageError: no format is written under that suffix.
+    """
+    name = os.path.basename(os.path.abspath(path)).lower()
+    for known in FORMATS:
+        if any(name.endswith(suffix) and name != suffix for suffix in known.suffixes):
+            return known
+    known_suffixes = ", ".join(suffix for known in FORMATS for suffix in known.suffixes)
+    raise UsageError(f"output {str(path)!r} has no suffix this version writes; use one of {known_suffixes}")
+
+
+def stored_dtype(path: str | Path, dtype: str) -> str:
+    """Return the name of the dtype in which the output ``path`` holds pixels of ``dtype``, with the same values."""
+    return output_format(path).stored_as.get(dtype, dtype)
+
+
+def create_target(path: str | Path, spec: TargetSpec, *, overwrite: bool = False) -> TargetVolume:
+    """Return a new volume under a temporary name beside ``path``, in the format of its suffix.
+
+    Raises:
+        UsageError: no format is written under that suffix.
+        VolumeError: the place is not writable, taken (without ``overwrite``), or too small.
+    """
+    writer = output_format(path).writer
+    assert writer is not None  # only formats with a writer have output suffixes
+    target: TargetVolume = _module(writer).create_target(Path(path), spec, overwrite=overwrite)
+    return target
+
+
+def _module(name: str) -> ModuleType:
+    return importlib.import_module(f"emsr_fast.io.{name}")

@@ -1,0 +1,258 @@
+"""OME-Zarr out: shards that are written whole, each in one step, and the pyramid above them."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numcodecs
+import numpy as np
+import zarr
+from zarr.codecs import BloscCodec, Crc32cCodec
+from zarr.core.buffer import Buffer
+from zarr.storage import LocalStore
+
+from emsr_fast.io.destination import Staging, printable, shielded_from_signals, system_errors
+from emsr_fast.io.volume import TargetSpec, TargetVolume, check_block
+from emsr_fast.io.writers.multiscale import Level, Triple, attributes, levels_of
+
+
+def create_target(path: Path, spec: TargetSpec, *, overwrite: bool) -> TargetVolume:
+    """Return a new OME-Zarr 0.5 under a temporary name beside ``path``."""
+    return OmeZarrTarget(path, spec, overwrite=overwrite)
+
+
+class DurableStore(LocalStore):
+    """Files that appear complete, and on the disk, or not at all; unfinished ones lie in a folder of their own."""
+
+    def __init__(self, root: Path | str, *, unfinished: Path, read_only: bool = False) -> None:
+        super().__init__(root, read_only=read_only)
+        self.unfinished = unfinished
+
+    def with_read_only(self, read_only: bool = False) -> DurableStore:
+        return type(self)(self.root, unfinished=self.unfinished, read_only=read_only)
+
+    async def set(self, key: str, value: Buffer) -> None:
+        # in this thread: one of zarr's own, which waits for nothing else
+        self.set_sync(key, value)
+
+    def set_sync(self, key: str, value: Buffer) -> None:
+        self._check_writable()
+        write_durably(self.root / key, value.as_buffer_like(), self.unfinished)
+
+
+def write_durably(path: Path, data: Any, unfinished: Path) -> None:
+    """Write ``data`` to ``path`` in one step that neither a kill nor a power cut can halve.
+
+    Args:
+        unfinished: an existing folder of the same file system; a kill leaves its rest there.
+    """
+    part = unfinished / f"{os.getpid()}-{secrets.token_hex(6)}"
+    try:
+        with part.open("xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part.replace(path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+
+
+def _with_checksums(array: zarr.Array) -> zarr.Array:
+    """Return an array of Zarr v2, open for writing frames with checksums, which its metadata do not mention."""
+    metadata = array.metadata.to_dict() | {"compressor": numcodecs.Zstd(level=3, checksum=True).get_config()}
+    return zarr.Array(zarr.AsyncArray(type(array.metadata).from_dict(metadata), array.store_path))
+
+
+def _forget_key(path: Path, unfinished: Path) -> None:
+    """Take the key "checksum" out of an array's .zarray, which many readers refuse; all check frames without it."""
+    described = json.loads(path.read_text())
+    described["compressor"].pop("checksum", None)
+    write_durably(path, json.dumps(described, indent=1).encode(), unfinished)
+
+
+class Pyramid:
+    """A multiscale Zarr group open for writing by whole shards, by any number of processes."""
+
+    def __init__(self, path: Path, levels: list[Level], unfinished: Path) -> None:
+        self.path, self.levels = path, levels
+        store = DurableStore(path, unfinished=unfinished)
+        # a shard of nothing but zeros is a file too: that a file is there means that its work is done
+        with zarr.config.set({"array.write_empty_chunks": True}):
+            group = zarr.open_group(store, mode="r+")
+            arrays: list[zarr.Array] = [group[str(number)] for number in range(len(levels))]  # type: ignore[misc]
+            self.arrays = [_with_checksums(one) for one in arrays] if group.metadata.zarr_format == 2 else arrays
+
+    @classmethod
+    def create(
+        cls, path: Path, spec: TargetSpec, shard: Triple, *, title: str, version: str, pyramid: bool, unfinished: Path
+    ) -> Pyramid:
+        """Make the group and its empty levels at ``path``."""
+        levels = levels_of(spec, shard, version, pyramid=pyramid)
+        group = zarr.create_group(
+            DurableStore(path, unfinished=unfinished),
+            zarr_format=2 if version == "0.4" else 3,
+            attributes=attributes(spec, levels, title, version),
+        )
+        for number, level in enumerate(levels):
+            if version == "0.4":
+                options: dict[str, Any] = {
+                    # blosc has no checksums
+                    "compressors": numcodecs.Zstd(level=3),
+                    "chunk_key_encoding": {"name": "v2", "separator": "/"},
+                }
+            else:
+                options = {
+                    "shards": level.shard,
+                    "compressors": (BloscCodec(cname="zstd", clevel=3, shuffle="shuffle"), Crc32cCodec()),
+                    "dimension_names": ["z", "y", "x"],
+                }
+            group.create_array(
+                str(number), shape=level.shape, chunks=level.chunk, dtype=spec.dtype, fill_value=0, **options
+            )
+            if version == "0.4":
+                _forget_key(path / str(number) / ".zarray", unfinished)
+        return cls(path, levels, unfinished)
+
+    def has(self, level: int, index: Triple) -> bool:
+        """Return whether shard ``index`` is there, all of it."""
+        return all(path.is_file() for path in self.files(level, index))
+
+    def files(self, level: int, index: Triple) -> Iterator[Path]:
+        """Yield the files of shard ``index``: one, or without sharding one for each of its chunks."""
+        place, array = self.levels[level].place(index), self.arrays[level]
+        sides = array.shards or array.chunks
+        ranges = (range(part.start // side, -(-part.stop // side)) for part, side in zip(place, sides, strict=True))
+        for chunk in itertools.product(*ranges):
+            yield self.path / str(level) / array.metadata.encode_chunk_key(chunk)
+
+    def missing(self, level: int) -> Iterator[Triple]:
+        """Yield the shards of ``level`` that are not there."""
+        for index in self.levels[level].indices():
+            if not self.has(level, index):
+                yield index
+
+    def write(self, level: int, index: Triple, pixels: np.ndarray) -> None:
+        """Write all of shard ``index``."""
+        self.arrays[level][self.levels[level].place(index)] = pixels
+
+    def read(self, level: int, index: Triple) -> np.ndarray:
+        """Return all of shard ``index``, decoded."""
+        return np.asarray(self.arrays[level][self.levels[level].place(index)])
+
+    def forget(self, index: Triple) -> None:
+        """Remove shard ``index`` of level 0, then those above it: nothing is ever there without its parts."""
+        for number, level in enumerate(self.levels):
+            z, y, x = (at // f for at, f in zip(index, level.factor, strict=True))
+            index = (z, y, x)
+            for file in self.files(number, index):
+                file.unlink(missing_ok=True)
+
+    def raise_above(self, index: Triple) -> None:
+        """Write the shards above shard ``index`` of level 0 that are missing and for which all below them is there.
+
+        Two processes that finish the last two parts at once may both write one: the same bytes.
+        """
+        for number, level in enumerate(self.levels[1:], 1):
+            z, y, x = (at // f for at, f in zip(index, level.factor, strict=True))
+            index = (z, y, x)
+            if self.has(number, index) or not all(self.has(number - 1, below) for below in self._below(number, index)):
+                return
+            self.reduce(number, index)
+
+    def reduce(self, number: int, index: Triple) -> None:
+        """Write shard ``index`` of level ``number`` as means of the level before, one of its chunks after another."""
+        level, before = self.levels[number], self.arrays[number - 1]
+        place = level.place(index)
+        pixels = np.zeros([part.stop - part.start for part in place], before.dtype)
+        starts = (range(part.start, part.stop, side) for part, side in zip(place, level.chunk, strict=True))
+        for corner in itertools.product(*starts):
+            chunk = [
+                slice(at, min(at + side, part.stop)) for at, side, part in zip(corner, level.chunk, place, strict=True)
+            ]
+            # reaches beyond the last voxel at odd ends; what is read ends there
+            below = tuple(slice(c.start * f, c.stop * f) for c, f in zip(chunk, level.factor, strict=True))
+            inside = tuple(slice(c.start - p.start, c.stop - p.start) for c, p in zip(chunk, place, strict=True))
+            pixels[inside] = block_means(np.asarray(before[below]), level.factor)
+        self.write(number, index, pixels)
+
+    def _below(self, number: int, index: Triple) -> Iterator[Triple]:
+        level, before = self.levels[number], self.levels[number - 1]
+        place = level.place(index)
+        ranges = (
+            range(part.start * f // side, min(-(-part.stop * f // side), count))
+            for part, f, side, count in zip(place, level.factor, before.shard, before.grid, strict=True)
+        )
+        deep, tall, wide = ranges
+        yield from itertools.product(deep, tall, wide)
+
+    def finish(self) -> None:
+        """Write the shards above level 0 that are missing."""
+        for number in range(1, len(self.levels)):
+            for index in self.missing(number):
+                self.reduce(number, index)
+
+
+def block_means(pixels: np.ndarray, factor: Triple) -> np.ndarray:
+    """Return the means of ``factor`` voxels each, (Z, Y, X); at odd ends, of the voxels that there are.
+
+    Integers are rounded half to even. Floats are averaged in float64.
+    """
+    deep, tall, wide = factor
+    # repeating the last voxel leaves the mean of those that there are
+    padded = np.pad(pixels, [(0, -size % f) for size, f in zip(pixels.shape, factor, strict=True)], mode="edge")
+    depth, height, width = (size // f for size, f in zip(padded.shape, factor, strict=True))
+    means = np.empty((depth, height, width), pixels.dtype)
+    for z in range(depth):
+        # slice by slice: sums need eight bytes a voxel
+        part = padded[z * deep : (z + 1) * deep].reshape(deep, height, tall, width, wide)
+        mean = part.mean(axis=(0, 2, 4), dtype=np.float64)
+        means[z] = np.rint(mean) if pixels.dtype.kind in "ui" else mean
+    return means
+
+
+class OmeZarrTarget(TargetVolume):
+    """A multiscale image written slice by slice; its pyramid is made at the end."""
+
+    def __init__(self, path: Path, spec: TargetSpec, *, overwrite: bool) -> None:
+        self.spec = spec
+        self._staging = Staging(path, overwrite=overwrite)
+        try:
+            # zarr writes in threads of its own: interrupted here, one could go on after the clean-up
+            with system_errors(self._staging.final), shielded_from_signals():
+                self._staging.path.mkdir()
+                self._pyramid = Pyramid.create(
+                    self._staging.path,
+                    spec,
+                    (1, spec.block, spec.block),
+                    title=printable(self._staging.final.name),
+                    version="0.5",
+                    pyramid=True,
+                    unfinished=self._staging.path,
+                )
+        except BaseException:
+            self.abort()
+            raise
+
+    def write(self, z: int, rows: slice, cols: slice, block: np.ndarray) -> None:
+        """Write ``block``, (rows, cols), into slice ``z``."""
+        check_block(self.spec, z, rows, cols, block)
+        with system_errors(self._staging.final), shielded_from_signals():
+            self._pyramid.arrays[0][z, rows, cols] = block
+
+    def commit(self) -> None:
+        """Make the pyramid and give the folder its final name."""
+        with system_errors(self._staging.final):
+            self._pyramid.finish()
+        self._staging.publish()
+
+    def abort(self) -> None:
+        """Remove the unfinished folder."""
+        self._staging.discard()

@@ -1,0 +1,84 @@
+"""Writing from napari: one grey image layer, with its voxel size, into any format that ``infer`` writes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from emsr_fast import __version__
+from emsr_fast.errors import UsageError
+from emsr_fast.io.registry import create_target
+from emsr_fast.io.volume import KEPT_DTYPES, TargetSpec
+from emsr_fast.io.voxels import VoxelSize, nanometres
+
+
+def write_image(path: str, data: Any, attributes: dict[str, Any]) -> list[str]:
+    """Write an image layer, (Y, X) or (Z, Y, X), slice by slice; return the paths written.
+
+    Args:
+        path: a new file or folder; its suffix chooses the format.
+        data: of a layer; of a multiscale layer, the largest level is written.
+        attributes: of the layer: scale and units become the voxel size. Where it lies in the world is not written.
+
+    Raises:
+        UsageError: it is no grey volume, turned or sheared, or its dtype is not one that is written.
+        VolumeError: the place is taken, not writable, or too small.
+    """
+    if not hasattr(data, "shape"):
+        data = data[0]
+    if attributes.get("rgb") or data.ndim not in (2, 3):
+        kind = "a colour image" if attributes.get("rgb") else f"an image with {data.ndim} axes"
+        raise UsageError(f"the layer is {kind}; give a grey one with axes Y, X or Z, Y, X")
+    dtype = np.dtype(data.dtype)
+    if dtype.name not in KEPT_DTYPES:
+        raise UsageError(f"the layer is {dtype.name}, written are {', '.join(KEPT_DTYPES)}; convert it first")
+    if not is_upright(attributes):
+        raise UsageError(
+            "the layer is turned or sheared, which no file format here holds; set its rotate and shear to 0"
+        )
+    volume = data if data.ndim == 3 else data[None]
+    depth, height, width = (int(side) for side in volume.shape)
+    spec = TargetSpec(
+        shape=(depth, height, width),
+        dtype=dtype.newbyteorder("="),
+        scale=1,
+        voxel_size_nm=voxel_size_of(attributes, data.ndim),
+        provenance={"software": f"emsr_fast {__version__}, from napari"},
+    )
+    with create_target(Path(path), spec) as target:
+        for z in range(depth):
+            # a part of a slice at a time, as large as the target's blocks
+            for top in range(0, height, spec.block):
+                rows = slice(top, min(top + spec.block, height))
+                lines = np.asarray(volume[z, rows]).astype(spec.dtype, copy=False)
+                for left in range(0, width, spec.block):
+                    cols = slice(left, min(left + spec.block, width))
+                    target.write(z, rows, cols, lines[:, cols])
+        target.commit()
+    return [path]
+
+
+def is_upright(attributes: dict[str, Any]) -> bool:
+    """Return whether a layer of ``attributes`` has its axes along those of the world."""
+    rotate, shear, affine = (attributes.get(name) for name in ("rotate", "shear", "affine"))
+    return (
+        (rotate is None or _is_identity(rotate))
+        and (shear is None or not np.any(shear))
+        and (affine is None or _is_identity(affine))
+    )
+
+
+def _is_identity(matrix: Any) -> bool:
+    values = np.asarray(getattr(matrix, "affine_matrix", matrix), dtype=np.float64)
+    return values.ndim == 2 and bool(np.array_equal(values, np.eye(len(values))))
+
+
+def voxel_size_of(attributes: dict[str, Any], axes: int) -> VoxelSize:
+    """Return the voxel size in nm of a layer of 2 or 3 ``axes``; None for axes whose unit is no length."""
+    scale, units = attributes.get("scale"), attributes.get("units")
+    scale = [1.0] * axes if scale is None else [float(size) for size in scale]
+    units = ["pixel"] * axes if units is None else [str(unit) for unit in units]
+    sizes = [nanometres(size, unit) for size, unit in zip(scale, units, strict=True)]
+    return (sizes[0] if axes == 3 else None, sizes[-2], sizes[-1])

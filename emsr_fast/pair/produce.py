@@ -1,0 +1,86 @@
+"""One pair: LR resampled to an exact multiple of the HR pixel, HR in the grey values of LR; nothing is clipped."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from scipy import ndimage
+
+from emsr_fast.io.volume import SourceVolume
+from emsr_fast.pair.deform import MARGIN_PX, Deformation
+from emsr_fast.pair.geometry import Geometry
+from emsr_fast.pair.judge import Judged, grey_line
+from emsr_fast.pair.pose import Pose
+from emsr_fast.pair.reading import read_reduced, read_window
+from emsr_fast.pair.refine import sample
+
+_REACH_PX = 24  # what a cubic spline's coefficients depend on, and more
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What is kept of a slice."""
+
+    z: int  # HR slice
+    lr_z: int
+    pose: Pose
+    judged: Judged
+    rows: slice  # of the LR grid of the pair, px
+    cols: slice
+    deformation: Deformation | None = None  # None: not asked for
+
+
+@dataclass(frozen=True)
+class Made:
+    """The images of one pair, float32 in the grey values of LR."""
+
+    lr: np.ndarray  # (h, w)
+    hr: np.ndarray  # (scale * h, scale * w)
+    gain: float  # hr = gain * acquired + offset
+    offset: float
+
+    def columns(self, kept: Kept, scale: int) -> dict[str, Any]:
+        """Return what the table says of it: the grey line, and which HR px it shows."""
+        return {
+            "gain": self.gain,
+            "offset": self.offset,
+            "hr_row": kept.rows.start * scale,
+            "hr_col": kept.cols.start * scale,
+            "hr_rows": self.hr.shape[0],
+            "hr_cols": self.hr.shape[1],
+        }
+
+
+def produce(lr: SourceVolume, hr: SourceVolume, kept: Kept, shapes: Geometry) -> Made:
+    """Return the pair of ``kept``.
+
+    HR keeps its pixels: only gain and offset bring it to LR's grey values, in which a network will meet LR later. LR is
+    sampled by cubic splines where the squares of ``scale`` HR px have their centres; where that is coarser than LR's
+    own pixels, LR is blurred by the difference of the two squares first.
+    """
+    scale = shapes.scale
+    high = read_reduced(
+        hr,
+        kept.z,
+        range(kept.rows.start * scale, kept.rows.stop * scale),
+        range(kept.cols.start * scale, kept.cols.stop * scale),
+    )
+    low, top = kept.pose.reach(hr.shape[1:])
+    displacement = kept.deformation.field(kept.rows, kept.cols) if kept.deformation else None
+    margin = _REACH_PX if displacement is None else _REACH_PX + 2 * MARGIN_PX
+    window, first = read_window(lr, kept.lr_z, low, top, margin, 1)
+    coarser = scale / kept.pose.ratio
+    if coarser > 1:
+        # variances of a square's pixels: side^2 / 12
+        window = ndimage.gaussian_filter(window, math.sqrt((coarser**2 - 1) / 12))
+    spline = ndimage.spline_filter(window, order=3, output=np.float32, mode="mirror")
+    matrix, offset = kept.pose.sampling(hr.shape[1:], scale, first, 1)
+    shape = (kept.rows.stop - kept.rows.start, kept.cols.stop - kept.cols.start)
+    offset = offset + matrix @ np.array([kept.rows.start, kept.cols.start], dtype=np.float64)
+    sampled, _ = sample(spline, matrix, offset, shape, displacement)
+    reduced = high.reshape(shape[0], scale, shape[1], scale).mean(axis=(1, 3))
+    gain, shift = grey_line(reduced, sampled)
+    return Made(sampled, np.float32(gain) * high + np.float32(shift), gain, shift)

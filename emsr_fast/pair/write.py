@@ -1,0 +1,169 @@
+"""A pair set on the disk: a folder that appears when it is complete, ready to train on."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import secrets
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from emsr_fast.errors import UsageError, VolumeError
+from emsr_fast.io.destination import shielded_from_signals, system_errors
+from emsr_fast.io.registry import create_target, within
+from emsr_fast.io.volume import TargetSpec, TargetVolume
+
+TABLE, REJECTED, SETTINGS, CONFIG, SHEET = "pairs.csv", "rejected.csv", "pair.json", "train.yaml", "preview.png"
+
+
+def check_folder(folder: str | Path, inputs: Sequence[Path], *, overwrite: bool) -> Path:
+    """Return the absolute path of the pair set to be.
+
+    Raises:
+        UsageError: it and an input are one, or lie in each other.
+        VolumeError: its parent is missing or unwritable, or the place is taken.
+    """
+    final = Path(folder).resolve()
+    for given in inputs:
+        source = within(given)[0].resolve()
+        if final == source or final.is_relative_to(source) or source.is_relative_to(final):
+            raise UsageError(f"output {final} and input {source} overlap; choose another folder")
+    parent = final.parent
+    if not parent.is_dir():
+        raise VolumeError(f"output folder {parent} does not exist; create it first: mkdir -p '{parent}'")
+    if not os.access(parent, os.W_OK | os.X_OK):
+        raise VolumeError(f"output folder {parent} is not writable; choose another place or mend its permissions")
+    if final.exists():
+        if not overwrite:
+            raise VolumeError(f"output {final} exists; choose another name or give --overwrite")
+        # a typing error must not cost a folder of other data
+        if not (final / TABLE).is_file() or not (final / SETTINGS).is_file():
+            raise VolumeError(f"output {final} is no pair set: not overwritten; choose another name")
+    return final
+
+
+@contextmanager
+def staged(final: Path) -> Iterator[Path]:
+    """Give a hidden folder beside ``final`` that takes its name when the block ends well, and is removed otherwise."""
+    token = f"{os.getpid()}-{secrets.token_hex(3)}"
+    partial = final.with_name(f".{final.name[:40]}.partial-{token}")
+    old = final.with_name(f".{final.name[:40]}.replaced-{token}")
+    try:
+        with system_errors(final):
+            partial.mkdir()
+            yield partial
+            with shielded_from_signals():
+                if final.exists():
+                    final.rename(old)
+                try:
+                    partial.rename(final)
+                except OSError:
+                    if old.exists():
+                        old.rename(final)
+                    raise
+    finally:
+        with shielded_from_signals():
+            for leftover in (partial, old):
+                shutil.rmtree(leftover, ignore_errors=True)
+
+
+class Images:
+    """Where the slices go: two folders with a TIFF for each, or two OME-Zarr stacks."""
+
+    def __init__(
+        self, folder: Path, kind: str, voxels: dict[str, tuple[float | None, float | None, float | None]], about: dict
+    ) -> None:
+        self._folder, self._kind, self._voxels, self._about = folder, kind, voxels, about
+        self._stacks: dict[str, TargetVolume] = {}
+        if kind == "tif":
+            for side in voxels:
+                (folder / side).mkdir()
+
+    def reserve(self, shapes: dict[str, tuple[int, int, int]]) -> None:
+        """Lay out the stacks, (Z, Y, X) of each side; nothing to do for folders."""
+        if self._kind == "zarr":
+            self._stacks = {side: self._target(f"{side}.ome.zarr", side, shape) for side, shape in shapes.items()}
+
+    def write(self, number: int, z: int, images: dict[str, np.ndarray]) -> dict[str, str]:
+        """Write one slice of each side; return their paths relative to the folder.
+
+        Args:
+            number: of this pair, counted from 0; z: its HR slice, which names the file.
+        """
+        names = {}
+        for side, image in images.items():
+            block = (slice(0, image.shape[0]), slice(0, image.shape[1]), np.ascontiguousarray(image, dtype=np.float32))
+            if self._kind == "zarr":
+                names[side] = f"{side}.ome.zarr"
+                self._stacks[side].write(number, *block)
+            else:
+                names[side] = f"{side}/slice_{z:05d}.tif"
+                with self._target(names[side], side, (1, *image.shape)) as target:
+                    target.write(0, *block)
+                    target.commit()
+        return names
+
+    def close(self) -> None:
+        """Finish the stacks."""
+        for stack in self._stacks.values():
+            stack.commit()
+
+    def abort(self) -> None:
+        """Forget the stacks; harmless after ``close``."""
+        for stack in self._stacks.values():
+            stack.abort()
+
+    def _target(self, name: str, side: str, shape: tuple[int, int, int]) -> TargetVolume:
+        spec = TargetSpec(
+            shape, np.dtype(np.float32), scale=1, voxel_size_nm=self._voxels[side], provenance=self._about
+        )
+        return create_target(self._folder / name, spec)
+
+
+def write_table(path: Path, rows: Sequence[dict[str, Any]]) -> None:
+    """Write ``rows`` as CSV, floats with 6 digits; the columns are those of the first row."""
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        for row in rows:
+            writer.writerow({k: f"{v:.6g}" if isinstance(v, float) else v for k, v in row.items()})
+
+
+def write_settings(path: Path, values: dict[str, Any]) -> None:
+    """Write ``values`` as JSON."""
+    path.write_text(json.dumps(values, indent=2, default=str) + "\n", encoding="utf-8")
+
+
+def write_config(path: Path, kind: str, grey_range: str, scale: int, smallest: int, pairs: int) -> None:
+    """Write settings under which ``emsr-fast train`` runs on the pair set as it is.
+
+    Args:
+        grey_range: "LO:HI" in the grey values of both sides.
+        smallest: side of the smallest image, LR px.
+        pairs: how many there are.
+    """
+    crop = min(340, smallest // 4 * 4)
+    if kind == "zarr":
+        data = ["lr: LR.ome.zarr", "hr: HR.ome.zarr", "volume: true"]
+        held = f'validation_slices: "{pairs - max(1, pairs // 10)}:{pairs}"'
+    else:
+        data, held = [f"pairs: {TABLE}"], "validation_every: 10"
+    # of too few slices none can be spared
+    data += [f'grey_range: "{grey_range}"', *([held] if pairs >= 5 else [])]
+    lines = [
+        "# Written by emsr-fast pair; all settings: emsr-fast train FILE.yaml --init",
+        "output: run",
+        "model:",
+        f"  scale: {scale}",
+        "sources:",
+        "  - strategy: real",
+        *(f"    {line}" for line in data),
+        f"crop: {crop}",
+    ]
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")

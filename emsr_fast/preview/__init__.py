@@ -1,0 +1,1 @@
+"""One slice as LR, bicubic, SR and trust in one picture."""

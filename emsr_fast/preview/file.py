@@ -1,0 +1,83 @@
+"""A preview as a file: where it goes is looked at first, and nothing is replaced unless asked for."""
+
+from __future__ import annotations
+
+import io
+import itertools
+import os
+from pathlib import Path
+from typing import Any
+
+from emsr_fast.errors import UsageError, VolumeError
+from emsr_fast.io.destination import check_folder, resolved, system_errors
+from emsr_fast.io.registry import within
+from emsr_fast.preview.job import make_preview
+from emsr_fast.preview.sheet import draw_preview
+
+_PNG = b"\x89PNG\r\n\x1a\n"
+
+
+def write_preview(
+    input_path: str | Path, output: str | Path | None = None, *, overwrite: bool = False, **options: Any
+) -> dict[str, Any]:
+    """Write a preview of the volume at ``input_path`` as a PNG; return where, and of what, as JSON values.
+
+    Args:
+        output: the PNG; NAME_sliceN.png in the working folder, or the next name that is free, if None.
+        overwrite: whether ``output`` may be replaced.
+        options: see ``make_preview``.
+
+    Raises:
+        UsageError: ``output`` is no PNG or the input itself, and what ``make_preview`` raises.
+        VolumeError: ``output`` exists or cannot be written, and what ``make_preview`` raises.
+    """
+    container, _ = within(Path(input_path))
+    final = None if output is None else _checked(output, container, overwrite=overwrite)
+    # before the network runs: a folder that cannot be written to is known now
+    check_folder(Path.cwd() if final is None else final.parent)
+    preview = make_preview(input_path, **options)
+    file = io.BytesIO()
+    draw_preview(preview).save(file, format="PNG")
+    name = f"{container.name.split('.')[0] or 'preview'}_slice{preview.z}"
+    written = (
+        _write_new(name, file.getvalue()) if final is None else _write(final, file.getvalue(), overwrite=overwrite)
+    )
+    return {
+        "output": str(written),
+        "slice": preview.z,
+        "rows": list(preview.rows),
+        "columns": list(preview.cols),
+        "model": preview.model,
+        "trust": preview.trust_name if preview.trust is not None else None,
+    }
+
+
+def _checked(output: str | Path, source: Path, *, overwrite: bool) -> Path:
+    final = resolved(output)
+    if final.suffix.lower() != ".png":
+        raise UsageError(f"output is {str(output)!r}; a preview is a PNG: give a name that ends in .png")
+    if final == source.resolve():
+        raise UsageError(f"output {final} is the input itself; choose another name")
+    if final.exists():
+        if not overwrite:
+            raise VolumeError(f"output {final} exists; choose another name or give --overwrite")
+        with system_errors(final):
+            if final.is_dir() or final.read_bytes()[: len(_PNG)] != _PNG:
+                raise VolumeError(f"output {final} is no PNG: not overwritten; choose another name")
+    return final
+
+
+def _write(final: Path, content: bytes, *, overwrite: bool) -> Path:
+    # "x": what came there meanwhile is kept
+    with system_errors(final), final.open("wb" if overwrite else "xb") as file:
+        file.write(content)
+    return final
+
+
+def _write_new(name: str, content: bytes) -> Path:
+    """Write into the working folder, under ``name``.png or the first of ``name``-2.png, ``name``-3.png that is free."""
+    for number in itertools.count(1):
+        final = Path.cwd() / (f"{name}.png" if number == 1 else f"{name}-{number}.png")
+        if not os.path.lexists(final):
+            break
+    return _write(final, content, overwrite=False)

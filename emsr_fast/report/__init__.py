@@ -1,6 +1,0 @@
-"""Reports: images side by side."""
-
-from emsr_fast.report.demo import degrade, demo_sheet
-from emsr_fast.report.sheet import side_by_side
-
-__all__ = ["degrade", "demo_sheet", "side_by_side"]
