@@ -17,7 +17,7 @@ import yaml
 import zarr
 from PIL import Image
 
-from emsr_fast import UsageError, VolumeError, load_model
+from emsr_fast import UsageError, VolumeError, available_models, load_model
 from emsr_fast.cli import main
 from emsr_fast.pair import pair
 from emsr_fast.train import read_config, train
@@ -113,7 +113,7 @@ def test_pairs_show_the_same_at_exactly_three_to_one(made, acquired):
 
 def test_a_pair_set_trains_as_it_is(made, tmp_path):
     folder, _ = made
-    small = ["model.features=16", "model.blocks=1", "model.heads=4", "steps=4", "validate_every=2", "batch=2"]
+    small = ["steps=4", "validate_every=2", "batch=2"]
     config = read_config(folder / "train.yaml", [*small, "validation_crops=2", f"output={tmp_path / 'run'}"])
     lines = []
     outcome = train(config, say=lines.append)
@@ -137,7 +137,7 @@ def test_stacks_of_one_shape_as_zarr_train_too(acquired, tmp_path, capsys):
     assert (lr.shape, hr.shape) == ((4, 47, 46), (4, 141, 138))
     reduced = hr.reshape(4, 47, 3, 46, 3).mean(axis=(2, 4))
     assert np.corrcoef(lr.ravel(), reduced.ravel())[0, 1] > 0.95
-    small = ["--model.features=16", "--model.blocks=1", "--model.heads=4", "--steps=2", "--crop=16"]
+    small = ["--steps=2", "--crop=16"]
     assert main(["train", str(tmp_path / "set" / "train.yaml"), *small]) == 0
     # the table names each stack once a slice, and is one source all the same
     training, _ = pairs_of(Source(strategy="real", pairs=tmp_path / "set" / "pairs.csv"), 3, 16, tmp_path)
@@ -261,7 +261,10 @@ def test_a_signal_leaves_nothing_behind(acquired, tmp_path):
 def test_the_settings_are_those_of_a_training_run(made):
     folder, done = made
     settings = yaml.safe_load((folder / "train.yaml").read_text())
-    assert settings["model"] == {"scale": 3}
+    assert settings["start_from"] in available_models()
+    assert load_model(settings["start_from"]).config.scale == 3
+    assert settings["sources"][0]["validation_share"] == 0.1
+    assert settings["minutes"] <= 60
     assert settings["sources"][0]["grey_range"] == "0:255"
     assert settings["crop"] % 4 == 0
     written = json.loads((folder / "pair.json").read_text())

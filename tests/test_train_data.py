@@ -1,5 +1,6 @@
 """Training: settings and pairs."""
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,10 +16,11 @@ from emsr_fast import EmsrConfig, UsageError, VolumeError
 from emsr_fast.cli import main
 from emsr_fast.cli.training import changes_of
 from emsr_fast.train import TrainConfig, read_config, train
-from emsr_fast.train.config import Source
+from emsr_fast.train.config import Degradation, Loss, Noise, Optimiser, Source
 from emsr_fast.train.dataset import Crops, Numbers, crop_of
 from emsr_fast.train.degrade import reduce
-from emsr_fast.train.pairs import Pair, check_apart, pairs_of
+from emsr_fast.train.hold_back import Pair
+from emsr_fast.train.pairs import check_apart, pairs_of
 from emsr_fast.train.volumes import TrainingVolume
 
 
@@ -70,13 +72,79 @@ def test_settings_from_file_and_command_line(tmp_path, small_run, monkeypatch):
     assert config.sources[0].weight == 2
 
 
-def test_the_commented_settings_are_the_defaults(tmp_path):
+def test_the_template_fits_a_laptop_and_names_every_setting(tmp_path):
     assert main(["train", str(tmp_path / "c.yaml"), "--init"]) == 0
     written = read_config(tmp_path / "c.yaml")
-    defaults = TrainConfig(sources=[Source(hr=tmp_path / "HR")], output=tmp_path / "run")
-    assert written.model_copy(update={"model": {}}) == defaults
-    assert written.architecture == defaults.architecture
+    assert (written.start_from, written.model) == ("emsr-x3-small", {})
+    assert written.minutes <= 60
+    assert written.batch * written.crop**2 <= 4096
+    assert written.sources[0].validation_share
+    text = (tmp_path / "c.yaml").read_text()
+    for group in (TrainConfig, Source, Degradation, Noise, Loss, Optimiser):
+        for name in group.model_fields:
+            assert re.search(rf"\b{name}\b", text), f"{group.__name__}.{name}"
     assert main(["train", str(tmp_path / "c.yaml"), "--init"]) == 3
+
+
+def test_the_templates_brackets_hold_the_papers_values(tmp_path):
+    main(["train", str(tmp_path / "c.yaml"), "--init"])
+    defaults = TrainConfig(sources=[Source(hr=tmp_path / "HR")])
+    groups, seen = {"": defaults, "loss": defaults.loss, "optimiser": defaults.optimiser}, 0
+    group = ""
+    for line in (tmp_path / "c.yaml").read_text().splitlines():
+        if found := re.match(r"(\w+):(?: *#.*)?$", line):
+            group = found[1]
+        key = re.match(r"( *)(\w+): ", line)
+        paper = re.search(r"# .*\[([^]]*)\](?:, twice the time)?$", line)
+        if key and paper:
+            owner = groups[group if key[1] else ""]
+            value = paper[1].split(";")[0]
+            given = yaml.safe_load(f"[{value}]" if isinstance(getattr(owner, key[2]), tuple) else value)
+            expected = getattr(owner, key[2])
+            assert (None if given == "none" else tuple(given) if isinstance(given, list) else given) == expected, line
+            seen += 1
+    assert seen >= 15
+
+
+def _share_of(tmp_path, shapes, **settings):
+    """Return the pairs to train on and those held back, of volumes of ``shapes``."""
+    rng, rows = np.random.default_rng(0), []
+    tmp_path.mkdir(exist_ok=True)
+    for number, shape in enumerate(shapes):
+        path = tmp_path / f"{number}.tif"
+        tifffile.imwrite(path, rng.integers(0, 255, shape).astype(np.uint8), photometric="minisblack")
+        rows.append(f"{path},{path}")
+    (tmp_path / "t.csv").write_text("\n".join(["lr,hr", *rows]))
+    source = Source(pairs=tmp_path / "t.csv", validation_share=0.1, **settings)
+    training, held = pairs_of(source, 3, 8, Path())
+    check_apart(training, held)
+    return training, held
+
+
+@pytest.mark.parametrize(
+    ("shapes", "trained", "held"),
+    [
+        ([(1, 48, 48)] * 20, 18, {("5.tif", 0), ("15.tif", 0)}),
+        ([(1, 48, 48)] * 5, 4, {("2.tif", 0)}),
+        ([(20, 48, 48)], 18, {("0.tif", 18), ("0.tif", 19)}),
+        ([(3, 48, 48), (12, 48, 48)], 14, {("1.tif", 11)}),
+    ],
+)
+def test_a_share_of_the_slices_is_held_back(tmp_path, shapes, trained, held):
+    training, validation = _share_of(tmp_path, shapes)
+    assert len(training) == trained
+    assert {(p.origin.path.name, p.z) for p in validation} == held
+
+
+def test_of_few_slices_rows_are_held_back(tmp_path):
+    training, held = _share_of(tmp_path, [(1, 400, 48), (2, 100, 60)])
+    # a tenth, but at least a crop, in whole LR pixels
+    assert [p.rows for p in training] == [(0, 360), (0, 75), (0, 75)]
+    assert [p.rows for p in held] == [(360, 400), (75, 100), (75, 100)]
+    with pytest.raises(VolumeError, match="give a smaller crop"):
+        _share_of(tmp_path / "small", [(1, 40, 48)])
+    with pytest.raises(ValueError, match="validation_share stands alone"):
+        Source(hr=tmp_path, validation_share=0.1, validation_every=3)
 
 
 def test_the_command_line_reads_settings():

@@ -1,6 +1,5 @@
 """Training: the loop, resuming, several processes, and everything that can stop it."""
 
-import csv
 import os
 import signal
 import subprocess
@@ -14,26 +13,13 @@ import tifffile
 import torch
 import yaml
 from PIL import Image
+from training import column, run, weights
 
 from emsr_fast import CheckpointError, UsageError, VolumeError, load_model
-from emsr_fast.train import TrainConfig, read_config, train
+from emsr_fast.train import TrainConfig, read_config
 from emsr_fast.train.pairs import pairs_of
 from emsr_fast.train.validate import validate, validation_crops
 from emsr_fast.train.volumes import TrainingVolume
-
-
-def run(settings, *, resume=False, **changes):
-    config = TrainConfig.model_validate({**settings, **changes})
-    return train(config, resume=resume, say=lambda line: None)
-
-
-def weights(path):
-    return load_model(path).state_dict()
-
-
-def column(folder, name):
-    with (Path(folder) / "log.csv").open() as file:
-        return [float(row[name]) for row in csv.DictReader(file)]
 
 
 def test_a_run_leaves_model_log_pictures_and_settings(small_run):

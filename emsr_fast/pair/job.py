@@ -111,8 +111,10 @@ def pair(
             raise VolumeError(f"no slice of {hr.info.path} is left: slice {rejected[0].z}: {rejected[0].reason}")
         with write.staged(final) as folder:
             rows = _write(folder, lr, hr, kept, rejected, shapes, kind)
-            smallest = min(min(k.rows.stop - k.rows.start, k.cols.stop - k.cols.start) for k in kept)
-            write.write_config(folder / write.CONFIG, kind, grey_range, scale, smallest, len(kept))
+            height, width = (
+                min(s.stop - s.start for s in sides) for sides in zip(*((k.rows, k.cols) for k in kept), strict=True)
+            )
+            write.write_config(folder / write.CONFIG, kind, grey_range, scale, (height, width))
             summary = {
                 "software": f"emsr_fast {__version__}",
                 "lr": str(lr.info.path),

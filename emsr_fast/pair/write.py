@@ -20,6 +20,12 @@ from emsr_fast.io.registry import create_target, within
 from emsr_fast.io.volume import TargetSpec, TargetVolume
 
 TABLE, REJECTED, SETTINGS, CONFIG, SHEET = "pairs.csv", "rejected.csv", "pair.json", "train.yaml", "preview.png"
+# of the training that is written down
+_CROP_PX, _MINUTES = 32, 30
+_STARTS, _SMALL = (
+    {3: "emsr-x3-small"},
+    "features: 32, blocks: 2, heads: 8",
+)  # for other scales none comes with the package
 
 
 def check_folder(folder: str | Path, inputs: Sequence[Path], *, overwrite: bool) -> Path:
@@ -140,30 +146,30 @@ def write_settings(path: Path, values: dict[str, Any]) -> None:
     path.write_text(json.dumps(values, indent=2, default=str) + "\n", encoding="utf-8")
 
 
-def write_config(path: Path, kind: str, grey_range: str, scale: int, smallest: int, pairs: int) -> None:
-    """Write settings under which ``emsr-fast train`` runs on the pair set as it is.
+def write_config(path: Path, kind: str, grey_range: str, scale: int, shape: tuple[int, int]) -> None:
+    """Write settings under which ``emsr-fast train`` runs on the pair set as it is, and ends in minutes.
 
     Args:
         grey_range: "LO:HI" in the grey values of both sides.
-        smallest: side of the smallest image, LR px.
-        pairs: how many there are.
+        shape: the smallest height and width of the LR images, px.
     """
-    crop = min(340, smallest // 4 * 4)
-    if kind == "zarr":
-        data = ["lr: LR.ome.zarr", "hr: HR.ome.zarr", "volume: true"]
-        held = f'validation_slices: "{pairs - max(1, pairs // 10)}:{pairs}"'
-    else:
-        data, held = [f"pairs: {TABLE}"], "validation_every: 10"
-    # of too few slices none can be spared
-    data += [f'grey_range: "{grey_range}"', *([held] if pairs >= 5 else [])]
+    data = ["lr: LR.ome.zarr", "hr: HR.ome.zarr", "volume: true"] if kind == "zarr" else [f"pairs: {TABLE}"]
+    # room for a crop among the rows to train on and, where rows are held back, another one among those
+    crop = min(_CROP_PX, shape[0] // 8 * 4, shape[1] // 4 * 4)
     lines = [
         "# Written by emsr-fast pair; all settings: emsr-fast train FILE.yaml --init",
         "output: run",
-        "model:",
-        f"  scale: {scale}",
+        f"start_from: {_STARTS[scale]}" if scale in _STARTS else f"model: {{scale: {scale}, {_SMALL}}}",
         "sources:",
         "  - strategy: real",
         *(f"    {line}" for line in data),
+        f'    grey_range: "{grey_range}"',
+        "    validation_share: 0.1  # held back",
         f"crop: {crop}",
+        "batch: 4",
+        f"minutes: {_MINUTES}",
+        "extra_lr_sigma: [0, 0]  # LR has its own noise",
+        "loss: {weights: [1, 0, 0]}",
+        "optimiser: {rate: 1.0e-4, schedule: cosine}",
     ]
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")

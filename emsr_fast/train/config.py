@@ -70,6 +70,8 @@ class Source(Settings):
     validation_rows: str | None = None  # HR rows held back for validation
     validation_slices: str | None = None  # slices held back
     validation_every: int | None = Field(default=None, ge=2)  # of several files, every n-th pair is held back
+    validation_share: float | None = Field(default=None, gt=0, le=0.5)  # instead of these three: files or slices, one
+    # in ten for 0.1; of fewer than five the lower rows of each
     reference_offset: int = 0  # synthetic: the reference is this many slices after the one that LR is made from
     weight: float = Field(default=1.0, gt=0)  # share of the crops
     degradation: Degradation = Degradation()
@@ -81,6 +83,8 @@ class Source(Settings):
             raise ValueError("give either hr or pairs")
         if self.strategy != "synthetic" and self.pairs is None and self.lr is None and self.pattern is None:
             raise ValueError(f"strategy {self.strategy} needs lr as well as hr")
+        if self.validation_share and (self.validation_rows or self.validation_slices or self.validation_every):
+            raise ValueError("validation_share stands alone; leave out validation_rows, _slices and _every")
         if self.reference_offset and self.strategy != "synthetic":
             raise ValueError("reference_offset is for the strategy synthetic")
         return self
@@ -141,7 +145,7 @@ class TrainConfig(Settings):
     workers: int = Field(default=0, ge=0)
     seed: int = Field(default=0, ge=0)
     validate_every: int = Field(default=1000, ge=1)  # steps
-    validation_crops: int = Field(default=16, ge=1)
+    validation_crops: int = Field(default=16, ge=0)
     checkpoint_every: int = Field(default=1000, ge=1)  # steps
     checkpoint_minutes: float = Field(default=10.0, gt=0)
     tensorboard: bool = False

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from emsr_fast.errors import VolumeError
 from emsr_fast.train.config import GREY, TrainConfig
 from emsr_fast.train.degrade import degrade
-from emsr_fast.train.pairs import Pair
+from emsr_fast.train.hold_back import Pair
 
 Crop = tuple[Tensor, Tensor, Tensor]  # y (1, h, w), x (1, scale * h, scale * w), normal noise (1, h, w)
 

@@ -8,12 +8,12 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 import torch
 import torch.distributed as dist
 import yaml
-from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
+from torch import Tensor
 from torch.utils.data import DataLoader
 
 from emsr_fast._dispatch import why_slow
@@ -22,14 +22,15 @@ from emsr_fast.installing import install_line
 from emsr_fast.model import Emsr, save_model
 from emsr_fast.model.zoo import choose_device
 from emsr_fast.train import process
-from emsr_fast.train.config import GREY, TrainConfig
+from emsr_fast.train.config import TrainConfig
+from emsr_fast.train.cost import duration, measure_cost, say_cost
 from emsr_fast.train.dataset import Crop, Crops, Numbers, readable
-from emsr_fast.train.losses import reference_free_loss
-from emsr_fast.train.pairs import Pair, check_apart, pairs_of
+from emsr_fast.train.hold_back import Pair
+from emsr_fast.train.pairs import check_apart, pairs_of
 from emsr_fast.train.records import Records
-from emsr_fast.train.schedule import rate_factor
 from emsr_fast.train.start import card_of, first_network
 from emsr_fast.train.state import TrainState
+from emsr_fast.train.step import NotANumber, StepDropped, Stepper
 from emsr_fast.train.validate import Validation, validate, validation_crops
 
 Say = Callable[[str], None]
@@ -88,7 +89,7 @@ class _Run:
         self.records = Records(config.output, tensorboard=config.tensorboard)
         # the same weights in every process
         torch.manual_seed(config.seed)
-        network = first_network(config) if network is None else network
+        network = first_network(config, say) if network is None else network
         network.card = card_of(network, config)
         self.scale = network.config.scale
         memory = torch.channels_last if config.channels_last else torch.contiguous_format
@@ -122,11 +123,17 @@ class _Run:
 
     def run(self, resume: bool) -> Outcome:
         self._prepare_folder(resume)
+        if resume:
+            self._check_left()
         parameters = sum(p.numel() for p in self.state.model.parameters())
         self.say(
             f"model   {self.config.name}: {parameters:,} parameters, x{self.scale}, on {self.device}, "
             f"{self.config.precision}, {self.processes} process(es), from step {self.state.step}"
         )
+        if self.rank == 0:
+            data = Crops(self.groups, self.config, self.scale)
+            cost = measure_cost(self.state, self.config, data, self.processes, self.device)
+            say_cost(cost, self.config, self.state.step, self.state.seconds, self.device, self.say)
         with process.stop_requests() as stop:
             try:
                 stopped_by = self._steps(stop)
@@ -139,8 +146,9 @@ class _Run:
                 if self.processes > 1 and isinstance(error, RuntimeError) and not isinstance(error, EmsrError):
                     raise BackendError("another process of this run stopped; see its message, use --resume") from error
                 raise
-            result = self._validate() if not stopped_by else None
+            result = self._validate(stop) if not stopped_by else None
             self._checkpoint()
+            stopped_by = stopped_by or (stop[0] if stop and self.crops and result is None else 0)
         state = self.state
         return Outcome(state.step, state.seconds, self._model_path("last"), result, stopped_by or None)
 
@@ -160,19 +168,44 @@ class _Run:
             except OSError as error:
                 raise VolumeError(f"output folder {self.folder} cannot be written: {error.strerror}") from error
 
+    def _check_left(self) -> None:
+        """Raise UsageError where the run has used up its steps or its minutes: --resume alone would do nothing."""
+        state, config = self.state, self.config
+        if state.step >= config.steps:
+            used, more = f"done its {config.steps} steps", f"--steps={2 * config.steps}"
+        elif config.minutes and state.seconds >= 60 * config.minutes:
+            used, more = f"used its {config.minutes:g} minutes", f"--minutes={2 * config.minutes:g}"
+        else:
+            return
+        raise UsageError(
+            f"the run in {self.folder} has {used}, {state.step} steps in all; to go on give more of them, such as "
+            f"{more} --resume; to use what it learnt take {self._model_path('last')}"
+        )
+
     def _steps(self, stop: list[int]) -> int:
         """Train until the steps or the minutes are over, or a signal came: return its number, else 0."""
         config, state = self.config, self.state
-        network = self._wrapped()
+        stepper = Stepper(state, config, self.device, self.processes)
         start, before = time.monotonic(), state.seconds
         saved_at, said_at = start, start - 60
         limit = 60 * config.minutes if config.minutes else None
+
+        def look() -> None:
+            if stop or (limit and before + time.monotonic() - start >= limit):
+                raise StepDropped
+
         for crops in readable(self._loader()):
             stopped_by = self._agree(stop)
             if stopped_by or state.step >= config.steps or (limit and state.seconds >= limit):
                 return stopped_by
             done = max(state.step / config.steps, state.seconds / limit if limit else 0.0)
-            loss, norm = self._step(network, crops, done)
+            try:
+                loss, norm = stepper.step(crops, done, look)
+            except NotANumber as error:
+                self._refuse(error.args[0], crops)
+            except StepDropped:
+                state.seconds = before + time.monotonic() - start
+                return self._agree(stop)
             state.step += 1
             now = time.monotonic()
             state.seconds = before + now - start
@@ -182,7 +215,7 @@ class _Run:
                 said_at = now
                 self._say_progress(float(loss), limit)
             if state.step % config.validate_every == 0 and state.step < config.steps:
-                self._validate()
+                self._validate(stop)
             if state.step % config.checkpoint_every == 0 or now - saved_at > 60 * config.checkpoint_minutes:
                 self._checkpoint()
                 saved_at = now
@@ -198,14 +231,6 @@ class _Run:
         self.state.seconds = float(both[1])
         return int(both[0])
 
-    def _wrapped(self) -> nn.Module:
-        network: nn.Module = self.state.model
-        if self.config.compile:
-            network = torch.compile(network)  # type: ignore[assignment]
-        if self.processes > 1:
-            network = DistributedDataParallel(network)
-        return network
-
     def _loader(self) -> DataLoader[Crop]:
         config = self.config
         return DataLoader(
@@ -216,41 +241,7 @@ class _Run:
             pin_memory=self.device.type == "cuda",
         )
 
-    def _step(self, network: nn.Module, crops: list[Tensor], done: float) -> tuple[Tensor, Tensor]:
-        config, state = self.config, self.state
-        rate = config.optimiser.rate * rate_factor(config.optimiser, done, state.step)
-        for group in state.optimiser.param_groups:
-            group["lr"] = rate
-        memory = torch.channels_last if config.channels_last else torch.contiguous_format
-        y, x, normal = (t.to(self.device, non_blocking=True, memory_format=memory) for t in crops)
-        # one noise level a batch, as published; the same in every process
-        low, high = config.loss.extra_sigma
-        share = torch.rand((), generator=torch.Generator().manual_seed(config.seed * 1_000_003 + state.step))
-        sigma = (low + (high - low) * float(share)) * GREY
-        state.optimiser.zero_grad(set_to_none=True)
-        half = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(config.precision)
-        with torch.autocast(self.device.type, half, enabled=half is not None):
-            loss = reference_free_loss(network, y, x, sigma * normal, config.loss, state.model.config.levels)
-        whole = loss.detach().clone()
-        if self.processes > 1:
-            # every process saw its share of the batch; all must find the same
-            dist.all_reduce(whole)
-            whole = whole / self.processes
-        if not torch.isfinite(whole):
-            self._refuse(whole, crops)
-        state.scaler.scale(loss).backward()
-        state.scaler.unscale_(state.optimiser)
-        limit = config.optimiser.clip or float("inf")
-        norm = nn.utils.clip_grad_norm_(state.model.parameters(), limit)
-        if not torch.isfinite(norm) and not state.scaler.is_enabled():
-            self._refuse(norm, crops)
-        state.scaler.step(state.optimiser)
-        state.scaler.update()
-        if state.average is not None:
-            state.average.update_parameters(state.model)
-        return whole, norm.detach()
-
-    def _refuse(self, value: Tensor, crops: list[Tensor]) -> None:
+    def _refuse(self, value: object, crops: list[Tensor]) -> NoReturn:
         path = self.folder / f"bad_batch_{self.state.step}_{self.rank}.pt"
         try:
             torch.save({"y": crops[0], "x": crops[1], "noise": crops[2]}, path)
@@ -258,7 +249,7 @@ class _Run:
         except (OSError, RuntimeError) as error:
             place = f"lost, {path} could not be written ({error})"
         raise Diverged(
-            f"loss or gradient is {float(value)} at step {self.state.step}; its batch is in {place}: look at it; "
+            f"loss or gradient is {value} at step {self.state.step}; its batch is in {place}: look at it; "
             "then go on from the last checkpoint with --resume and a lower optimiser.rate, or optimiser.clip"
         )
 
@@ -270,18 +261,23 @@ class _Run:
     def _say_progress(self, loss: float, limit: float | None) -> None:
         state, config = self.state, self.config
         rate = state.step / max(state.seconds, 1e-9)
-        left = (config.steps - state.step) / max(rate, 1e-9)
-        left = min(left, limit - state.seconds) if limit else left
+        steps = min(config.steps, round(rate * limit)) if limit else config.steps
         pixels = rate * config.batch * config.crop**2 / 1e6
-        self.say(f"step {state.step}/{config.steps}, loss {loss:.5f}, {pixels:.3f} LR Mpx/s, {left / 60:.1f} min left")
+        self.say(
+            f"step {state.step}/{steps}, loss {loss:.5f}, {pixels:.3f} LR Mpx/s, "
+            f"{duration((steps - state.step) / max(rate, 1e-9))} left"
+        )
 
-    def _validate(self) -> Validation | None:
+    def _validate(self, stop: list[int]) -> Validation | None:
+        """Validate, unless there is nothing to do it on, or a signal comes meanwhile."""
         if not self.crops:
             return None
         state = self.state
         sheets = self.folder / "sheets"
         sheets.mkdir(exist_ok=True)
-        found = validate(state.result, self.crops, sheets / f"step_{state.step:07}.png")
+        found = validate(state.result, self.crops, sheets / f"step_{state.step:07}.png", lambda: bool(stop))
+        if found is None:
+            return None
         row = {"step": state.step, "psnr_db": found.psnr_db, "ssim": found.ssim, "gain_db": found.gain_db}
         row |= {"bicubic_psnr_db": found.bicubic_psnr_db, "bicubic_ssim": found.bicubic_ssim}
         state.history.append({name: float(value) for name, value in row.items()})

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,11 +13,11 @@ from emsr_fast.errors import UsageError, VolumeError
 from emsr_fast.io.intensity import Normalisation
 from emsr_fast.io.readers.image_names import IMAGE_SUFFIXES, check_names, natural_key
 from emsr_fast.io.registry import is_volume_folder, within
-from emsr_fast.io.selection import parse_slices
 from emsr_fast.metrics.correlation import band, ncc
-from emsr_fast.train.config import Degradation, Source
+from emsr_fast.train.config import Source
 from emsr_fast.train.degrade import reduce
 from emsr_fast.train.denoise import denoise_slice, kept_under, write_stack
+from emsr_fast.train.hold_back import Pair, split
 from emsr_fast.train.volumes import TrainingVolume
 
 _CHECKED_PAIRS = 32  # of each source, before training
@@ -27,26 +26,8 @@ _LEAST_NCC = 0.3  # of partners; what unrelated and registered slices have is in
 _CONTRAST_RATIO = 2.0  # between LR and HR, beyond which their grey values cannot be of one kind
 
 
-@dataclass(frozen=True)
-class Pair:
-    """An LR slice, or the slice that LR is made from, and its noisy reference."""
-
-    origin: TrainingVolume
-    z: int
-    reference: TrainingVolume
-    reference_z: int
-    rows: tuple[int, int]  # of the reference, HR px: what may be used
-    degradation: Degradation | None  # None: origin is acquired LR
-
-    def describe(self) -> str:
-        """Return both files, slices and shapes in words."""
-        sides = ((self.origin, self.z), (self.reference, self.reference_z))
-        return " -> ".join(f"{v.path.name}[{z}] {v.shape[1]}x{v.shape[2]}" for v, z in sides)
-
-    @property
-    def places(self) -> set[tuple[Path, int]]:
-        """File and slice of both partners."""
-        return {(self.origin.path, self.z), (self.reference.path, self.reference_z)}
+class TooSmall(VolumeError):
+    """An image has no room for a crop."""
 
 
 def pairs_of(source: Source, scale: int, crop: int, cache: Path) -> tuple[list[Pair], list[Pair]]:
@@ -79,14 +60,7 @@ def pairs_of(source: Source, scale: int, crop: int, cache: Path) -> tuple[list[P
             f"{source.hr or source.pairs} has nothing to train on: check reference_offset (it needs volume: true "
             "for a folder of slices) and validation_every"
         )
-    held_slices = _indices(source.validation_slices, everything) if source.validation_slices else set()
-    used = _indices(source.slices, everything)
-    training = [p for p in everything if p.z in used and not {p.z, p.reference_z} & held_slices]
-    training = [replace(p, rows=_rows_to_train(source, p)) for p in training]
-    validation = [p for p in everything if p.z in held_slices]
-    if source.validation_rows:
-        whole = validation if source.validation_slices else everything
-        validation = [replace(p, rows=_rows(source.validation_rows, p)) for p in whole]
+    training, validation = split(source, everything, scale * crop, scale)
     validation += held_files
     for p in (*training, *validation):
         _check_whole(p)
@@ -216,7 +190,7 @@ def _check_room(pair: Pair, scale: int, crop: int) -> None:
     high = last - first if pair.degradation else (last // scale - math.ceil(first / scale)) * scale
     wide = pair.reference.shape[2]
     if high < scale * crop or wide < scale * crop:
-        raise VolumeError(
+        raise TooSmall(
             f"{pair.reference.path} offers {high}x{wide} HR px, a crop of {crop} LR px "
             f"needs {scale * crop}x{scale * crop}; give a smaller crop"
         )
@@ -262,31 +236,3 @@ def _contrast(values: np.ndarray) -> float:
     rows, cols = values.shape[0] // side, values.shape[1] // side
     means = values[: rows * side, : cols * side].reshape(rows, side, cols, side).mean(axis=(1, 3))
     return float(np.subtract(*np.percentile(means, (95, 5))))
-
-
-def _indices(text: str, pairs: Sequence[Pair]) -> set[int]:
-    start, stop = parse_slices(text)
-    depth = max(max(p.z, p.reference_z) for p in pairs) + 1
-    return set(range(start or 0, depth if stop is None else min(stop, depth)))
-
-
-def _rows(text: str, pair: Pair) -> tuple[int, int]:
-    start, stop = parse_slices(text)
-    height = pair.reference.shape[1]
-    return start or 0, height if stop is None else min(stop, height)
-
-
-def _rows_to_train(source: Source, pair: Pair) -> tuple[int, int]:
-    """Return the rows to train on: those asked for, without those held back."""
-    first, last = _rows(source.rows, pair)
-    if source.validation_rows is None or source.validation_slices is not None:
-        return first, last
-    held_first, held_last = _rows(source.validation_rows, pair)
-    if held_last <= first or last <= held_first:
-        return first, last
-    if held_first > first and held_last < last:
-        raise UsageError(
-            f"validation_rows {source.validation_rows} lie in the middle of rows {source.rows} of "
-            f"{pair.reference.path}; give rows above or below them"
-        )
-    return (first, held_first) if held_first > first else (min(held_last, last), last)

@@ -3,22 +3,42 @@
 from __future__ import annotations
 
 import platform
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
 
 import torch
 
-from emsr_fast.model import Emsr, ModelCard, load_model
+from emsr_fast.errors import UsageError
+from emsr_fast.model import Emsr, EmsrConfig, ModelCard, load_model
 from emsr_fast.train.config import TrainConfig
 from emsr_fast.train.grow import grown
 
 
-def first_network(config: TrainConfig) -> Emsr:
-    """Return the network of step 0: new, or another run's, grown if the settings name a larger architecture."""
+def first_network(config: TrainConfig, say: Callable[[str], None] = lambda line: None) -> Emsr:
+    """Return the network of step 0: new, or another model, grown where the settings name a larger architecture.
+
+    What the settings leave open of the architecture is as in the model to start from.
+    """
     if config.start_from is None:
         return Emsr(config.architecture)
     before = load_model(config.start_from, device="cpu")
-    if not config.model or config.architecture == before.config:
+    try:
+        wanted = EmsrConfig(**{**asdict(before.config), **config.model})
+    except ValueError as error:
+        raise UsageError(f"model {config.model} does not fit {config.start_from}: {error}") from error
+    if wanted == before.config:
+        say(f"start   {before.card.name}, at its own size: {_size(before)}")
         return before
-    return grown(before, config.architecture, torch.Generator().manual_seed(config.seed))
+    larger = grown(before, wanted, torch.Generator().manual_seed(config.seed))
+    say(f"start   {before.card.name}: {_size(before)}; grown, as model says, to {_size(larger)}")
+    return larger
+
+
+def _size(network: Emsr) -> str:
+    c, parameters = network.config, sum(p.numel() for p in network.parameters())
+    return f"{c.features} features, {c.blocks} blocks, {parameters:,} parameters"
 
 
 def card_of(network: Emsr, config: TrainConfig) -> ModelCard:
@@ -32,7 +52,8 @@ def card_of(network: Emsr, config: TrainConfig) -> ModelCard:
         "seed": config.seed,
         "crop": config.crop,
         "batch": config.batch,
-        "sources": [source.model_dump(mode="json", exclude_defaults=True) for source in config.sources],
+        # names alone: where the files lie on this machine is nobody's business who gets the model
+        "sources": [_named(source.model_dump(exclude_defaults=True)) for source in config.sources],
     }
     if before is not None:
         training["started_from"] = {"name": before.name, "training": before.training}
@@ -43,3 +64,16 @@ def card_of(network: Emsr, config: TrainConfig) -> ModelCard:
         attribution=before.attribution if before else [],
         licence=before.licence if before else "unknown",
     )
+
+
+def _named(settings: dict[str, Any]) -> dict[str, Any]:
+    """Return ``settings`` as JSON values, of every path the name alone."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, dict):
+            return _named(value)
+        if isinstance(value, tuple | list):
+            return [plain(one) for one in value]
+        return value.name if isinstance(value, Path) else value
+
+    return {name: plain(value) for name, value in settings.items()}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from emsr_fast.pictures.demo import bicubic
 from emsr_fast.pictures.sheet import side_by_side
 from emsr_fast.train.config import TrainConfig
 from emsr_fast.train.dataset import crop_of
-from emsr_fast.train.pairs import Pair
+from emsr_fast.train.hold_back import Pair
 
 _SHEET_ROWS = 6
 
@@ -52,8 +52,17 @@ def validation_crops(
 
 
 @torch.no_grad()
-def validate(network: Emsr, crops: Sequence[tuple[np.ndarray, np.ndarray]], sheet: Path | None = None) -> Validation:
-    """Return the figures of ``network`` over ``crops``; write some of them side by side as a PNG ``sheet``."""
+def validate(
+    network: Emsr,
+    crops: Sequence[tuple[np.ndarray, np.ndarray]],
+    sheet: Path | None = None,
+    stopped: Callable[[], bool] = lambda: False,
+) -> Validation | None:
+    """Return the figures of ``network`` over ``crops``; write some of them side by side as a PNG ``sheet``.
+
+    Returns:
+        None where ``stopped``, asked before every crop, said so.
+    """
     from skimage.metrics import structural_similarity
 
     device, scale = next(network.parameters()).device, network.config.scale
@@ -61,6 +70,9 @@ def validate(network: Emsr, crops: Sequence[tuple[np.ndarray, np.ndarray]], shee
     network.eval()
     rows, figures = [], []
     for low, reference in crops:
+        if stopped():
+            network.train(was_training)
+            return None
         y = torch.from_numpy(np.ascontiguousarray(low, dtype=np.float32)).to(device)
         large, result = bicubic(low, scale), network(y).float().cpu().numpy()
         figures.append(

@@ -1,0 +1,128 @@
+"""What a run will cost: memory and time of a step, measured on a small one before the first."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.utils.data import default_collate
+
+from emsr_fast.errors import BackendError
+from emsr_fast.train.config import TrainConfig
+from emsr_fast.train.dataset import Crops
+from emsr_fast.train.state import TrainState
+from emsr_fast.train.step import crops_per_pass, loss_of, on_device
+
+Say = Callable[[str], None]
+
+_MEASURED_PX = 2**12  # LR pixels of the step that is measured, at most: a second or two for the largest network
+_ALIVE = 2.0  # times what autograd keeps for the gradient: what a step holds at most; 1.7 to 1.8 measured
+_BYTES_PER_PARAMETER = 16  # weight, gradient, two moments
+_LONG_S = 24 * 3600
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Of one step."""
+
+    seconds: float
+    bytes: int  # beyond the program itself
+
+
+def measure_cost(state: TrainState, config: TrainConfig, data: Crops, processes: int, device: torch.device) -> Cost:
+    """Return what a step costs, from the gradient of a few pixels; the state stays as it is.
+
+    Time and memory grow as the pixels do. The gradient is taken twice: the first time, operators prepare themselves.
+    """
+    side = min(config.crop, int(_MEASURED_PX**0.5) // 4 * 4)
+    share = config.batch // processes
+    number = min(share, max(1, _MEASURED_PX // side**2))
+    scale = state.model.config.scale
+    y, x, normal = default_collate([data[i] for i in range(number)])
+    crops = [y[..., :side, :side], x[..., : scale * side, : scale * side], normal[..., :side, :side]]
+    kept: dict[int, int] = {}
+
+    def count(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        kept[storage._cdata] = storage.nbytes()
+        return tensor
+
+    seconds = 0.0
+    for _ in range(2):
+        kept.clear()
+        start = time.perf_counter()
+        with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
+            loss = loss_of(state.model, on_device(crops, config, device), 0.0, config, state.model.config.levels)
+        loss.backward()
+        # on a GPU the work is done when its result is here
+        loss.item()
+        seconds = time.perf_counter() - start
+    state.optimiser.zero_grad(set_to_none=True)
+    parameters = sum(p.numel() for p in state.model.parameters())
+    measured_px = number * side**2
+    pass_px = crops_per_pass(config, processes, device) * config.crop**2
+    activations = sum(kept.values()) - 4 * parameters
+    return Cost(
+        seconds * share * config.crop**2 / measured_px,
+        round(_ALIVE * activations * pass_px / measured_px) + _BYTES_PER_PARAMETER * parameters,
+    )
+
+
+def say_cost(cost: Cost, config: TrainConfig, step: int, seconds: float, device: torch.device, say: Say) -> None:
+    """Say what a step and the whole run cost.
+
+    Args:
+        step: steps done; seconds: spent in them.
+
+    Raises:
+        BackendError: a step needs more memory than there is.
+    """
+    free = free_bytes(device)
+    there = f", {free / 1e9:.3g} GB are free" if free is not None else ""
+    threads = f", {torch.get_num_threads()} thread(s)" if device.type == "cpu" else ""
+    say(f"step    about {duration(cost.seconds)} and {cost.bytes / 1e9:.2g} GB on {device}{threads}{there}")
+    if free is not None and cost.bytes > free:
+        raise BackendError(
+            f"a step needs about {cost.bytes / 1e9:.3g} GB of memory and {free / 1e9:.3g} GB are free; "
+            "give a smaller crop, batch or model"
+        )
+    steps = config.steps - step
+    whole = steps * cost.seconds
+    if config.minutes and 60 * config.minutes - seconds < whole:
+        left = max(0.0, 60 * config.minutes - seconds)
+        say(f"run     about {left / cost.seconds:.0f} steps in {duration(left)}")
+        return
+    say(f"run     {steps} steps, about {duration(whole)}")
+    if whole > _LONG_S:
+        say("note    to be done sooner: --minutes, fewer steps, a smaller crop, batch or model, or a GPU")
+
+
+def duration(seconds: float) -> str:
+    """Return a time in words, two digits."""
+    for unit, length in (("days", 86400.0), ("hours", 3600.0), ("min", 60.0)):
+        if seconds >= 2 * length:
+            return f"{_two_digits(seconds / length)} {unit}"
+    return f"{_two_digits(seconds)} s"
+
+
+def _two_digits(value: float) -> str:
+    return f"{value:.2g}" if value < 100 else f"{value:.0f}"
+
+
+def free_bytes(device: torch.device) -> int | None:
+    """Return the memory that is free on ``device``, None where the system does not say."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    found: list[int] = []
+    with suppress(OSError, ValueError, IndexError):
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        found += [int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")]
+    # a container or a job of a cluster may use less than the machine has
+    with suppress(OSError, ValueError):
+        found.append(int(Path("/sys/fs/cgroup/memory.max").read_text()))
+    return min(found, default=None)
