@@ -305,6 +305,7 @@ def doctor() -> None:
 # settings of the configuration are options of their own: the configuration knows them
 _EXTRA = {"allow_extra_args": True, "ignore_unknown_options": True}
 app.command()(previewing.preview)
+app.command()(training.finetune)
 app.command(context_settings=_EXTRA)(training.train)
 app.command()(training.noise)
 app.command()(pairing.pair)

@@ -67,6 +67,7 @@ class TrainingVolume:
         self.path = path
         source = _shelf.file(path)
         self.shape, self.dtype, self.damaged = source.shape, source.dtype, source.info.damaged
+        self.voxel_size_nm = source.info.voxel_size_nm
         # slices with NaN may be among those that the settings leave out: they are refused where they are used
         given = parse_range(grey_range, self.dtype) if grey_range else None
         self.normalisation = normalisation or given or measure(source)

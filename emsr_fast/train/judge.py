@@ -1,0 +1,144 @@
+"""Whether a network is better than the one it started from, on slices held back: a table, a picture, a verdict."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from emsr_fast.metrics import affine_fit, psnr_after_affine_fit
+from emsr_fast.model import Emsr
+from emsr_fast.pictures.demo import bicubic
+from emsr_fast.pictures.sheet import side_by_side
+from emsr_fast.train.config import TrainConfig
+from emsr_fast.train.hold_back import Pair
+from emsr_fast.train.validate import validation_crops
+
+_REGIONS, _SIDE_PX = 16, 96  # LR px: together a second's work for the small model
+_LEAST_GAIN_DB = 0.01  # the last digit that the table shows
+_DEVIATIONS = 2.0  # of the mean over regions, by which a gain must differ from none
+
+
+@dataclass(frozen=True)
+class Region:
+    """A place that was held back."""
+
+    lr: np.ndarray  # (h, w), normalised
+    reference: np.ndarray  # (scale * h, scale * w)
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """PSNR (dB, data range 1) and SSIM of every region after a least-squares affine fit, (regions, 2) each."""
+
+    bicubic: np.ndarray
+    start: np.ndarray
+    end: np.ndarray
+
+    @property
+    def gains_db(self) -> np.ndarray:
+        """PSNR gained over the start, of each region."""
+        return self.end[:, 0] - self.start[:, 0]
+
+    @property
+    def better(self) -> bool:
+        """Whether the end is better than the start by more than chance, and better than bicubic interpolation."""
+        gains = self.gains_db
+        gain = float(gains.mean())
+        chance = _DEVIATIONS * float(gains.std(ddof=1)) / len(gains) ** 0.5
+        return gain >= _LEAST_GAIN_DB and gain > chance and bool(self.end[:, 0].mean() > self.bicubic[:, 0].mean())
+
+    def table(self, start: str, end: str) -> list[str]:
+        """Return the means as lines of a table, the networks under their names."""
+        rows = (("bicubic", self.bicubic), (start, self.start), (end, self.end))
+        width = max(len(name) for name, _ in rows)
+        lines = [f"{'held back':<{width}}  PSNR, dB    SSIM  over {start}"]
+        for name, figures in rows:
+            psnr, ssim = figures.mean(axis=0)
+            over = "" if figures is self.start else f"  {psnr - self.start[:, 0].mean():+.2f} dB"
+            lines.append(f"{name:<{width}}  {psnr:8.2f}  {ssim:.4f}{over}")
+        return lines
+
+    def as_metrics(self) -> dict[str, dict[str, float] | str]:
+        """Return the means as they are written into a model card."""
+        named = {"bicubic": self.bicubic, "start": self.start, "finetuned": self.end}
+        return {
+            "held_back_psnr_db": {name: round(float(figures[:, 0].mean()), 2) for name, figures in named.items()},
+            "held_back_ssim": {name: round(float(figures[:, 1].mean()), 4) for name, figures in named.items()},
+            "how": f"{len(self.end)} regions held back from finetuning, after a least-squares affine fit",
+        }
+
+
+def held_regions(held: Sequence[Pair], config: TrainConfig, scale: int) -> list[Region]:
+    """Return the regions to judge on, spread over the pairs ``held`` back; the same for every call."""
+    room = min(min((p.rows[1] - p.rows[0]) // scale, p.reference.shape[2] // scale) for p in held)
+    side = min(_SIDE_PX, room // 4 * 4)
+    settings = config.model_copy(update={"crop": side, "validation_crops": _REGIONS})
+    return [Region(low, reference) for low, reference in validation_crops([held], settings, scale)]
+
+
+@torch.no_grad()
+def results_of(network: Emsr, regions: Sequence[Region]) -> list[np.ndarray]:
+    """Return what ``network``, in evaluation mode, makes of every region."""
+    device = next(network.parameters()).device
+    tensors = (torch.from_numpy(np.ascontiguousarray(r.lr, dtype=np.float32)).to(device) for r in regions)
+    return [network(tensor).float().cpu().numpy() for tensor in tensors]
+
+
+def judge(regions: Sequence[Region], start: Sequence[np.ndarray], end: Sequence[np.ndarray], scale: int) -> Judgement:
+    """Compare the results of both networks, and bicubic interpolation, with the references."""
+    large = [bicubic(region.lr, scale) for region in regions]
+    return Judgement(*(_figures(images, regions) for images in (large, start, end)))
+
+
+def _figures(images: Sequence[np.ndarray], regions: Sequence[Region]) -> np.ndarray:
+    from skimage.metrics import structural_similarity
+
+    rows = []
+    for image, region in zip(images, regions, strict=True):
+        fitted, reference = affine_fit(image, region.reference), region.reference.astype(np.float64)
+        rows.append(
+            (
+                psnr_after_affine_fit(image, region.reference, 1.0),
+                structural_similarity(fitted, reference, data_range=1.0),
+            )
+        )
+    return np.array(rows)
+
+
+def picture(
+    path: Path,
+    regions: Sequence[Region],
+    results: tuple[Sequence[np.ndarray], Sequence[np.ndarray]],
+    judgement: Judgement,
+    names: tuple[str, str],
+) -> None:
+    """Write the regions that gain least, that gain as the median does, and that gain most, as a PNG.
+
+    Args:
+        results: of the start and of the end; names: theirs.
+    """
+    order = np.argsort(judgement.gains_db, kind="stable")
+    shown = [int(order[place]) for place in (0, len(order) // 2, -1)]
+    scale = regions[0].reference.shape[0] // regions[0].lr.shape[0]
+
+    def column(images: Sequence[np.ndarray]) -> np.ndarray:
+        # intensities as in the reference: differences of contrast are not what is judged
+        return np.concatenate([affine_fit(images[n], regions[n].reference) for n in shown])
+
+    large = [bicubic(region.lr, scale) for region in regions]
+    pixels = [np.kron(region.lr, np.ones((scale, scale))) for region in regions]
+    decibels = [figures[shown, 0].mean() for figures in (judgement.bicubic, judgement.start, judgement.end)]
+    side_by_side(
+        [
+            ("LR", column(pixels)),
+            (f"bicubic, {decibels[0]:.2f} dB", column(large)),
+            (f"{names[0][:16]}, {decibels[1]:.2f} dB", column(results[0])),
+            (f"{names[1][:16]}, {decibels[2]:.2f} dB", column(results[1])),
+            ("reference", np.concatenate([regions[n].reference for n in shown])),
+        ],
+        path,
+    )

@@ -1,0 +1,75 @@
+"""A finetuned model and its picture: both appear when both are complete."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+from emsr_fast.errors import UsageError, VolumeError
+from emsr_fast.io.destination import resolved, shielded_from_signals, system_errors
+from emsr_fast.model import Emsr, save_model
+from emsr_fast.model.card import read_own_card
+
+_PNG = b"\x89PNG"
+
+
+def check_output(path: Path, *, overwrite: bool) -> Path:
+    """Return the absolute path of a model to be, where it and its picture may be written.
+
+    Raises:
+        UsageError: it is no .safetensors file.
+        VolumeError: the folder is missing or unwritable, or a name is taken.
+    """
+    if path.suffix != ".safetensors":
+        raise UsageError(f"output {path} must end in .safetensors")
+    final = resolved(path)
+    if not final.parent.is_dir():
+        raise VolumeError(f"output folder {final.parent} does not exist; create it first: mkdir -p '{final.parent}'")
+    if not os.access(final.parent, os.W_OK | os.X_OK):
+        raise VolumeError(f"output folder {final.parent} is not writable; choose another place or mend its permissions")
+    for place, what, known in ((final, "model", _is_model), (final.with_suffix(".png"), "picture", _is_picture)):
+        if not os.path.lexists(place):
+            continue
+        if not overwrite:
+            raise VolumeError(f"output {place} exists; choose another name or give --overwrite")
+        # a typing error must not cost a file of other data
+        if not place.is_file() or not known(place):
+            raise VolumeError(f"output {place} is no {what} of ours: not overwritten; choose another name")
+    return final
+
+
+def _is_model(path: Path) -> bool:
+    with suppress(Exception):  # whatever a damaged file raises: it is no model then
+        read_own_card(path)
+        return True
+    return False
+
+
+def _is_picture(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(4) == _PNG
+
+
+def publish(final: Path, model: Emsr, draw: Callable[[Path], None], *, overwrite: bool) -> None:
+    """Write ``model`` to ``final`` and what ``draw`` draws to the PNG beside it; old ones are replaced at the end.
+
+    Raises:
+        VolumeError: the disk is full or a name was taken meanwhile; neither is written then.
+    """
+    token = f"{os.getpid()}-{secrets.token_hex(3)}"
+    staged = [final.with_name(f".{final.name[:40]}.{kind}-{token}") for kind in ("model", "picture")]
+    try:
+        with system_errors(final):
+            save_model(model, staged[0])
+            draw(staged[1])
+            with shielded_from_signals():
+                check_output(final, overwrite=overwrite)
+                # the model last: where it is, all is
+                staged[1].replace(final.with_suffix(".png"))
+                staged[0].replace(final)
+    finally:
+        for path in staged:
+            path.unlink(missing_ok=True)
