@@ -68,7 +68,7 @@ format: $(VENV)/.installed-dev
 weights: $(VENV)/.installed-dev
 	test -d "$(EMSR_DATA)" || (echo "set EMSR_DATA to the folder with the training images"; exit 2)
 	for name in emsr-x3-small emsr-x3; do \
-	  $(BIN)/emsr-fast train examples/weights/$$name.yaml && $(BIN)/python bench/ship_weights.py run/$$name || exit; done
+	  $(BIN)/emsr-fast train examples/weights/$$name.yaml && $(BIN)/python bench/measure/ship_weights.py run/$$name || exit; done
 
 # the CPU kernels' own tests, on every instruction set, with accesses outside memory and undefined operations fatal
 SANITIZED := build/sanitize
@@ -81,20 +81,20 @@ sanitize: $(VENV)/.installed-dev
 	for isa in baseline avx2 avx512; do \
 	  EMSR_FAST_CPU_ISA=$$isa PYTHONPATH=$(SANITIZED) LD_PRELOAD=$$($(CXX) -print-file-name=libasan.so) \
 	  ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 $(BIN)/pytest -p no:cacheprovider -q \
-	    tests/test_atrous.py tests/test_conv3x3.py tests/test_edge_gate.py tests/test_upsample_to_image.py tests/test_window_attention.py \
+	    tests/ops/test_atrous.py tests/ops/test_conv3x3.py tests/ops/test_edge_gate.py tests/ops/test_upsample_to_image.py tests/ops/test_window_attention.py \
 	    -k 'matches_reference or strides or batch or not_a_number' || exit; \
 	done
 
 # the commit that passed last, or BASE, against HEAD, side by side
 compare: $(VENV)/.installed-dev
-	$(BIN)/python bench/compare.py $(BASE)
+	$(BIN)/python bench/guard/compare.py $(BASE)
 
 bench: $(VENV)/.installed-dev
 	$(BIN)/pytest bench --benchmark-enable --benchmark-only
 
 # with the packages of $(PYTHON): a machine with a GPU may have no network
 gpu-check:
-	$(PYTHON) bench/gpu_check.py
+	$(PYTHON) bench/gpu/check.py
 
 # beside the packages of $(VENV), which it sees: nothing else needs Qt. The screen is one in memory
 $(VENV)-napari/.installed: $(VENV)/.installed-dev
@@ -108,7 +108,7 @@ napari: $(VENV)-napari/.installed
 	@command -v xvfb-run > /dev/null || { echo "make napari needs a screen in memory and OpenGL in software:" \
 	  "apt-get install xvfb libegl1 libgl1-mesa-dri libxkbcommon-x11-0 libdbus-1-3 libxcb-cursor0 libxcb-icccm4" \
 	  "libxcb-image0 libxcb-keysyms1 libxcb-randr0 libxcb-render-util0 libxcb-shape0 libxcb-xinerama0"; exit 2; }
-	$(VENV)-napari/bin/python -m pytest -m napari tests/test_napari.py tests/test_napari_window.py
+	$(VENV)-napari/bin/python -m pytest -m napari tests/napari/test_plugin.py tests/napari/test_window.py
 
 clean:
 	rm -rf $(VENV) $(VENV)-napari build dist demo emsr_fast/_C*.so *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks

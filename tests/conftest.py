@@ -118,7 +118,7 @@ def use_nearest(monkeypatch):
 
     def use(**options):
         engine = NearestEngine(**options)
-        for module in ("prepare", "station"):
+        for module in ("prepare", "worker"):
             monkeypatch.setattr(f"emsr_fast.infer.{module}.load_engine", lambda *arguments: (engine, None))
         return engine
 

@@ -2,7 +2,7 @@
 
     python bench/guard/outputs.py BASE [HEAD]
 
-Both commits are installed side by side, as bench/compare.py does, and run the same commands: every output format, both
+Both commits are installed side by side, as compare.py does, and run the same commands: every output format, both
 OME-Zarr versions, tiles, a region, array-job shares, a run that is killed and repeated, and the maps of trust.
 What may differ is left out of the comparison: the version of the software, and the identity of the run that follows
 from it. Exit codes: 0 equal, 1 something differs, 2 a commit that cannot be installed.
@@ -27,13 +27,9 @@ import h5py
 import mrcfile
 import numpy as np
 import tifffile
+from compare import NATIVE, commit_of, environment, install, same
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(
-    0, str(next(folder for folder in (ROOT / "bench" / "guard", ROOT / "bench") if (folder / "compare.py").exists()))
-)
-
-from compare import NATIVE, commit_of, environment, install, same  # noqa: E402  found through the line above
 
 STACK = ROOT / "examples" / "data" / "flyem_fibsem_10nm_48x192x192.tif"
 SOFTWARE = re.compile(r"emsr_fast \d[\w.+]*")
