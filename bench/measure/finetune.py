@@ -1,6 +1,6 @@
 """Print what ``emsr-fast finetune`` gains on slices that it never saw, as a Markdown table.
 
-Usage: EMSR_DATA=folder of training images python bench/measure_finetune.py [MINUTES | STEPSsteps ...]
+Usage: EMSR_DATA=folder of training images python bench/measure/finetune.py [MINUTES | STEPSsteps ...]
 
 Finetunes on vnc_larva_sstem_4.6nm, stack1; judges on stack2: every fifth slice, whole, PSNR in dB after a least-squares
 affine fit, data range 255; LR is the 3x3 area mean, without and with white noise of 10 grey levels. "cores" is the
