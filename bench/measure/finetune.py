@@ -17,8 +17,8 @@ import time
 from pathlib import Path
 
 import numpy as np
-from measure_quality import BASELINES, decibels, grey, method_of
 from PIL import Image
+from quality import BASELINES, decibels, grey, method_of
 
 from emsr_fast import load_model
 from emsr_fast.engine import TorchEngine

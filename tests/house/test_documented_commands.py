@@ -30,7 +30,7 @@ _GPU, _SECONDS = (
 # parsed, not run
 NOT_RUN = {
     "emsr-fast finetune examples/data/flyem_fibsem_10nm_48x192x192.tif -o my.safetensors --minutes 3": "trains for "
-    "minutes, and may find nothing to gain; test_finetune.py does it on images where it gains",
+    "minutes, and may find nothing to gain; tests/train does it on images where it gains",
     "emsr-fast infer demo/lr_30nm.ome.tif -o trt.ome.zarr --trt": _GPU,
     "emsr-fast export -o emsr.engine --format trt --provider tensorrt-rtx --opt 320x320": _GPU,
     "emsr-fast infer demo/lr_30nm.ome.tif -o onnx.ome.zarr --engine onnx": _SECONDS,
