@@ -1,12 +1,13 @@
-"""Which backend runs a call, and why the others do not."""
+"""Which backends there are, which of them run on this machine, and which of them are wanted."""
 
 from __future__ import annotations
 
 import functools
 import importlib.util
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, TypeVar
 
 import torch
@@ -20,23 +21,21 @@ Fact = TypeVar("Fact", bound=Callable[..., Any])
 
 BACKENDS = ("cuda", "triton", "cpp", "reference")  # fastest first; reference always runs
 
-# the backends each operator has
-OPERATORS = {
-    "atrous_details": BACKENDS,
-    "conv3x3": BACKENDS,
-    "edge_gate": ("triton", "cpp", "reference"),
-    "residual_block": BACKENDS,  # one kernel on "cuda", two of conv3x3 on the others
-    "upsample_to_image": ("triton", "cpp", "reference"),
-    "window_attention": BACKENDS,
-}
-# kernels that rest on what only a GPU can show (descriptors of wgmma, barriers of their own): until one has, they run
-# where they are named (backend=, EMSR_FAST_BACKEND), never by "auto"
-ON_REQUEST = {"conv3x3": ("cuda",), "residual_block": ("cuda",)}
+_DEVICES = {"cuda": "cuda", "triton": "cuda", "cpp": "cpu"}
 _DTYPES = {
     "cuda": (torch.float32, torch.float16, torch.bfloat16),
     "triton": (torch.float32, torch.float16, torch.bfloat16),
     "cpp": (torch.float32, torch.float64),
 }
+
+
+def constant_when_compiled(function: Fact) -> Fact:
+    """Mark a function of facts of the machine: torch.compile takes its result as a constant instead of tracing it.
+
+    The same as ``torch.compiler.assume_constant_result``, which imports torch._dynamo: 2 s of every command.
+    """
+    function._dynamo_marked_constant = True  # type: ignore[attr-defined]
+    return function
 
 
 def _checked(names: str) -> tuple[str, ...]:
@@ -48,39 +47,37 @@ def _checked(names: str) -> tuple[str, ...]:
     return () if wanted in ((), ("auto",)) else wanted
 
 
-_preferred: tuple[str, ...] | None = None  # None: not read yet
+# None: outside every block of use_backend
+_in_block: ContextVar[tuple[str, ...] | None] = ContextVar("use_backend", default=None)
 
 
+@functools.cache
+def _from_environment() -> tuple[str, ...]:
+    return _checked(os.environ.get("EMSR_FAST_BACKEND", ""))
+
+
+@constant_when_compiled
 def preferred() -> tuple[str, ...]:
     """Return the backends that ``backend="auto"`` is limited to, in order; empty: no limit.
 
-    From the environment variable EMSR_FAST_BACKEND at first use, or from ``use_backend``.
+    From ``use_backend`` in this thread or task, else from the environment variable EMSR_FAST_BACKEND as it was at first
+    use. torch.compile keeps the answer of the moment it compiles.
     """
-    global _preferred
-    if _preferred is None:
-        _preferred = _checked(os.environ.get("EMSR_FAST_BACKEND", ""))
-    return _preferred
+    wanted = _in_block.get()
+    return _from_environment() if wanted is None else wanted
 
 
 @contextmanager
 def use_backend(names: str) -> Iterator[None]:
-    """Limit ``backend="auto"`` to ``names`` (one, or several in order, comma-separated) inside a ``with`` block."""
-    global _preferred
-    before = _preferred
-    _preferred = _checked(names)
+    """Limit ``backend="auto"`` to ``names`` (one, or several in order, comma-separated) inside a ``with`` block.
+
+    In this thread or asyncio task only: others, and threads started inside the block, keep their own.
+    """
+    before = _in_block.set(_checked(names))
     try:
         yield
     finally:
-        _preferred = before
-
-
-def constant_when_compiled(function: Fact) -> Fact:
-    """Mark a function of facts of the machine: torch.compile takes its result as a constant instead of tracing it.
-
-    The same as ``torch.compiler.assume_constant_result``, which imports torch._dynamo: 2 s of every command.
-    """
-    function._dynamo_marked_constant = True  # type: ignore[attr-defined]
-    return function
+        _in_block.reset(before)
 
 
 @functools.cache
@@ -108,54 +105,63 @@ def compute_capability(device: torch.device) -> tuple[int, int]:
     return torch.cuda.get_device_capability(device)
 
 
-@constant_when_compiled
-def wrong_instruction_set() -> str | None:
-    """Return why the instruction set that EMSR_FAST_CPU_ISA asks for cannot run, or None."""
+@functools.cache
+def _wrong_instruction_set() -> str | None:
+    # the kernels read the variable once, too
     asked = os.environ.get("EMSR_FAST_CPU_ISA") and not _native.why_missing
     return _native.why_no_cpu() if asked else None
 
 
-def why_not(backend: str, operator: str, x: Tensor) -> str | None:
-    """Return why ``backend`` cannot run ``operator`` on ``x``, or None if it can.
+@constant_when_compiled
+def wrong_instruction_set() -> str | None:
+    """Return why the instruction set that EMSR_FAST_CPU_ISA asks for cannot run, or None."""
+    return _wrong_instruction_set()
 
-    What only an operator knows (channels, levels) is asked by the operator, through ``limits`` of ``choose``.
+
+def why_not(backend: str, x: Tensor) -> str | None:
+    """Return why no kernel of ``backend`` can run on ``x``, or None if one may: machine, device and dtype.
+
+    What only an operator knows (channels, levels) is added by ``ops.OPERATORS[name].why_not``.
     """
     if backend == "reference":
         return None
-    if backend not in OPERATORS[operator]:
-        return f"{operator} has no {backend} kernel"
-    if x.device.type != ("cpu" if backend == "cpp" else "cuda"):
+    if x.device.type != _DEVICES[backend]:
         return f"x is on {x.device}, {backend} needs {'the CPU' if backend == 'cpp' else 'a CUDA device'}"
     if reason := why_not_here(backend):
         return reason
     return None if x.dtype in _DTYPES[backend] else f"{backend} has no {x.dtype} kernel"
 
 
-def choose(
-    operator: str, x: Tensor, backend: str = "auto", limits: str | Mapping[str, str | None] | None = None
-) -> str:
-    """Return the backend that runs ``operator`` on ``x``: the one asked for, or the first that can.
-
-    Args:
-        operator: a key of ``OPERATORS``.
-        backend: "auto" or one of ``BACKENDS``.
-        limits: what keeps every backend but the reference from running this call, or each by its name; None: nothing.
+def candidates(backend: str, automatic: Sequence[str]) -> Sequence[str]:
+    """Return the backends to try, in order: those asked for by ``backend`` or a preference, else ``automatic``.
 
     Raises:
-        BackendError: the backend asked for, here or by EMSR_FAST_BACKEND, is unknown or cannot run; says why.
+        BackendError: a name is unknown, or EMSR_FAST_CPU_ISA asks for what cannot run.
     """
-    wanted = preferred() if backend == "auto" else _checked(backend)
-    if backend == "auto" and (wrong := wrong_instruction_set()):
+    if backend != "auto":
+        return _checked(backend) or automatic
+    if wrong := wrong_instruction_set():
         # asked for by a variable, so not to be passed over
         raise BackendError(wrong)
-    reasons = []
-    for name in wanted or [b for b in OPERATORS[operator] if b not in ON_REQUEST.get(operator, ())]:
-        own = limits.get(name) if isinstance(limits, Mapping) else limits if name != "reference" else None
-        reason = why_not(name, operator, x) or own
-        if reason is None:
+    return preferred() or automatic
+
+
+def as_asked(backend: str) -> str:
+    """Return ``backend``, or for "auto" what is preferred here, for a call that is made later in another thread."""
+    return backend if backend != "auto" else ",".join(preferred()) or "auto"
+
+
+def first(names: Sequence[str], why_not: Callable[[str], str | None]) -> str:
+    """Return the first of ``names`` that ``why_not`` has nothing against.
+
+    Raises:
+        BackendError: there is none; gives the reason of each.
+    """
+    for name in names:
+        if why_not(name) is None:
             return name
-        reasons.append(f"backend {name!r} cannot run: {reason}")
-    raise BackendError("; ".join(reasons) + "; several may be given in order, as in cuda,reference")
+    reasons = "; ".join(f"backend {name!r} cannot run: {why_not(name)}" for name in names)
+    raise BackendError(f"{reasons}; several may be given in order, as in cuda,reference")
 
 
 def why_slow(device: torch.device) -> str | None:
@@ -177,5 +183,6 @@ def why_slow(device: torch.device) -> str | None:
 
 def kernels_on(device: torch.device) -> str:
     """Return the backend that float32 networks run their operators on at ``device``, with the CPU's instruction set."""
-    chosen = choose("atrous_details", torch.empty(1, 1, 1, 1, device=device))
+    x = torch.empty(1, 1, 1, 1, device=device)
+    chosen = first(candidates("auto", BACKENDS), lambda name: why_not(name, x))
     return f"cpp, {_native.cpu_isa()}" if chosen == "cpp" else chosen

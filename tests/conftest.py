@@ -1,6 +1,5 @@
 """Fixtures that every test of an operator shares."""
 
-import importlib
 import os
 import signal
 import threading
@@ -51,16 +50,11 @@ def poisoned_outputs(monkeypatch):
     def poison(allocate):
         return lambda *args: allocate(*args).fill_(float("nan"))
 
-    for operator, name in (
-        ("atrous", "_details_like"),
-        ("atrous", "_image_like"),
-        ("conv3x3", "_out_like"),
-        ("edge_gate", "_out_like"),
-        ("upsample_to_image", "_out_like"),
-        ("window_attention", "_features_like"),
-    ):
-        module = importlib.import_module(f"emsr_fast.ops.{operator}")
-        monkeypatch.setattr(module, name, poison(getattr(module, name)))
+    from emsr_fast.ops import OPERATORS
+    from emsr_fast.ops.atrous import ATROUS_DETAILS_BACKWARD
+
+    for operator in (*OPERATORS.values(), ATROUS_DETAILS_BACKWARD):
+        monkeypatch.setattr(operator, "like", poison(operator.like))
 
 
 @pytest.fixture

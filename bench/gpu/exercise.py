@@ -20,6 +20,7 @@ from emsr_fast import (
     upsample_to_image,
     window_attention,
 )
+from emsr_fast.ops import OPERATORS
 
 BACKENDS = ("cuda", "triton")
 SIZES = ((1, 3), (9, 70), (37, 133))
@@ -64,9 +65,9 @@ def exercise(device: str, backends: tuple[str, ...], dtype: torch.dtype, on_requ
     for size in SIZES:
         for operator, _, call in calls(size, device, dtype):
             for backend in backends:
-                if (backend in _dispatch.ON_REQUEST.get(operator, ())) != on_request:
+                if (backend in OPERATORS[operator].on_request) != on_request:
                     continue
-                if backend not in _dispatch.OPERATORS[operator] or _dispatch.why_not_here(backend):
+                if backend not in OPERATORS[operator].backends or _dispatch.why_not_here(backend):
                     continue
                 try:
                     with torch.inference_mode():

@@ -31,6 +31,7 @@ from emsr_fast.engine import TorchEngine
 from emsr_fast.engine.base import Grey
 from emsr_fast.engine.in_flight import in_flight
 from emsr_fast.engine.tile_pipeline import ieee_float32
+from emsr_fast.ops import OPERATORS
 
 RESULTS = Path(__file__).resolve().parents[1] / "results"
 OURS = ("cuda", "triton", "cpp")
@@ -104,13 +105,14 @@ def operators(
     rows: list[dict[str, Any]] = []
     for operator, of, call in calls(size, str(device), dtype, batch=1):
         runs: dict[str, Run] = {}
-        asked = _dispatch.ON_REQUEST.get(operator, ())
+        declared = OPERATORS[operator]
+        asked = declared.on_request
         if on_request and not asked:
             continue
         for backend in OURS:
             if backend in asked and not on_request:
                 continue
-            fits = backend in _dispatch.OPERATORS[operator] and (backend == "cpp") == (device.type == "cpu")
+            fits = backend in declared.backends and (backend == "cpp") == (device.type == "cpu")
             if fits and _dispatch.why_not_here(backend) is None:
                 # a kernel may lack these channels, or this GPU
                 with contextlib.suppress(BackendError):

@@ -4,13 +4,14 @@ import pytest
 import torch
 
 from emsr_fast import _dispatch, atrous_details
+from emsr_fast.ops import OPERATORS
 from emsr_fast.reference import atrous as reference
 
 SHAPES = {"lr_tile": (1, 1, 320, 320), "slice": (1, 1, 1024, 1024), "batch": (8, 1, 96, 96)}
 
 
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES.keys())
-@pytest.mark.parametrize("backend", _dispatch.OPERATORS["atrous_details"])
+@pytest.mark.parametrize("backend", OPERATORS["atrous_details"].backends)
 def bench_atrous_details(benchmark, backend, shape):
     device = "cuda" if backend in ("cuda", "triton") else "cpu"
     if reason := _dispatch.why_not_here(backend):

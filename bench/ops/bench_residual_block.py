@@ -4,12 +4,13 @@ import pytest
 import torch
 
 from emsr_fast import _dispatch, residual_block
+from emsr_fast.ops import OPERATORS
 
 SIZES = {"lr_tile": (128, 128), "paper_tile": (341, 341)}
 
 
 @pytest.mark.parametrize("size", SIZES.values(), ids=SIZES.keys())
-@pytest.mark.parametrize("backend", _dispatch.OPERATORS["residual_block"])
+@pytest.mark.parametrize("backend", OPERATORS["residual_block"].backends)
 def bench_residual_block(benchmark, backend, size):
     if reason := _dispatch.why_not_here(backend):
         pytest.skip(reason)

@@ -4,13 +4,14 @@ import pytest
 import torch
 
 from emsr_fast import _dispatch, upsample_to_image
+from emsr_fast.ops import OPERATORS
 
 SHAPES = {"lr_tile": (1, 64, 128, 128), "paper_tile": (1, 64, 341, 341)}
 
 
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES.keys())
 @pytest.mark.parametrize("scale", [2, 3])
-@pytest.mark.parametrize("backend", _dispatch.OPERATORS["upsample_to_image"])
+@pytest.mark.parametrize("backend", OPERATORS["upsample_to_image"].backends)
 def bench_upsample_to_image(benchmark, backend, scale, shape):
     if reason := _dispatch.why_not_here(backend):
         pytest.skip(reason)

@@ -5,12 +5,13 @@ import torch
 
 from emsr_fast import EmsrConfig, _dispatch
 from emsr_fast.model.blocks import WindowTransformer
+from emsr_fast.ops import OPERATORS
 
 SHAPES = {"lr_tile": (1, 64, 128, 128), "paper_tile": (1, 64, 341, 341)}
 
 
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES.keys())
-@pytest.mark.parametrize("backend", _dispatch.OPERATORS["window_attention"])
+@pytest.mark.parametrize("backend", OPERATORS["window_attention"].backends)
 def bench_window_attention(benchmark, backend, shape):
     if reason := _dispatch.why_not_here(backend):
         pytest.skip(reason)

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from emsr_fast import _dispatch, _native
-from emsr_fast.ops import atrous
+from emsr_fast.ops import OPERATORS
 
 if TYPE_CHECKING:
     from emsr_fast.model.network import Emsr
@@ -114,9 +114,10 @@ def why_not(network: Emsr, y: Tensor) -> str | None:
     if torch.cuda.is_current_stream_capturing():
         return "another graph is being captured"
     # a capture that fails spoils the allocator's later ones in torch before 2.12: what cannot be captured never begins
-    levels = atrous.why_not_levels(network.config.levels)
-    if _dispatch.choose("atrous_details", y, limits=levels) == "reference":
-        reason = _dispatch.why_not("triton", "atrous_details", y) or levels or "EMSR_FAST_BACKEND asks for it"
+    levels = network.config.levels
+    details = OPERATORS["atrous_details"]
+    if details.choose(y, levels) == "reference":
+        reason = details.why_not("triton", y, levels) or "EMSR_FAST_BACKEND asks for it"
         return f"the reference copies constants to the device, and {reason}"
     if any(module._forward_hooks or module._forward_pre_hooks for module in network.modules()):
         return "a module has hooks, which a replay would pass over"

@@ -1,4 +1,4 @@
-"""À-trous wavelet details: public function, torch.library ops, gradient."""
+"""À-trous wavelet details: public function, operator, gradient."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor
 
 from emsr_fast import _dispatch, _native
 from emsr_fast.ops._layout import image_like
-from emsr_fast.ops._library import LIBRARY, has_tangent, register
+from emsr_fast.ops._operator import Operator
 from emsr_fast.reference import atrous as reference
 
 
@@ -34,6 +34,13 @@ def atrous_details(x: Tensor, levels: int = 3, *, backend: str = "auto") -> Tens
 
     Source: starlet transform with the pre-blur of EMSR (arXiv 2401.08115).
     """
+    if x.is_floating_point() and torch.is_autocast_enabled(x.device.type):
+        # differences of nearly equal numbers: half precision would lose them
+        x = x.float()
+    return ATROUS_DETAILS(x, levels, backend=backend)
+
+
+def _check(x: Tensor, levels: int) -> None:
     if x.dim() != 4:
         raise ValueError(f"x must be (B, C, H, W), got shape {tuple(x.shape)}")
     if min(x.shape[1:]) < 1:
@@ -42,64 +49,39 @@ def atrous_details(x: Tensor, levels: int = 3, *, backend: str = "auto") -> Tens
         raise ValueError(f"x must be floating point, got {x.dtype}")
     if levels < 1:
         raise ValueError(f"levels must be at least 1, got {levels}")
-    if torch.is_autocast_enabled(x.device.type):
-        # differences of nearly equal numbers: half precision would lose them
-        x = x.float()
-    if _choose(x, levels, backend) == "reference" or has_tangent(x):
-        return reference.atrous_details(x, levels)
-    return torch.ops.emsr_fast.atrous_details(x, levels, backend)
 
 
-def _choose(x: Tensor, levels: int, backend: str) -> str:
-    return _dispatch.choose("atrous_details", x, backend, why_not_levels(levels))
-
-
-def why_not_levels(levels: int) -> str | None:
-    """Return why the kernels cannot run this many levels, or None if they can."""
+def _limits(backend: str, x: Tensor, levels: int) -> str | None:
     most = _native.MAX_ATROUS_LEVELS or levels
     return f"the kernels have at most {most} levels, got {levels}" if levels > most else None
 
 
-def _run(x: Tensor, levels: int, backend: str) -> Tensor:
-    chosen = _choose(x, levels, backend)
-    if chosen == "reference":
-        return reference.atrous_details(x, levels)
-    out = _details_like(x, levels, backend)
-    if chosen == "triton":
-        from emsr_fast.kernels.triton import atrous as triton_atrous
-
-        triton_atrous.atrous_details(x, out, levels)
-    else:
-        _native.atrous_details(x, out, levels)
-    return out
-
-
-def _run_backward(grad: Tensor, levels: int, backend: str) -> Tensor:
-    chosen = _choose(grad, levels, backend)
-    if chosen == "reference":
-        return reference.atrous_details_backward(grad, levels)
-    out = _image_like(grad, levels, backend)
-    if chosen == "triton":
-        from emsr_fast.kernels.triton import atrous as triton_atrous
-
-        triton_atrous.atrous_details_backward(grad, out, levels)
-    else:
-        _native.atrous_details_backward(grad, out, levels)
-    return out
-
-
-def _details_like(x: Tensor, levels: int, backend: str) -> Tensor:
+def _details_like(x: Tensor, levels: int) -> Tensor:
     b, c, h, w = x.shape
     return image_like(x, (b, levels * c, h, w))
 
 
-def _image_like(grad: Tensor, levels: int, backend: str) -> Tensor:
+def _image_like(grad: Tensor, levels: int) -> Tensor:
     b, c, h, w = grad.shape
     return grad.new_empty((b, c // levels, h, w))
 
 
+def _triton(x: Tensor, out: Tensor, levels: int) -> None:
+    from emsr_fast.kernels.triton import atrous
+
+    atrous.atrous_details(x, out, levels)
+
+
+def _triton_backward(grad: Tensor, out: Tensor, levels: int) -> None:
+    from emsr_fast.kernels.triton import atrous
+
+    atrous.atrous_details_backward(grad, out, levels)
+
+
 def _remember(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    _, ctx.levels, ctx.backend = inputs
+    _, ctx.levels, backend = inputs
+    # the gradient may be computed in another thread, which knows nothing of use_backend
+    ctx.backend = _dispatch.as_asked(backend)
 
 
 def _gradient(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
@@ -111,9 +93,30 @@ def _gradient_of_backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
     return torch.ops.emsr_fast.atrous_details(grad, ctx.levels, ctx.backend), None, None
 
 
-register("atrous_details", "(Tensor x, int levels, str backend) -> Tensor", _run, _details_like)
-register("atrous_details_backward", "(Tensor grad, int levels, str backend) -> Tensor", _run_backward, _image_like)
-torch.library.register_autograd("emsr_fast::atrous_details", _gradient, setup_context=_remember, lib=LIBRARY)
-torch.library.register_autograd(
-    "emsr_fast::atrous_details_backward", _gradient_of_backward, setup_context=_remember, lib=LIBRARY
+ATROUS_DETAILS = Operator(
+    name="atrous_details",
+    schema="(Tensor x, int levels, str backend) -> Tensor",
+    check=_check,
+    like=_details_like,
+    reference=reference.atrous_details,
+    kernels={"cuda": _native.atrous_details, "triton": _triton, "cpp": _native.atrous_details},
+    limits=_limits,
+    remember=_remember,
+    gradient=_gradient,
+)
+ATROUS_DETAILS_BACKWARD = Operator(
+    name="atrous_details_backward",
+    schema="(Tensor grad, int levels, str backend) -> Tensor",
+    check=_check,
+    like=_image_like,
+    reference=reference.atrous_details_backward,
+    kernels={
+        "cuda": _native.atrous_details_backward,
+        "triton": _triton_backward,
+        "cpp": _native.atrous_details_backward,
+    },
+    limits=_limits,
+    remember=_remember,
+    gradient=_gradient_of_backward,
+    public=False,
 )

@@ -1,4 +1,4 @@
-"""3x3 convolution with what follows it: public function, torch.library op."""
+"""3x3 convolution with what follows it: public function, operator."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from emsr_fast import _dispatch, _native
-from emsr_fast.ops._layout import channels_last, dense_channels_last, features_like, on_sixteen_bytes, side_by_side
-from emsr_fast.ops._library import has_tangent, register
+from emsr_fast.ops._layout import dense_channels_last, features_like, on_sixteen_bytes, side_by_side
+from emsr_fast.ops._operator import Operator, check_images
 from emsr_fast.ops._packed import PackedWeights
 from emsr_fast.reference import conv3x3 as reference
 
@@ -48,21 +48,11 @@ def conv3x3(
 
     Source: Winograd's minimal filtering, Lavin and Gray, arXiv 1509.09308; F(6x6, 3x3) at 0, +-1/2, +-1, +-2, infinity.
     """
-    _check(x, weight, activation, residual, gate)
-    if wants_gradient(x, weight, residual, gate) or _choose(x, weight, residual, gate, backend) == "reference":
-        return reference.conv3x3(x, weight, activation, residual, gate)
-    return torch.ops.emsr_fast.conv3x3(x, weight, activation, residual, gate, backend)
-
-
-def wants_gradient(*tensors: Tensor | None) -> bool:
-    """Return whether autograd, backward or forward (``torch.func.jvp``), would follow an operator on these."""
-    present = [t for t in tensors if t is not None]
-    return (torch.is_grad_enabled() and any(t.requires_grad for t in present)) or has_tangent(*present)
+    return CONV3X3(x, weight, activation, residual, gate, backend=backend)
 
 
 def _check(x: Tensor, weight: Tensor, activation: str, residual: Tensor | None, gate: Tensor | None) -> None:
-    if x.dim() != 4 or min(x.shape[1:]) < 1:
-        raise ValueError(f"x must be (B, C, H, W), at least one channel, row and column, got shape {tuple(x.shape)}")
+    check_images(x)
     b, c, h, w = x.shape
     if weight.dim() != 4 or weight.shape[0] < 1 or weight.shape[1:] != (c, 3, 3):
         raise ValueError(f"weight must be (C_out, {c}, 3, 3) for {c} channels, got shape {tuple(weight.shape)}")
@@ -79,19 +69,19 @@ def _check(x: Tensor, weight: Tensor, activation: str, residual: Tensor | None, 
             raise ValueError(f"{name} is on {other.device}, x on {x.device}: move both to one device")
 
 
-def _choose(x: Tensor, weight: Tensor, residual: Tensor | None, gate: Tensor | None, backend: str) -> str:
+def _limits(
+    backend: str, x: Tensor, weight: Tensor, activation: str, residual: Tensor | None, gate: Tensor | None
+) -> str | None:
+    if reason := why_not_precision(backend, x, weight, residual, gate):
+        return reason
     outputs, inputs = weight.shape[:2]
-    tensors = [t for t in (x, weight, residual, gate) if t is not None]
-    limits = None
     if not ((inputs < 16 or inputs % 16 == 0) and (outputs % 16 == 0 or (outputs == 1 and inputs >= 16))):
-        limits = (
-            f"channels must be multiples of 16, or below 16 going in, or 16 and more to 1, got {inputs} to {outputs}"
-        )
-    elif inputs > 14 and inputs not in (16, 32, 64) and x.is_cuda:
-        limits = f"the kernel has up to 14, 16, 32 or 64 channels going in, got {inputs}"
-    by_name = limits_of_precision(tensors, limits)
-    by_name["cuda"] = by_name["cuda"] or why_not_hopper(x, inputs, outputs)
-    return _dispatch.choose("conv3x3", x, backend, by_name)
+        return f"channels must be multiples of 16, or below 16 going in, or 16 and more to 1, got {inputs} to {outputs}"
+    if backend == "cpp":
+        return None
+    if inputs > 14 and inputs not in (16, 32, 64):
+        return f"the kernel has up to 14, 16, 32 or 64 channels going in, got {inputs}"
+    return why_not_hopper(x, inputs, outputs) if backend == "cuda" else None
 
 
 def why_not_hopper(x: Tensor, inputs: int, outputs: int) -> str | None:
@@ -104,53 +94,22 @@ def why_not_hopper(x: Tensor, inputs: int, outputs: int) -> str | None:
     return None
 
 
-def limits_of_precision(tensors: list[Tensor], other: str | None) -> dict[str, str | None]:
-    """Return by backend why its kernels cannot convolve ``tensors``, the first of them the image; else ``other``."""
-    x = tensors[0]
+def why_not_precision(backend: str, x: Tensor, *others: Tensor | None) -> str | None:
+    """Return why the kernel of ``backend`` cannot convolve ``x`` with ``others`` in their precision, or None."""
     if torch.is_autocast_enabled(x.device.type):
-        return dict.fromkeys(("cuda", "triton", "cpp"), "autocast chooses the precision of convolutions")
-    cpp = triton = other
-    if any(t.dtype != torch.float32 for t in tensors):
-        cpp = "the kernel computes in float32, not every tensor is"
-    if x.dtype == torch.float32:
-        triton = "the kernel multiplies in float16 or bfloat16: in TF32, float32 would lose 13 of its 24 bits"
-    elif any(t.dtype != x.dtype for t in tensors):
-        triton = f"x is {x.dtype}, not every tensor is"
-    return {"cuda": triton, "triton": triton, "cpp": cpp}
+        return "autocast chooses the precision of convolutions"
+    if backend == "cpp":
+        if x.dtype != torch.float32 or any(t is not None and t.dtype != torch.float32 for t in others):
+            return "the kernel computes in float32, not every tensor is"
+    elif x.dtype == torch.float32:
+        return "the kernel multiplies in float16 or bfloat16: in TF32, float32 would lose 13 of its 24 bits"
+    elif any(t is not None and t.dtype != x.dtype for t in others):
+        return f"x is {x.dtype}, not every tensor is"
+    return None
 
 
-def _run(
-    x: Tensor, weight: Tensor, activation: str, residual: Tensor | None, gate: Tensor | None, backend: str
-) -> Tensor:
-    # again: the operator can be called without the function above, and C++ trusts every shape
-    _check(x, weight, activation, residual, gate)
-    chosen = _choose(x, weight, residual, gate, backend)
-    if chosen == "reference":
-        return channels_last(reference.conv3x3(x, weight, activation, residual, gate))
-    out = _out_like(x, weight)
+def _cpp(x: Tensor, out: Tensor, weight: Tensor, activation: str, residual: Tensor | None, gate: Tensor | None) -> None:
     other = gate if residual is None else residual
-    if chosen == "triton":
-        from emsr_fast.kernels.triton import conv3x3 as triton_conv3x3
-
-        triton_conv3x3.conv3x3(
-            x if x.shape[1] < 16 else dense_channels_last(x),
-            out,
-            None if other is None else dense_channels_last(other),
-            dense_channels_last(weight),
-            activation,
-            gate is not None,
-        )
-        return out
-    if chosen == "cuda":
-        _native.conv3x3_cuda(
-            on_sixteen_bytes(x),
-            out,
-            None if other is None else on_sixteen_bytes(other),
-            on_sixteen_bytes(dense_channels_last(weight)),
-            ACTIVATIONS.index(activation),
-            gate is not None,
-        )
-        return out
     _native.conv3x3(
         x if x.shape[1] < 16 else side_by_side(x),
         out,
@@ -159,11 +118,36 @@ def _run(
         ACTIVATIONS.index(activation),
         gate is not None,
     )
-    return out
 
 
-def _out_like(x: Tensor, weight: Tensor, *rest: object) -> Tensor:
-    return features_like(x, weight.shape[0])
+def _cuda(
+    x: Tensor, out: Tensor, weight: Tensor, activation: str, residual: Tensor | None, gate: Tensor | None
+) -> None:
+    other = gate if residual is None else residual
+    _native.conv3x3_cuda(
+        on_sixteen_bytes(x),
+        out,
+        None if other is None else on_sixteen_bytes(other),
+        on_sixteen_bytes(dense_channels_last(weight)),
+        ACTIVATIONS.index(activation),
+        gate is not None,
+    )
+
+
+def _triton(
+    x: Tensor, out: Tensor, weight: Tensor, activation: str, residual: Tensor | None, gate: Tensor | None
+) -> None:
+    from emsr_fast.kernels.triton import conv3x3
+
+    other = gate if residual is None else residual
+    conv3x3.conv3x3(
+        x if x.shape[1] < 16 else dense_channels_last(x),
+        out,
+        None if other is None else dense_channels_last(other),
+        dense_channels_last(weight),
+        activation,
+        gate is not None,
+    )
 
 
 def _pack(weight: Tensor) -> Tensor:
@@ -173,10 +157,13 @@ def _pack(weight: Tensor) -> Tensor:
 
 
 PACKED = PackedWeights(_pack)  # by weight
-
-register(
-    "conv3x3",
-    "(Tensor x, Tensor weight, str activation, Tensor? residual, Tensor? gate, str backend) -> Tensor",
-    _run,
-    _out_like,
+CONV3X3 = Operator(
+    name="conv3x3",
+    schema="(Tensor x, Tensor weight, str activation, Tensor? residual, Tensor? gate, str backend) -> Tensor",
+    check=_check,
+    like=lambda x, weight, *_: features_like(x, weight.shape[0]),
+    reference=reference.conv3x3,
+    kernels={"cuda": _cuda, "triton": _triton, "cpp": _cpp},
+    limits=_limits,
+    on_request=("cuda",),
 )

@@ -1,14 +1,13 @@
-"""What edge features say to amplify: public function, torch.library op."""
+"""What edge features say to amplify: public function, operator."""
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
-from emsr_fast import _dispatch, _native
-from emsr_fast.ops._layout import channels_last, dense_channels_last, features_like, side_by_side
-from emsr_fast.ops._library import register
-from emsr_fast.ops.conv3x3 import PACKED, limits_of_precision, wants_gradient
+from emsr_fast import _native
+from emsr_fast.ops._layout import dense_channels_last, features_like, side_by_side
+from emsr_fast.ops._operator import Operator, check_images, check_weights
+from emsr_fast.ops.conv3x3 import PACKED, why_not_precision
 from emsr_fast.reference import edge_gate as reference
 
 
@@ -31,55 +30,46 @@ def edge_gate(x: Tensor, k1: Tensor, k2: Tensor, bias: Tensor, k3: Tensor, *, ba
 
     Source: EMSR (arXiv 2401.08115), its edge attention before the last convolution.
     """
-    _check(x, k1, k2, bias, k3)
-    tensors = (x, k1, k2, bias, k3)
-    if wants_gradient(*tensors) or _choose(*tensors, backend) == "reference":
-        return reference.edge_gate(*tensors)
-    return torch.ops.emsr_fast.edge_gate(*tensors, backend)
+    return EDGE_GATE(x, k1, k2, bias, k3, backend=backend)
 
 
 def _check(x: Tensor, k1: Tensor, k2: Tensor, bias: Tensor, k3: Tensor) -> None:
-    if x.dim() != 4 or min(x.shape[1:]) < 1:
-        raise ValueError(f"x must be (B, C, H, W), at least one channel, row and column, got shape {tuple(x.shape)}")
+    check_images(x)
     c = x.shape[1]
-    shapes = (("k1", k1, (c, c, 3, 3)), ("k2", k2, (c, c, 1, 1)), ("bias", bias, (c,)), ("k3", k3, (c, c, 3, 3)))
-    for name, weight, shape in shapes:
-        if tuple(weight.shape) != shape:
-            raise ValueError(f"{name} must have shape {shape} for {c} channels, got {tuple(weight.shape)}")
-        if weight.device != x.device:
-            raise ValueError(f"{name} is on {weight.device}, x on {x.device}: move both to one device")
+    check_weights(x, k1=(k1, (c, c, 3, 3)), k2=(k2, (c, c, 1, 1)), bias=(bias, (c,)), k3=(k3, (c, c, 3, 3)))
 
 
-def _choose(x: Tensor, k1: Tensor, k2: Tensor, bias: Tensor, k3: Tensor, backend: str) -> str:
-    limits = None
+def _limits(backend: str, x: Tensor, *weights: Tensor) -> str | None:
+    if reason := why_not_precision(backend, x, *weights):
+        return reason
     if x.shape[1] % 16:
-        limits = f"channels must be a multiple of 16, got {x.shape[1]}"
-    elif x.shape[1] not in (16, 32, 64) and x.is_cuda:
-        limits = f"the kernel has 16, 32 or 64 channels, got {x.shape[1]}"
-    return _dispatch.choose("edge_gate", x, backend, limits_of_precision([x, k1, k2, bias, k3], limits))
+        return f"channels must be a multiple of 16, got {x.shape[1]}"
+    if x.shape[1] not in (16, 32, 64) and backend != "cpp":
+        return f"the kernel has 16, 32 or 64 channels, got {x.shape[1]}"
+    return None
 
 
-def _run(x: Tensor, k1: Tensor, k2: Tensor, bias: Tensor, k3: Tensor, backend: str) -> Tensor:
-    # again: the operator can be called without the function above, and C++ trusts every shape
-    _check(x, k1, k2, bias, k3)
-    chosen = _choose(x, k1, k2, bias, k3, backend)
-    if chosen == "reference":
-        return channels_last(reference.edge_gate(x, k1, k2, bias, k3))
-    out = _out_like(x)
-    if chosen == "triton":
-        from emsr_fast.kernels.triton import edge_gate as triton_edge_gate
-
-        weights = dense_channels_last(k1), k2.contiguous(), bias.contiguous(), dense_channels_last(k3)
-        triton_edge_gate.edge_gate(dense_channels_last(x), out, _out_like(x), *weights)
-        return out
+def _cpp(x: Tensor, out: Tensor, k1: Tensor, k2: Tensor, bias: Tensor, k3: Tensor) -> None:
     _native.edge_gate(side_by_side(x), out, PACKED.get(k1), k2.contiguous(), bias.contiguous(), PACKED.get(k3))
-    return out
 
 
-def _out_like(x: Tensor, *rest: object) -> Tensor:
+def _triton(x: Tensor, out: Tensor, k1: Tensor, k2: Tensor, bias: Tensor, k3: Tensor) -> None:
+    from emsr_fast.kernels.triton import edge_gate
+
+    weights = dense_channels_last(k1), k2.contiguous(), bias.contiguous(), dense_channels_last(k3)
+    edge_gate.edge_gate(dense_channels_last(x), out, _like(x), *weights)
+
+
+def _like(x: Tensor, *weights: Tensor) -> Tensor:
     return features_like(x, x.shape[1])
 
 
-register(
-    "edge_gate", "(Tensor x, Tensor k1, Tensor k2, Tensor bias, Tensor k3, str backend) -> Tensor", _run, _out_like
+EDGE_GATE = Operator(
+    name="edge_gate",
+    schema="(Tensor x, Tensor k1, Tensor k2, Tensor bias, Tensor k3, str backend) -> Tensor",
+    check=_check,
+    like=_like,
+    reference=reference.edge_gate,
+    kernels={"triton": _triton, "cpp": _cpp},
+    limits=_limits,
 )

@@ -1,14 +1,14 @@
-"""The residual block: public function, torch.library op for the kernel that does both convolutions at once."""
+"""The residual block: public function, operator for the kernel that does both convolutions at once."""
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
-from emsr_fast import _dispatch, _native
+from emsr_fast import _native
 from emsr_fast.ops._layout import dense_channels_last, features_like, on_sixteen_bytes
-from emsr_fast.ops._library import register
-from emsr_fast.ops.conv3x3 import conv3x3, limits_of_precision, wants_gradient, why_not_hopper
+from emsr_fast.ops._operator import Operator, check_images, wants_gradient
+from emsr_fast.ops.conv3x3 import conv3x3, why_not_hopper, why_not_precision
+from emsr_fast.reference import residual_block as reference
 
 
 def residual_block(x: Tensor, first: Tensor, second: Tensor, *, backend: str = "auto") -> Tensor:
@@ -30,10 +30,10 @@ def residual_block(x: Tensor, first: Tensor, second: Tensor, *, backend: str = "
     Source: EMSR (arXiv 2401.08115), its residual block.
     """
     _check(x, first, second)
-    if not at_once(x, first, second, backend):
-        between = conv3x3(x, first, activation="relu", backend=backend)
-        return conv3x3(between, second, residual=x, backend=backend)
-    return torch.ops.emsr_fast.residual_block(x, first, second)
+    if at_once(x, first, second, backend):
+        return RESIDUAL_BLOCK(x, first, second, backend=backend)
+    between = conv3x3(x, first, activation="relu", backend=backend)
+    return conv3x3(between, second, residual=x, backend=backend)
 
 
 def at_once(x: Tensor, first: Tensor, second: Tensor, backend: str = "auto") -> bool:
@@ -42,12 +42,11 @@ def at_once(x: Tensor, first: Tensor, second: Tensor, backend: str = "auto") -> 
     Raises:
         BackendError: ``backend`` was named and cannot run on ``x``.
     """
-    return not wants_gradient(x, first, second) and _choose(x, first, second, backend) == "cuda"
+    return not wants_gradient(x, first, second) and RESIDUAL_BLOCK.choose(x, first, second, backend=backend) == "cuda"
 
 
 def _check(x: Tensor, first: Tensor, second: Tensor) -> None:
-    if x.dim() != 4 or min(x.shape[1:]) < 1:
-        raise ValueError(f"x must be (B, C, H, W), at least one channel, row and column, got shape {tuple(x.shape)}")
+    check_images(x)
     c = x.shape[1]
     if first.dim() != 4 or first.shape[0] < 1 or first.shape[1:] != (c, 3, 3):
         raise ValueError(f"first must be (M, {c}, 3, 3) for {c} channels, got shape {tuple(first.shape)}")
@@ -58,24 +57,29 @@ def _check(x: Tensor, first: Tensor, second: Tensor) -> None:
             raise ValueError(f"{name} is on {weight.device}, x on {x.device}: move both to one device")
 
 
-def _choose(x: Tensor, first: Tensor, second: Tensor, backend: str) -> str:
-    reason = limits_of_precision([x, first, second], None)["cuda"] or why_not_hopper(x, first.shape[1], first.shape[0])
-    # what keeps the others from running is for conv3x3 to say
-    return _dispatch.choose("residual_block", x, backend, {"cuda": reason})
+def _limits(backend: str, x: Tensor, first: Tensor, second: Tensor) -> str | None:
+    if backend != "cuda":
+        # what keeps the others from running is for conv3x3 to say
+        return None
+    return why_not_precision(backend, x, first, second) or why_not_hopper(x, first.shape[1], first.shape[0])
 
 
-def _run(x: Tensor, first: Tensor, second: Tensor) -> Tensor:
-    # again: the operator can be called without the function above, and C++ trusts every shape
-    _check(x, first, second)
-    _choose(x, first, second, "cuda")
-    out = features_like(x, x.shape[1])
+def _cuda(x: Tensor, out: Tensor, first: Tensor, second: Tensor) -> None:
     weights = (on_sixteen_bytes(dense_channels_last(weight)) for weight in (first, second))
     _native.residual_block_cuda(on_sixteen_bytes(x), out, *weights)
-    return out
 
 
-def _out_like(x: Tensor, first: Tensor, second: Tensor) -> Tensor:
-    return features_like(x, x.shape[1])
+def _as_two(x: Tensor, out: Tensor, first: Tensor, second: Tensor) -> None:
+    out.copy_(conv3x3(conv3x3(x, first, activation="relu"), second, residual=x))
 
 
-register("residual_block", "(Tensor x, Tensor first, Tensor second) -> Tensor", _run, _out_like)
+RESIDUAL_BLOCK = Operator(
+    name="residual_block",
+    schema="(Tensor x, Tensor first, Tensor second, str backend) -> Tensor",
+    check=_check,
+    like=lambda x, first, second: features_like(x, x.shape[1]),
+    reference=reference.residual_block,
+    kernels={"cuda": _cuda, "triton": _as_two, "cpp": _as_two},
+    limits=_limits,
+    on_request=("cuda",),
+)

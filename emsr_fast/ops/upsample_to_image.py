@@ -1,4 +1,4 @@
-"""From features to the super-resolved image: public function, torch.library op, folding of the weights."""
+"""From features to the super-resolved image: public function, operator, folding of the weights."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import math
 import torch
 from torch import Tensor
 
-from emsr_fast import _dispatch, _native
+from emsr_fast import _native
 from emsr_fast.ops._layout import dense_channels_last, image_like, side_by_side
-from emsr_fast.ops._library import register
+from emsr_fast.ops._operator import Operator, check_images, check_weights
 from emsr_fast.ops._packed import PackedWeights
-from emsr_fast.ops.conv3x3 import limits_of_precision, wants_gradient
+from emsr_fast.ops.conv3x3 import why_not_precision
 from emsr_fast.reference import upsample_to_image as reference
 
 
@@ -39,11 +39,7 @@ def upsample_to_image(x: Tensor, up_weight: Tensor, out_weight: Tensor, scale: i
 
     Source: EMSR (arXiv 2401.08115), its upsampling and last convolution.
     """
-    _check(x, up_weight, out_weight, scale)
-    tensors = (x, up_weight, out_weight)
-    if wants_gradient(*tensors) or _choose(*tensors, scale, backend) == "reference":
-        return reference.upsample_to_image(*tensors, scale)
-    return torch.ops.emsr_fast.upsample_to_image(*tensors, scale, backend)
+    return UPSAMPLE_TO_IMAGE(x, up_weight, out_weight, scale, backend=backend)
 
 
 @functools.lru_cache(maxsize=64)
@@ -84,56 +80,47 @@ def _pack(up_weight: Tensor, out_weight: Tensor) -> Tensor:
 
 
 def _check(x: Tensor, up_weight: Tensor, out_weight: Tensor, scale: int) -> None:
-    if x.dim() != 4 or min(x.shape[1:]) < 1:
-        raise ValueError(f"x must be (B, C, H, W), at least one channel, row and column, got shape {tuple(x.shape)}")
+    check_images(x)
     if scale < 1:
         raise ValueError(f"scale must be at least 1, got {scale}")
     c = x.shape[1]
-    shapes = (("up_weight", up_weight, (scale * scale * c, c, 3, 3)), ("out_weight", out_weight, (1, c, 3, 3)))
-    for name, weight, shape in shapes:
-        if tuple(weight.shape) != shape:
-            raise ValueError(f"{name} must have shape {shape} for {c} channels, got {tuple(weight.shape)}")
-        if weight.device != x.device:
-            raise ValueError(f"{name} is on {weight.device}, x on {x.device}: move both to one device")
+    check_weights(x, up_weight=(up_weight, (scale * scale * c, c, 3, 3)), out_weight=(out_weight, (1, c, 3, 3)))
 
 
-def _choose(x: Tensor, up_weight: Tensor, out_weight: Tensor, scale: int, backend: str) -> str:
-    limits = None
+def _limits(backend: str, x: Tensor, up_weight: Tensor, out_weight: Tensor, scale: int) -> str | None:
+    if reason := why_not_precision(backend, x, up_weight, out_weight):
+        return reason
     if x.shape[1] % 16:
-        limits = f"channels must be a multiple of 16, got {x.shape[1]}"
-    elif scale not in (2, 3, 4):
-        limits = f"the kernel has scales 2, 3 and 4, got {scale}"
-    elif x.shape[1] not in (16, 32, 64) and x.is_cuda:
-        limits = f"the kernel has 16, 32 or 64 channels, got {x.shape[1]}"
-    return _dispatch.choose("upsample_to_image", x, backend, limits_of_precision([x, up_weight, out_weight], limits))
+        return f"channels must be a multiple of 16, got {x.shape[1]}"
+    if scale not in (2, 3, 4):
+        return f"the kernel has scales 2, 3 and 4, got {scale}"
+    if x.shape[1] not in (16, 32, 64) and backend != "cpp":
+        return f"the kernel has 16, 32 or 64 channels, got {x.shape[1]}"
+    return None
 
 
-def _run(x: Tensor, up_weight: Tensor, out_weight: Tensor, scale: int, backend: str) -> Tensor:
-    # again: the operator can be called without the function above, and C++ trusts every shape
-    _check(x, up_weight, out_weight, scale)
-    chosen = _choose(x, up_weight, out_weight, scale, backend)
-    if chosen == "reference":
-        return reference.upsample_to_image(x, up_weight, out_weight, scale).contiguous()
-    out = _out_like(x, up_weight, out_weight, scale, backend)
-    if chosen == "triton":
-        from emsr_fast.kernels.triton import upsample_to_image as triton_upsample_to_image
-
-        triton_upsample_to_image.upsample_to_image(dense_channels_last(x), out, up_weight, out_weight, scale)
-        return out
+def _cpp(x: Tensor, out: Tensor, up_weight: Tensor, out_weight: Tensor, scale: int) -> None:
     _native.upsample_to_image(side_by_side(x), out, FOLDED.get(up_weight, out_weight), scale)
-    return out
 
 
-def _out_like(x: Tensor, up_weight: Tensor, out_weight: Tensor, scale: int, backend: str) -> Tensor:
+def _triton(x: Tensor, out: Tensor, up_weight: Tensor, out_weight: Tensor, scale: int) -> None:
+    from emsr_fast.kernels.triton import upsample_to_image
+
+    upsample_to_image.upsample_to_image(dense_channels_last(x), out, up_weight, out_weight, scale)
+
+
+def _like(x: Tensor, up_weight: Tensor, out_weight: Tensor, scale: int) -> Tensor:
     b, _, h, w = x.shape
     return image_like(x, (b, 1, scale * h, scale * w))
 
 
 FOLDED = PackedWeights(_pack)  # by up_weight
-
-register(
-    "upsample_to_image",
-    "(Tensor x, Tensor up_weight, Tensor out_weight, int scale, str backend) -> Tensor",
-    _run,
-    _out_like,
+UPSAMPLE_TO_IMAGE = Operator(
+    name="upsample_to_image",
+    schema="(Tensor x, Tensor up_weight, Tensor out_weight, int scale, str backend) -> Tensor",
+    check=_check,
+    like=_like,
+    reference=reference.upsample_to_image,
+    kernels={"triton": _triton, "cpp": _cpp},
+    limits=_limits,
 )

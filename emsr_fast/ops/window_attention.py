@@ -1,4 +1,4 @@
-"""Window attention, the whole pre-norm transformer block: public function, torch.library ops, gradient."""
+"""Window attention, the whole pre-norm transformer block: public function, operator, gradient."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from emsr_fast import _dispatch, _native
+from emsr_fast import _native
 from emsr_fast.ops._layout import channels_last, features_like, on_sixteen_bytes, side_by_side
-from emsr_fast.ops._library import LIBRARY, has_tangent, register
+from emsr_fast.ops._operator import Operator, check_images, check_weights, register
 from emsr_fast.reference import window_attention as reference
 
 PARAMETERS = (
@@ -70,18 +70,19 @@ def window_attention(
         *(norm1_weight, norm1_bias, qkv_weight, proj_weight, proj_bias),
         *(norm2_weight, norm2_bias, fc1_weight, fc1_bias, fc2_weight, fc2_bias),
     )
-    _check(x, parameters, heads, window, fit)
-    if _choose(x, parameters, heads, window, fit, backend) == "reference" or has_tangent(x, *parameters):
-        return reference.window_attention(x, *parameters, heads, window, fit)
-    return torch.ops.emsr_fast.window_attention(x, *parameters, heads, window, fit, backend)
+    return WINDOW_ATTENTION(x, *parameters, heads, window, fit, backend=backend)
 
 
-def _check(x: Tensor, parameters: Sequence[Tensor], heads: int, window: int, fit: str) -> None:
-    if x.dim() != 4:
-        raise ValueError(f"x must be (B, C, H, W), got shape {tuple(x.shape)}")
+def _split(rest: Sequence[Any]) -> tuple[tuple[Tensor, ...], int, int, str]:
+    """Return the arguments behind x as the 11 parameters, heads, window and fit."""
+    heads, window, fit = rest[11:]
+    return tuple(rest[:11]), heads, window, fit
+
+
+def _check(x: Tensor, *rest: Any) -> None:
+    parameters, heads, window, fit = _split(rest)
+    check_images(x)
     c, hidden = x.shape[1], parameters[7].shape[0]
-    if min(x.shape[1:]) < 1:
-        raise ValueError(f"x must have at least one channel, row and column, got shape {tuple(x.shape)}")
     if heads < 1 or c % heads:
         raise ValueError(f"heads must divide the {c} channels of x, got {heads}")
     if fit not in FITS:
@@ -89,31 +90,28 @@ def _check(x: Tensor, parameters: Sequence[Tensor], heads: int, window: int, fit
     if fit == "resize" and min(x.shape[2:]) < window:
         raise ValueError(f"fit='resize' needs sides of at least {window} px, got {tuple(x.shape[2:])}: use fit='pad'")
     shapes = ((c,), (c,), (3 * c, c), (c, c), (c,), (c,), (c,), (hidden, c), (hidden,), (c, hidden), (c,))
-    for name, parameter, shape in zip(PARAMETERS, parameters, shapes, strict=True):
-        if parameter.device != x.device:
-            raise ValueError(f"{name} is on {parameter.device}, x on {x.device}: move both to one device")
-        if tuple(parameter.shape) != shape:
-            raise ValueError(f"{name} must have shape {shape} for {c} channels, got {tuple(parameter.shape)}")
+    check_weights(x, **dict(zip(PARAMETERS, zip(parameters, shapes, strict=True), strict=True)))
 
 
-def _choose(x: Tensor, parameters: Sequence[Tensor], heads: int, window: int, fit: str, backend: str) -> str:
+def _limits(backend: str, x: Tensor, *rest: Any) -> str | None:
+    parameters, heads, window, fit = _split(rest)
     c, hidden = x.shape[1], parameters[7].shape[0]
-    every, gpu, cuda, triton = None, None, None, None
     if window != _WINDOW:
-        every = f"the kernels have windows of {_WINDOW} px, got {window}"
-    elif c % 16 or hidden % 16:
-        every = f"channels and hidden units must be multiples of 16, got {c} and {hidden}"
-    elif any(p.dtype != x.dtype for p in parameters):
-        every = f"x is {x.dtype}, not all parameters are"
-    elif fit == "resize" and (x.shape[2] % window or x.shape[3] % window):
-        gpu = f"the GPU kernels pad sides that are no multiple of {window}, got {tuple(x.shape[2:])} with fit='resize'"
+        return f"the kernels have windows of {_WINDOW} px, got {window}"
+    if c % 16 or hidden % 16:
+        return f"channels and hidden units must be multiples of 16, got {c} and {hidden}"
+    if any(p.dtype != x.dtype for p in parameters):
+        return f"x is {x.dtype}, not all parameters are"
+    if backend == "cpp":
+        return None
+    if fit == "resize" and (x.shape[2] % window or x.shape[3] % window):
+        return f"the GPU kernels pad sides that are no multiple of {window}, got {tuple(x.shape[2:])} with fit='resize'"
     sizes = f"got {c} channels, {heads} heads, {hidden} hidden units"
-    if c not in (16, 32, 64) or c != 4 * heads or hidden > 4 * c:
-        cuda = f"cuda has 16, 32 or 64 channels, heads of 4, at most 4 hidden units a channel, {sizes}"
-    if not (_power_of_two(c) and _power_of_two(hidden) and c // heads in (1, 2, 4, 8, 16)):
-        triton = f"triton has powers of two, and heads of at most 16 channels, {sizes}"
-    limits = {"cpp": every, "cuda": every or gpu or cuda, "triton": every or gpu or triton}
-    return _dispatch.choose("window_attention", x, backend, limits)
+    if backend == "cuda" and (c not in (16, 32, 64) or c != 4 * heads or hidden > 4 * c):
+        return f"cuda has 16, 32 or 64 channels, heads of 4, at most 4 hidden units a channel, {sizes}"
+    if backend == "triton" and not (_power_of_two(c) and _power_of_two(hidden) and c // heads in (1, 2, 4, 8, 16)):
+        return f"triton has powers of two, and heads of at most 16 channels, {sizes}"
+    return None
 
 
 def _power_of_two(number: int) -> bool:
@@ -135,29 +133,26 @@ def _grid_maps(size: int, window: int, fit: str) -> tuple[Tensor, Tensor]:
     return nearest(size, tokens), nearest(tokens, size)
 
 
-def _run(x: Tensor, *rest: Any) -> Tensor:
-    parameters, (heads, window, fit, backend) = rest[:11], rest[11:]
-    # again: the operator can be called without the function above, and C++ trusts every shape
-    _check(x, parameters, heads, window, fit)
-    chosen = _choose(x, parameters, heads, window, fit, backend)
-    if chosen == "reference":
-        return channels_last(reference.window_attention(x, *rest[:-1]))
-    out = _features_like(x)
-    parameters = tuple(p.contiguous() for p in parameters)
-    if chosen == "triton":
-        from emsr_fast.kernels.triton import window_attention as triton_window_attention
+def _cpp(x: Tensor, out: Tensor, *rest: Any) -> None:
+    parameters, heads, window, fit = _split(rest)
+    with torch.inference_mode(False):
+        rows, token_of_row = _grid_maps(x.shape[2], window, fit)
+        cols, token_of_col = _grid_maps(x.shape[3], window, fit)
+    maps = rows, cols, token_of_row, token_of_col
+    _native.window_attention(channels_last(x), out, [p.contiguous() for p in parameters], heads, maps)
 
-        triton_window_attention.window_attention(side_by_side(x), out, parameters, heads)
-    elif chosen == "cuda":
-        x = on_sixteen_bytes(x)
-        parameters = tuple(p if _native.aligned(p, 16) else p.clone() for p in parameters)
-        _native.window_attention_cuda(x, out, parameters, heads)
-    else:
-        with torch.inference_mode(False):
-            rows, token_of_row = _grid_maps(x.shape[2], window, fit)
-            cols, token_of_col = _grid_maps(x.shape[3], window, fit)
-        _native.window_attention(channels_last(x), out, parameters, heads, (rows, cols, token_of_row, token_of_col))
-    return out
+
+def _cuda(x: Tensor, out: Tensor, *rest: Any) -> None:
+    parameters, heads, _, _ = _split(rest)
+    parameters = tuple(p if _native.aligned(p, 16) else p.clone() for p in (p.contiguous() for p in parameters))
+    _native.window_attention_cuda(on_sixteen_bytes(x), out, parameters, heads)
+
+
+def _triton(x: Tensor, out: Tensor, *rest: Any) -> None:
+    from emsr_fast.kernels.triton import window_attention
+
+    parameters, heads, _, _ = _split(rest)
+    window_attention.window_attention(side_by_side(x), out, [p.contiguous() for p in parameters], heads)
 
 
 def _run_backward(grad: Tensor, x: Tensor, *rest: Any) -> list[Tensor]:
@@ -186,13 +181,21 @@ def _gradient(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
 
 
 _TENSORS = "Tensor x, " + ", ".join(f"Tensor {name}" for name in PARAMETERS)
-register(
-    "window_attention", f"({_TENSORS}, int heads, int window, str fit, str backend) -> Tensor", _run, _features_like
+WINDOW_ATTENTION = Operator(
+    name="window_attention",
+    schema=f"({_TENSORS}, int heads, int window, str fit, str backend) -> Tensor",
+    check=_check,
+    like=_features_like,
+    reference=reference.window_attention,
+    kernels={"cuda": _cuda, "triton": _triton, "cpp": _cpp},
+    limits=_limits,
+    remember=_remember,
+    gradient=_gradient,
 )
+# in plain PyTorch on every device: nothing to choose
 register(
     "window_attention_backward",
     f"(Tensor grad, {_TENSORS}, int heads, int window, str fit) -> Tensor[]",
     _run_backward,
     _gradients_like,
 )
-torch.library.register_autograd("emsr_fast::window_attention", _gradient, setup_context=_remember, lib=LIBRARY)

@@ -16,13 +16,15 @@ pytestmark = pytest.mark.packaging
 
 PROBE = """
 import json, torch, emsr_fast
-from emsr_fast import _dispatch, _native
+from emsr_fast import _native
+from emsr_fast.ops import OPERATORS
+details = OPERATORS["atrous_details"]
 x = torch.rand(1, 1, 20, 20)
 with torch.no_grad():
     shape = list(emsr_fast.load_model()(x).shape)
 import emsr_fast.kernels
 print(json.dumps({
-    "home": emsr_fast.__file__, "kernels": emsr_fast.kernels.__file__, "backend": _dispatch.choose("atrous_details", x),
+    "home": emsr_fast.__file__, "kernels": emsr_fast.kernels.__file__, "backend": details.choose(x, 3),
     "shape": shape, "cuda": None if _native.why_missing else _native._C.built_with_cuda, "missing": _native.why_missing,
 }))
 """

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from emsr_fast import BackendError, _dispatch, conv3x3, edge_gate, load_model, upsample_to_image
-from emsr_fast.ops.conv3x3 import limits_of_precision
+from emsr_fast.ops.conv3x3 import why_not_precision
 
 cuda = pytest.mark.cuda
 HALVES = [torch.float16, torch.bfloat16]
@@ -181,8 +181,8 @@ def test_half_precision_keeps_grey_levels(gpu, examples, name):
 
 def test_precision_decides_which_kernels_run():
     halves = [torch.zeros(1, dtype=torch.float16)] * 2
-    assert limits_of_precision(halves, None)["triton"] is None
-    assert "in TF32, float32 would lose 13 of its 24 bits" in limits_of_precision([torch.zeros(1)], None)["triton"]
-    assert "x is torch.float16, not every" in limits_of_precision([halves[0], torch.zeros(1)], None)["triton"]
+    assert why_not_precision("triton", *halves) is None
+    assert "in TF32, float32 would lose 13 of its 24 bits" in why_not_precision("triton", torch.zeros(1))
+    assert "x is torch.float16, not every" in why_not_precision("triton", halves[0], torch.zeros(1))
     with pytest.raises(BackendError, match="backend 'triton' cannot run: x is on cpu, triton needs a CUDA device"):
         conv3x3(torch.zeros(1, 16, 4, 4), torch.zeros(16, 16, 3, 3), backend="triton")

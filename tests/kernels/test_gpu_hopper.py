@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from emsr_fast import BackendError, Emsr, EmsrConfig, _dispatch, conv3x3, residual_block
+from emsr_fast.ops import OPERATORS
 
 pytestmark = pytest.mark.cuda
 HALVES = [torch.float16, torch.bfloat16]
@@ -69,7 +70,7 @@ def test_residual_block_matches_the_definition(size, dtype):
 def test_residual_block_registration_capture_and_compile():
     x, first, _ = arguments((30, 150), "none", torch.float16)
     second = first.flip(0)
-    torch.library.opcheck(torch.ops.emsr_fast.residual_block.default, (x, first, second))
+    torch.library.opcheck(torch.ops.emsr_fast.residual_block.default, (x, first, second, "cuda"))
 
     def block(t):
         return residual_block(t, first, second, backend="cuda")
@@ -148,7 +149,8 @@ def test_registration_and_compile():
 
 def test_auto_leaves_it_alone_and_a_preference_takes_it():
     x, weight, _ = arguments((6, 9), "none", torch.float16)
-    assert _dispatch.choose("conv3x3", x) != "cuda"
+    convolution, call = OPERATORS["conv3x3"], (x, weight, "none", None, None)
+    assert convolution.choose(*call) != "cuda"
     with _dispatch.use_backend("cuda,triton,reference"):
-        assert _dispatch.choose("conv3x3", x) == "cuda"
+        assert convolution.choose(*call) == "cuda"
         assert torch.equal(run(x, weight, {}, "auto"), run(x, weight, {}))

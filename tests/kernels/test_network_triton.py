@@ -14,26 +14,25 @@ NETWORK = """
 import sys
 import torch
 from emsr_fast import Emsr, EmsrConfig, _dispatch
+from emsr_fast.ops._operator import Operator
 
-_dispatch.why_not = lambda backend, operator, x: (
-    None if backend in ("triton", "reference") and backend in _dispatch.OPERATORS[operator] else "not in this test"
-)
+_dispatch.why_not = lambda backend, x: None if backend in ("triton", "reference") else "not in this test"
 torch.manual_seed(0)
 model = Emsr(EmsrConfig(features=16, blocks=1, heads=4, scale=int(sys.argv[1]))).half()
 y = torch.rand(1, 1, 9, 14)
 ran = []
-choose = _dispatch.choose
+choose = Operator.choose
 
 
-def noted(operator, *arguments):
-    ran.append((operator, choose(operator, *arguments)))
+def noted(operator, *arguments, **named):
+    ran.append((operator.name, choose(operator, *arguments, **named)))
     return ran[-1][1]
 
 
 with torch.inference_mode():
     with _dispatch.use_backend("reference"):
         exact, rounded = Emsr.compute(model.double(), y.half().double()), Emsr.compute(model.half(), y.half())
-    _dispatch.choose = noted
+    Operator.choose = noted
     out = model(y.half())
 error, allowed = (out - exact).abs().max().item(), (rounded - exact).abs().max().item()
 print(error, allowed, *sorted({operator for operator, backend in ran if backend == "triton"}))

@@ -25,7 +25,7 @@ def exact_products():
 def skip_unless_runnable(backend):
     if not torch.cuda.is_available():
         pytest.skip("no CUDA device")
-    if reason := _dispatch.why_not(backend, "window_attention", torch.empty(1, 16, 4, 4, device="cuda")):
+    if reason := _dispatch.why_not(backend, torch.empty(1, 16, 4, 4, device="cuda")):
         pytest.skip(reason)
 
 

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from emsr_fast import BackendError, _dispatch, atrous_details
+from emsr_fast import BackendError, atrous_details
+from emsr_fast.ops import OPERATORS
 from emsr_fast.reference import atrous as reference
 
 SHAPES = [(1, 1, 96, 96), (2, 3, 341, 17), (1, 2, 1, 5), (1, 1, 7, 64), (3, 1, 130, 67), (1, 1, 1, 1)]
@@ -13,7 +14,7 @@ BACKWARD = torch.ops.emsr_fast.atrous_details_backward.default
 
 
 def skip_unless_runnable(backend, x):
-    if reason := _dispatch.why_not(backend, "atrous_details", x):
+    if reason := OPERATORS["atrous_details"].why_not(backend, x, 1):
         pytest.skip(reason)
 
 

@@ -8,7 +8,9 @@ import pytest
 import torch
 
 from emsr_fast import BackendError, _dispatch, atrous_details, doctor
+from emsr_fast.ops import OPERATORS
 
+DETAILS = OPERATORS["atrous_details"]
 X = torch.rand(1, 1, 8, 8)
 
 
@@ -33,32 +35,38 @@ def test_named_backend_that_cannot_run_says_why():
 
 def test_a_preference_is_an_order_and_a_limit():
     with _dispatch.use_backend("cuda,reference"):
-        assert _dispatch.choose("atrous_details", X) == "reference"
+        assert DETAILS.choose(X, 3) == "reference"
     with _dispatch.use_backend("cuda"), pytest.raises(BackendError, match="needs a CUDA device"):
         atrous_details(X)
     with _dispatch.use_backend("reference"):
-        assert _dispatch.choose("atrous_details", X, "cpp") == "cpp"
+        assert DETAILS.choose(X, 3, backend="cpp") == "cpp"
 
 
 def test_auto_takes_what_runs():
-    assert _dispatch.choose("atrous_details", X) == "cpp"
-    assert _dispatch.choose("atrous_details", X.half()) == "reference"
+    assert DETAILS.choose(X, 3) == "cpp"
+    assert DETAILS.choose(X.half(), 3) == "reference"
 
 
 def test_a_kernel_that_no_gpu_has_confirmed_runs_only_where_it_is_named(monkeypatch):
+    def call(channels):
+        halves = torch.zeros(1, channels, 4, 4).half(), torch.zeros(channels, channels, 3, 3).half()
+        return (*halves, "none", None, None)
+
+    # as on a machine where every backend runs
     monkeypatch.setattr(_dispatch, "why_not", lambda *_: None)
-    assert _dispatch.choose("conv3x3", X) == "triton"
-    assert _dispatch.choose("atrous_details", X) == "cuda"
-    assert _dispatch.choose("conv3x3", X, "cuda") == "cuda"
+    convolution = OPERATORS["conv3x3"]
+    assert convolution.choose(*call(64)) == "triton"
+    assert DETAILS.choose(X, 3) == "cuda"
+    assert convolution.choose(*call(64), backend="cuda") == "cuda"
     with _dispatch.use_backend("cuda,triton"):
-        assert _dispatch.choose("conv3x3", X) == "cuda"
-        assert _dispatch.choose("conv3x3", X, limits={"cuda": "32 channels"}) == "triton"
+        assert convolution.choose(*call(64)) == "cuda"
+        assert convolution.choose(*call(32)) == "triton"
 
 
 def test_the_environment_chooses():
     code = (
-        "import torch; from emsr_fast import _dispatch;"
-        "print(_dispatch.choose('window_attention', torch.rand(1, 16, 4, 4)))"
+        "import torch; from emsr_fast.ops import OPERATORS;"
+        "print(OPERATORS['atrous_details'].choose(torch.rand(1, 16, 4, 4), 3))"
     )
     assert python(code) == "cpp"
     assert python(code, EMSR_FAST_BACKEND="reference") == "reference"
@@ -98,12 +106,14 @@ class Missing:
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 sys.meta_path.insert(0, Missing())
 import torch, emsr_fast
-from emsr_fast import _dispatch, _native
+from emsr_fast import _native
+from emsr_fast.ops import OPERATORS
 assert _native.why_missing, "the compiled module was found"
 x = torch.rand(1, 1, 9, 9)
-assert _dispatch.choose("atrous_details", x) == "reference"
+details = OPERATORS["atrous_details"]
+assert details.choose(x, 3) == "reference"
 assert emsr_fast.load_model()(x).shape == (1, 1, 27, 27)
-print(_dispatch.why_not("cpp", "atrous_details", x))
+print(details.why_not("cpp", x, 3))
 """
 
 

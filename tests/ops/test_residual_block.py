@@ -6,7 +6,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from emsr_fast import BackendError, _dispatch, conv3x3, residual_block
 from emsr_fast.model.blocks import ResidualBlock
-from emsr_fast.ops.residual_block import _choose
+from emsr_fast.ops import OPERATORS
 from emsr_fast.reference import residual_block as reference
 
 
@@ -48,7 +48,7 @@ def test_compile_has_no_graph_break():
 def test_the_operator_knows_its_shape():
     with FakeTensorMode():
         x, weight = torch.empty(2, 64, 5, 7, device="cuda"), torch.empty(64, 64, 3, 3, device="cuda")
-        out = torch.ops.emsr_fast.residual_block(x, weight, weight)
+        out = torch.ops.emsr_fast.residual_block(x, weight, weight, "cuda")
     assert out.shape == x.shape
     assert out.stride() == (5 * 7 * 64, 1, 7 * 64, 64)
 
@@ -61,10 +61,13 @@ def test_what_does_not_fit_is_refused():
         residual_block(x, first, first)
     with pytest.raises(ValueError, match="at least one channel, row and column"):
         residual_block(x[:, :, :0], first, second)
-    for call in (residual_block, torch.ops.emsr_fast.residual_block):
-        named = {"backend": "cuda"} if call is residual_block else {}
+    operator = torch.ops.emsr_fast.residual_block
+    for call in (
+        lambda *tensors: residual_block(*tensors, backend="cuda"),
+        lambda *tensors: operator(*tensors, "cuda"),
+    ):
         with pytest.raises(BackendError, match="backend 'cuda' cannot run: x is on cpu, cuda needs a CUDA device"):
-            call(x, first, second, **named)
+            call(x, first, second)
 
 
 def test_hooks_of_the_layers_are_called():
@@ -78,8 +81,9 @@ def test_hooks_of_the_layers_are_called():
 
 def test_a_preference_for_cuda_passes_over_what_it_lacks(monkeypatch):
     monkeypatch.setattr(_dispatch, "why_not", lambda *_: None)
+    block = OPERATORS["residual_block"]
     halves, x = case((4, 5), 64, 64, torch.float16), case((4, 5))
     with _dispatch.use_backend("cuda,triton,reference"):
-        assert _choose(*halves, "auto") == "cuda"
-        assert _choose(*x, "auto") == "triton"
-    assert _choose(*halves, "auto") == "triton"
+        assert block.choose(*halves) == "cuda"
+        assert block.choose(*x) == "triton"
+    assert block.choose(*halves) == "triton"
