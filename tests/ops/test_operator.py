@@ -1,0 +1,140 @@
+"""What every operator declares, and what follows from it: choice, checks, preferences of threads and tasks."""
+
+import asyncio
+import threading
+
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from emsr_fast import BackendError, _dispatch, atrous_details, conv3x3, ops
+from emsr_fast.ops import OPERATORS
+
+X = torch.rand(1, 1, 8, 8)
+DETAILS = OPERATORS["atrous_details"]
+
+
+def test_every_public_operator_is_declared_and_exported():
+    assert set(ops.__all__) == {*OPERATORS, "OPERATORS"}
+    for name, operator in OPERATORS.items():
+        assert operator.name == name
+        assert operator.backends[-1] == "reference"
+        assert set(operator.on_request) <= set(operator.kernels)
+        assert hasattr(torch.ops.emsr_fast, name)
+        schema = getattr(torch.ops.emsr_fast, name).default._schema
+        assert schema.arguments[-1].name == "backend"
+        assert callable(getattr(ops, name))
+
+
+def test_why_not_is_the_whole_reason():
+    assert DETAILS.why_not("cpp", X, 3) is None
+    assert "at most 4 levels, got 5" in DETAILS.why_not("cpp", X, 5)
+    assert "needs a CUDA device" in DETAILS.why_not("triton", X, 3)
+    assert OPERATORS["edge_gate"].why_not("cuda", X) == "edge_gate has no cuda kernel"
+    assert DETAILS.why_not("reference", X, 5) is None
+
+
+def test_a_call_is_checked_once_and_chosen_for_once(monkeypatch):
+    operator, calls = OPERATORS["conv3x3"], {"check": 0, "limits": 0}
+    for what in calls:
+
+        def counting(*arguments, what=what, wrapped=getattr(operator, what)):
+            calls[what] += 1
+            return wrapped(*arguments)
+
+        monkeypatch.setattr(operator, what, counting)
+    x, weight = torch.randn(1, 16, 6, 6), torch.randn(16, 16, 3, 3)
+    conv3x3(x, weight)
+    assert calls == {"check": 1, "limits": 1}
+    # not called by us
+    torch.ops.emsr_fast.conv3x3(x, weight, "none", None, None, "auto")
+    assert calls == {"check": 2, "limits": 2}
+
+
+def test_a_choice_is_of_its_call():
+    x, weight = torch.randn(1, 16, 6, 6), torch.randn(16, 16, 3, 3)
+    plain = conv3x3(x, weight)
+    with _dispatch.use_backend("cuda"), pytest.raises(BackendError, match="needs a CUDA device"):
+        conv3x3(x, weight)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert conv3x3(x, weight).dtype == torch.bfloat16
+    assert conv3x3(x.double(), weight.double()).dtype == torch.float64
+    for call in (conv3x3, lambda x, w: torch.ops.emsr_fast.conv3x3(x, w, "none", None, None, "auto")):
+        with pytest.raises(ValueError, match=r"weight must be \(C_out, 16, 3, 3\)"):
+            call(x, weight[:, :8])
+    with pytest.raises(ValueError, match="weight is on meta"):
+        conv3x3(x, weight.to("meta"))
+    with pytest.raises(ValueError, match="activation must be one of"):
+        conv3x3(x, weight, activation="gelu")
+    assert torch.equal(conv3x3(x, weight), plain)
+
+
+def test_a_mode_sees_the_operator():
+    class Seen(TorchDispatchMode):
+        def __init__(self):
+            super().__init__()
+            self.names = []
+
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            self.names.append(str(function))
+            return function(*args, **(kwargs or {}))
+
+    with Seen() as seen:
+        atrous_details(X)
+    assert seen.names == ["emsr_fast.atrous_details.default"]
+
+
+def test_a_preference_is_of_its_thread():
+    inside, done = threading.Event(), threading.Event()
+    found = []
+
+    def other():
+        with _dispatch.use_backend("reference"):
+            inside.set()
+            done.wait(60)
+            found.append(DETAILS.choose(X, 3))
+
+    thread = threading.Thread(target=other)
+    thread.start()
+    assert inside.wait(60)
+    assert DETAILS.choose(X, 3) == "cpp"
+    # blocks of two threads may end in any order
+    with _dispatch.use_backend("cpp"):
+        done.set()
+        thread.join()
+        assert DETAILS.choose(X, 3) == "cpp"
+    assert found == ["reference"]
+    assert _dispatch.preferred() == ()
+
+
+def test_a_preference_is_of_its_task():
+    async def chosen(names):
+        with _dispatch.use_backend(names):
+            await asyncio.sleep(0.01)
+            return DETAILS.choose(X, 3)
+
+    async def both():
+        return await asyncio.gather(chosen("reference"), chosen("cpp"))
+
+    assert asyncio.run(both()) == ["reference", "cpp"]
+    assert _dispatch.preferred() == ()
+
+
+def test_a_gradient_keeps_the_preference_of_its_forward_pass():
+    x = torch.rand(1, 1, 8, 8, dtype=torch.float64, requires_grad=True)
+    with _dispatch.use_backend("cpp"):
+        out = atrous_details(x)
+    errors, grads = [], []
+
+    def backward():
+        try:
+            with _dispatch.use_backend("cuda"):
+                grads.append(torch.autograd.grad(out.sum(), x)[0])
+        except BackendError as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=backward)
+    thread.start()
+    thread.join()
+    assert errors == []
+    torch.testing.assert_close(grads[0], torch.autograd.grad(atrous_details(x).sum(), x)[0])
