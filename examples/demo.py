@@ -14,9 +14,9 @@ from pathlib import Path
 
 import numpy as np
 
-from emsr_fast.evaluate import degrade, demo_sheet
 from emsr_fast.io.registry import create_target, open_source
 from emsr_fast.io.volume import SourceVolume, TargetSpec
+from emsr_fast.pictures import degrade, demo_sheet
 
 HERE = Path(__file__).resolve().parent
 ORIGINAL = HERE / "data" / "flyem_fibsem_10nm_48x192x192.tif"

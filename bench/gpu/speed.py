@@ -23,7 +23,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from exercise import calls
 from torch import Tensor
 
 from emsr_fast import BackendError, Emsr, EmsrConfig, _dispatch
@@ -32,6 +31,7 @@ from emsr_fast.engine.base import Grey
 from emsr_fast.engine.in_flight import in_flight
 from emsr_fast.engine.tile_pipeline import ieee_float32
 from emsr_fast.ops import OPERATORS
+from exercise import calls
 
 RESULTS = Path(__file__).resolve().parents[1] / "results"
 OURS = ("cuda", "triton", "cpp")

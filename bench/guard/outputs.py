@@ -27,6 +27,7 @@ import h5py
 import mrcfile
 import numpy as np
 import tifffile
+
 from compare import NATIVE, commit_of, environment, install, same
 
 ROOT = Path(__file__).resolve().parents[2]

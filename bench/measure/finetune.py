@@ -18,12 +18,12 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from quality import BASELINES, decibels, grey, method_of
 
 from emsr_fast import load_model
 from emsr_fast.engine import TorchEngine
 from emsr_fast.model.zoo import DEFAULT_MODEL
 from emsr_fast.train.finetune import finetune
+from quality import BASELINES, decibels, grey, method_of
 
 NOISE = (0, 10)
 

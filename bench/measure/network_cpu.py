@@ -17,10 +17,10 @@ import tempfile
 from pathlib import Path
 
 import torch
-from scripts import add_common, rerun_with_isa, write_json
 
 from emsr_fast import Emsr
 from emsr_fast.bench import machine, peers, rounds
+from scripts import add_common, rerun_with_isa, write_json
 
 
 def main() -> None:

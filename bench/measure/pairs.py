@@ -21,7 +21,6 @@ from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "tests" / "helpers"))
 import fields
-
 from emsr_fast.pair.deform import deform
 from emsr_fast.pair.locate import Bounds, locate
 from emsr_fast.pair.pose import Pose

@@ -15,11 +15,11 @@ import time
 from typing import Any
 
 import torch
-from scripts import add_common, rerun_with_isa, write_json
 
 from emsr_fast import Emsr, load_model
 from emsr_fast.bench import machine
 from emsr_fast.model import replay
+from scripts import add_common, rerun_with_isa, write_json
 
 NETWORKS = ("emsr-x3", "emsr-x3-small")
 

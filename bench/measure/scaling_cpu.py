@@ -15,10 +15,10 @@ import time
 from typing import NamedTuple
 
 import torch
-from scripts import add_common, rerun_with_isa, write_json
 
 from emsr_fast import Emsr
 from emsr_fast.bench import machine
+from scripts import add_common, rerun_with_isa, write_json
 
 
 class Case(NamedTuple):

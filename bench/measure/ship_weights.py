@@ -11,10 +11,10 @@ from pathlib import Path
 
 import torch
 import yaml
-from quality import FLAT_SIGMAS, flat_noise, gains, validation_sets
 
 from emsr_fast import load_model, save_model
 from emsr_fast.engine import TorchEngine
+from quality import FLAT_SIGMAS, flat_noise, gains, validation_sets
 
 PACKAGE = Path(__file__).parents[2] / "emsr_fast" / "weights"
 FACTS = Path(__file__).parents[2] / "examples" / "weights" / "model_cards.yaml"

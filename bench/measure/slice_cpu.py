@@ -23,12 +23,12 @@ import numpy as np
 import tifffile
 import torch
 from PIL import Image
-from scripts import add_common, rerun_with_isa, write_json
 
 from emsr_fast import load_model
 from emsr_fast.bench import machine
 from emsr_fast.infer import job
 from emsr_fast.reference import published
+from scripts import add_common, rerun_with_isa, write_json
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "data" / "rat_spinal_whitematter_sem_70nm_512.png"
 MODEL = "emsr-x3"

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from quality import SCALE, validation_sets
 
 from emsr_fast import available_models, load_model
 from emsr_fast.engine import TorchEngine
@@ -26,6 +25,7 @@ from emsr_fast.train.degrade import reduce
 from emsr_fast.trust import calibration
 from emsr_fast.trust.calibration import Calibration, calibration_curve, calibration_path, spearman
 from emsr_fast.trust.maps import Trust, box_mean
+from quality import SCALE, validation_sets
 
 SIDE = 384  # HR px of what is taken of an image
 MOST_IMAGES = {"FIB-SEM": 2, "repeat": 8}  # of a set; others have one

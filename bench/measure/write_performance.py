@@ -13,7 +13,6 @@ from typing import Any
 
 import replay_cpu
 import slice_cpu
-
 from emsr_fast import Emsr, EmsrConfig
 from emsr_fast.bench import roofline, rounds
 from emsr_fast.infer.plan import DEFAULT_HALO, make_plan

@@ -1,6 +1,1 @@
-"""Reports: images side by side."""
-
-from emsr_fast.pictures.demo import degrade, demo_sheet
-from emsr_fast.pictures.sheet import side_by_side
-
-__all__ = ["degrade", "demo_sheet", "side_by_side"]
+"""Figures and the report of a result, beside a reference or alone."""

@@ -14,7 +14,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +27,8 @@ _LOOK_EVERY_S = 0.1
 # the same modules as ours, also where the working folder holds others of these names
 _PROGRAM = (
     "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
-    "from emsr_fast.infer.local_workers import work; work(sys.argv[2], int(sys.argv[3]))"
+    "from emsr_fast.infer.distributed import stop_all_runs; "
+    "from emsr_fast.infer.local_workers import work; work(sys.argv[2], int(sys.argv[3]), stop_all_runs)"
 )
 
 
@@ -85,15 +86,17 @@ def _start(address: str, number: int) -> subprocess.Popen[bytes]:
     return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, start_new_session=True)
 
 
-def work(address: str, number: int) -> None:
-    """Be worker ``number`` of the scheduler at ``address`` until that is gone: all that such a process does."""
-    from distributed import Worker
+def work(address: str, number: int, stop: Callable[[], None]) -> None:
+    """Be worker ``number`` of the scheduler at ``address`` until that is gone: all that such a process does.
 
-    from emsr_fast.infer.distributed import stop_all_runs
+    Args:
+        stop: is called before the worker closes.
+    """
+    from distributed import Worker
 
     class SavingWorker(Worker):
         async def close(self, *arguments: Any, **options: Any) -> Any:
-            stop_all_runs()  # what is running saves what it has done, which the rest of closing waits for
+            stop()  # what is running saves what it has done, which the rest of closing waits for
             return await super().close(*arguments, **options)
 
     async def run() -> None:
@@ -102,7 +105,7 @@ def work(address: str, number: int) -> None:
             await worker.finished()
 
     # the command is stopped, not its workers, which it tells
-    for stop in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(stop, signal.SIG_IGN)
+    for sent in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(sent, signal.SIG_IGN)
     logging.getLogger("distributed").setLevel(logging.CRITICAL)
     asyncio.run(run())

@@ -7,8 +7,9 @@ second multiplies k3(x) with the answer.
 from __future__ import annotations
 
 import torch
-from emsr_fast.kernels.triton.conv3x3 import launch_strip
 from torch import Tensor
+
+from emsr_fast.kernels.triton.conv3x3 import launch_strip
 
 
 def edge_gate(x: Tensor, out: Tensor, answer: Tensor, k1: Tensor, k2: Tensor, bias: Tensor, k3: Tensor) -> None:

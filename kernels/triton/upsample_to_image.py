@@ -11,8 +11,9 @@ from __future__ import annotations
 import torch
 import triton
 import triton.language as tl
-from emsr_fast.kernels.triton.conv3x3 import facts, pixels, rows_of_a_program, strip_of
 from torch import Tensor
+
+from emsr_fast.kernels.triton.conv3x3 import facts, pixels, rows_of_a_program, strip_of
 
 PHASES = 16  # HR pixels of a pixel that a weight has room for
 BORDER = 32  # pixels of a program on the border

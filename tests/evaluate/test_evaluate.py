@@ -12,12 +12,12 @@ import zarr
 from scipy import ndimage
 
 from emsr_fast.errors import UsageError
-from emsr_fast.evaluate import degrade
 from emsr_fast.evaluate.evaluation import evaluate
 from emsr_fast.evaluate.samples import choose_samples
 from emsr_fast.infer.job import infer
 from emsr_fast.io.provenance import Provenance, read_provenance
 from emsr_fast.metrics import psnr_after_affine_fit
+from emsr_fast.pictures import degrade
 from emsr_fast.pictures.demo import bicubic
 
 NM = 10.0

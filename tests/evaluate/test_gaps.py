@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import tifffile
 
-from emsr_fast.evaluate import degrade
 from emsr_fast.evaluate.evaluation import evaluate
+from emsr_fast.pictures import degrade
 
 STACK = Path(__file__).parents[2] / "examples" / "data" / "flyem_fibsem_10nm_48x192x192.tif"
 

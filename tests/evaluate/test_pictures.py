@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from emsr_fast.evaluate import degrade, demo_sheet, side_by_side
 from emsr_fast.metrics import affine_fit, psnr_after_affine_fit
+from emsr_fast.pictures import degrade, demo_sheet, side_by_side
 from emsr_fast.pictures.demo import bicubic
 
 

@@ -12,13 +12,13 @@ import psutil
 import pytest
 import tifffile
 from distributed import Client, LocalCluster
-from many_blocks import AS_OPTIONS, MANY_BLOCKS
 
 from emsr_fast.errors import BackendError, UsageError, VolumeError
 from emsr_fast.infer import local_workers
 from emsr_fast.infer.distributed import batches_of, in_flight
 from emsr_fast.infer.job import infer
 from emsr_fast.infer.verify import verify
+from many_blocks import AS_OPTIONS, MANY_BLOCKS
 
 # 12 blocks of 4 slices
 OPTIONS = {

@@ -10,9 +10,9 @@ import sys
 import time
 
 import pytest
-from many_blocks import AS_OPTIONS, MANY_BLOCKS
 
 from emsr_fast.infer.verify import verify
+from many_blocks import AS_OPTIONS, MANY_BLOCKS
 
 # forks runs of infer from a process that has loaded torch, and kills each after the time it reads
 FORKS = """

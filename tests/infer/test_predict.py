@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import tifffile
 import torch
-from coordinates import CoordinateEngine
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from coordinates import CoordinateEngine
 from emsr_fast import load_model
 from emsr_fast.engine import TorchEngine
 from emsr_fast.errors import BackendError, UsageError, VolumeError

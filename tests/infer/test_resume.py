@@ -13,13 +13,13 @@ import numpy as np
 import pytest
 import tifffile
 import zarr
-from many_blocks import AS_OPTIONS, MANY_BLOCKS
 
 from emsr_fast.errors import PartialError, UsageError, VolumeError
 from emsr_fast.infer import job, prepare
 from emsr_fast.infer.gpu_tile import Gpu
 from emsr_fast.infer.job import infer
 from emsr_fast.infer.verify import verify
+from many_blocks import AS_OPTIONS, MANY_BLOCKS
 
 
 def bytes_of(path):

@@ -11,11 +11,11 @@ from contextlib import contextmanager
 
 import pytest
 import tifffile
-from many_blocks import AS_OPTIONS, MANY_BLOCKS
 
 from emsr_fast.errors import PartialError
 from emsr_fast.infer.job import infer
 from emsr_fast.infer.verify import verify
+from many_blocks import AS_OPTIONS, MANY_BLOCKS
 
 TILE_PX = 32 * 32  # of MANY_BLOCKS: 12 blocks of 4 slices of 4 tiles
 BLOCK_TILES, ALL_TILES = 16, 192

@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import zarr
-from coordinates import CoordinateEngine
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from coordinates import CoordinateEngine
 from emsr_fast.errors import BackendError, VolumeError
 from emsr_fast.infer.background import Behind, ahead
 from emsr_fast.infer.job import infer

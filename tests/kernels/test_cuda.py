@@ -7,8 +7,8 @@ import subprocess
 import numpy as np
 import pytest
 import torch
-from cuda_compiler import ARCHITECTURES, ROOT, nvcc
 
+from cuda_compiler import ARCHITECTURES, ROOT, nvcc
 from emsr_fast.reference import atrous as reference
 
 SOURCES = sorted((ROOT / "kernels" / "cuda").glob("*.cu"))

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from cuda_compiler import ROOT, nvcc
 
+from cuda_compiler import ROOT, nvcc
 from emsr_fast import BackendError, conv3x3
 from emsr_fast.ops.conv3x3 import ACTIVATIONS, why_not_hopper
 from emsr_fast.reference import conv3x3 as reference

@@ -2,13 +2,13 @@
 
 import pytest
 import torch
-from replayed import SMALL, computed, found
 from torch import nn
 from torch.nn.utils import parametrizations
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from emsr_fast import Emsr, EmsrConfig, _dispatch, load_model
 from emsr_fast.model import replay
+from replayed import SMALL, computed, found
 
 
 @pytest.fixture

@@ -9,11 +9,11 @@ import weakref
 
 import pytest
 import torch
-from replayed import SMALL, computed, found
 
 from emsr_fast import Emsr, _native, _recording
 from emsr_fast.infer import prepare
 from emsr_fast.model import replay
+from replayed import SMALL, computed, found
 
 window_attention = importlib.import_module("emsr_fast.ops.window_attention")
 

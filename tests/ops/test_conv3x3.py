@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
-from winograd import transformed
 
 from emsr_fast import BackendError, conv3x3
 from emsr_fast.ops.conv3x3 import PACKED
 from emsr_fast.reference import conv3x3 as reference
+from winograd import transformed
 
 OP = torch.ops.emsr_fast.conv3x3.default
 SIZES = [(1, 1), (1, 5), (5, 4), (7, 64), (41, 37), (113, 50)]

@@ -3,10 +3,10 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from winograd import transformed
 
 from emsr_fast import BackendError, conv3x3, edge_gate
 from emsr_fast.reference import edge_gate as reference
+from winograd import transformed
 
 OP = torch.ops.emsr_fast.edge_gate.default
 

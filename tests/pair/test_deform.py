@@ -7,12 +7,12 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
-import fields
 import numpy as np
 import pytest
 import tifffile
 from PIL import Image
 
+import fields
 from emsr_fast import UsageError
 from emsr_fast.cli import main
 from emsr_fast.pair import Pose, pair

@@ -9,7 +9,6 @@ import sys
 import time
 from pathlib import Path
 
-import fields
 import numpy as np
 import pytest
 import tifffile
@@ -17,6 +16,7 @@ import yaml
 import zarr
 from PIL import Image
 
+import fields
 from emsr_fast import UsageError, VolumeError, available_models, load_model
 from emsr_fast.cli import main
 from emsr_fast.pair import pair

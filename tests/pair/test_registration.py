@@ -3,7 +3,6 @@
 from pathlib import Path
 from types import SimpleNamespace
 
-import fields
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -11,6 +10,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from scipy import ndimage
 
+import fields
 from emsr_fast import VolumeError
 from emsr_fast.metrics.correlation import band, independent_samples, ncc
 from emsr_fast.pair.judge import best_rectangle, grey_line, judge

@@ -13,13 +13,13 @@ import tifffile
 import torch
 import yaml
 from PIL import Image
-from training import column, run, weights
 
 from emsr_fast import CheckpointError, UsageError, VolumeError, load_model
 from emsr_fast.train import TrainConfig, read_config
 from emsr_fast.train.pairs import pairs_of
 from emsr_fast.train.validate import validate, validation_crops
 from emsr_fast.train.volumes import TrainingVolume
+from training import column, run, weights
 
 
 def test_a_run_leaves_model_log_pictures_and_settings(small_run):

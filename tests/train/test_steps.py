@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from training import column, run, weights
 
 from emsr_fast import BackendError, Emsr, EmsrConfig, UsageError, load_model
 from emsr_fast.train import TrainConfig, train
@@ -16,6 +15,7 @@ from emsr_fast.train.cost import measure_cost, say_cost
 from emsr_fast.train.dataset import Crops
 from emsr_fast.train.pairs import pairs_of
 from emsr_fast.train.state import TrainState
+from training import column, run, weights
 
 
 @pytest.mark.parametrize("place", ["forward", "backward"])

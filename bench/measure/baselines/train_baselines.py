@@ -14,9 +14,9 @@ import sys
 from pathlib import Path
 
 import torch
-from networks import BASELINES, parameters
 
 from emsr_fast.train import read_config, train
+from networks import BASELINES, parameters
 
 SHORTER = {"swin2sr": 3}  # a step takes longer; the budget is one of time as well
 SETTINGS = Path(__file__).parents[3] / "examples" / "weights" / "emsr-x3-small.yaml"
