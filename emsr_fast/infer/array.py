@@ -76,7 +76,8 @@ def super_resolve(
         BackendError: the device is not there, or its memory is too small for a tile.
 
     Warns:
-        UserWarning: pixels far outside the range of grey values, such as hot ones, were bounded for the network.
+        UserWarning: pixels far outside the range of grey values, such as hot ones, were bounded for the network; or
+            were left out where the range was measured.
     """
     source = ArrayVolume(array, (None, *_pixel_sides(pixel_nm)))
     given = None if range is None else parse_range(_range_text(range), source.dtype)
@@ -89,6 +90,8 @@ def super_resolve(
     plan = plan_for(network, source, ((0, depth), (0, height), (0, width)), tile=tile)
     engine, _ = load_engine(network, plan, Runner(device=device))
     say(f"grey    {grey.describe()}")
+    if grey.note:
+        warnings.warn(grey.note, stacklevel=2)
     say(f"model   {network.card.name}, x{plan.scale}, window_fit {network.config.window_fit}")
     say(f"engine  {engine.name}")
     result = Result.empty(plan, source.dtype)

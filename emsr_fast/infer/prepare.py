@@ -152,6 +152,8 @@ def prepare(
     plan, spec = Plan.from_json(journal["plan"]), spec_from_json(journal["spec"])
     low, high = journal["normalisation"]["low"], journal["normalisation"]["high"]
     say(f"grey    {low:.7g} .. {high:.7g} to 0 .. 1 ({journal['normalisation']['origin']})")
+    if note := journal["normalisation"].get("note"):
+        say(f"note    {note}")
     say(f"model   {network.card.name}, x{spec.scale}, window_fit {network.config.window_fit}")
     if journal.get("trust") is not None:
         say(f"trust   {described_trust(Trust.from_json(journal['trust']))}")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from emsr_fast.errors import UsageError, VolumeError
+from emsr_fast.io.values_apart import values_apart
 from emsr_fast.model.config import INPUT_BOUNDS
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ class Normalisation:
     high: float
     origin: str  # where low and high are from, in words
     bounds: tuple[float, float] = INPUT_BOUNDS  # least and most that the network is given, in its own range
+    note: str = ""  # what was assumed in measuring, "" where nothing had to be
 
     def to_model(self, image: np.ndarray) -> np.ndarray:
         """Return ``image`` as float32 in the model's range; values outside ``bounds`` become the nearer bound."""
@@ -92,15 +94,16 @@ class Normalisation:
         return f"{self.low:.7g} .. {self.high:.7g} to 0 .. 1 ({self.origin})"
 
     def as_metadata(self) -> dict[str, Any]:
-        """Return low, high, their origin and the bounds as JSON values."""
-        return {"low": self.low, "high": self.high, "origin": self.origin, "bounds": list(self.bounds)}
+        """Return low, high, their origin, the bounds and the note, if there is one, as JSON values."""
+        values = {"low": self.low, "high": self.high, "origin": self.origin, "bounds": list(self.bounds)}
+        return {**values, "note": self.note} if self.note else values
 
     @classmethod
     def from_metadata(cls, values: dict[str, Any]) -> Normalisation:
         """Return the map that ``as_metadata`` described."""
         # who wrote no bounds is refused for another reason: the model's identity has them
         least, most = values.get("bounds", INPUT_BOUNDS)
-        return cls(values["low"], values["high"], values["origin"], (least, most))
+        return cls(values["low"], values["high"], values["origin"], (least, most), values.get("note", ""))
 
 
 def for_model(source: SourceVolume, card: ModelCard, given: Normalisation | None = None) -> Normalisation:
@@ -144,7 +147,8 @@ def measure(source: SourceVolume, *, by_percentile: bool = False) -> Normalisati
 
     Args:
         source: always sampled over its whole depth, so that runs over parts of one volume agree. Slices that cannot
-            be read, and pixels that are NaN, infinite or beyond 1e18, are left out: the prediction reports them.
+            be read, and pixels that are NaN, infinite or beyond 1e18, are left out: the prediction reports them. So
+            are a few values far from all the others, see ``values_apart``: the map's ``note`` tells them.
         by_percentile: percentiles for 8 bits too, as a model trained on them wants.
 
     Raises:
@@ -174,18 +178,25 @@ def measure(source: SourceVolume, *, by_percentile: bool = False) -> Normalisati
             f"{source.info.path} has no finite pixel below {_LARGEST_GREY:g} in {len(samples)} sampled slices; "
             "give --range LO:HI"
         )
-    low, high = (float(value) for value in np.percentile(values.astype(np.float64), _PERCENTILES))
+    values = np.sort(values).astype(np.float64)
+    apart = values_apart(values)
+    note = apart.told() if apart else ""
+    if apart and apart.left_out:
+        values = apart.rest
+    low, high = (float(value) for value in np.percentile(values, _PERCENTILES))
     origin = f"percentiles {_PERCENTILES[0]} and {_PERCENTILES[1]} of {len(samples)} slices"
+    if apart and apart.left_out:
+        origin += f" without {apart.count} pixels far from the others"
     if high <= low:
         # nearly all of it is background: the few other pixels are the image
-        low, high = float(values.min()), float(values.max())
+        low, high = float(values[0]), float(values[-1])
         origin = f"minimum and maximum of {len(samples)} slices"
     if high <= low:
         raise VolumeError(
             f"{source.info.path} is constant: all sampled pixels are {low:g}, so there is no contrast to normalise; "
             "give --range LO:HI if it is meant"
         )
-    return Normalisation(low, high, origin)
+    return Normalisation(low, high, origin, note=note)
 
 
 def check_finite(image: np.ndarray, z: int, source: SourceVolume) -> None:

@@ -101,6 +101,8 @@ def pair(
         bounds = bounds_of(shapes, max_angle, max_magnification)
         check_field(lr, hr, bounds)
         grey = measure(lr)
+        if grey.note:
+            say(f"note    {grey.note}")
         grey_range = f"{grey.low:.9g}:{grey.high:.9g}"
         found = locate(lr, hr, chosen, scale, bounds, offset=z_offset, min_ncc=min_ncc, say=say)
         _say_found(found, shapes, say)

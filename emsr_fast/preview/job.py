@@ -92,6 +92,8 @@ def make_preview(
         z, rows, cols = _place(source.shape, slice_number, roi)
         grey = for_model(source, network.card, given)
         say(f"grey    {grey.describe()}")
+        if grey.note:
+            say(f"note    {grey.note}")
         trust, why = None, "not asked for"
         if with_trust:
             trust, why = _trust(source, grey, model, of_model(network)["sha256"])
