@@ -217,6 +217,17 @@ def test_a_level_on_a_server_is_described_by_the_folders_above_it(tmp_path, serv
         assert source.info.voxel_size_nm == (None, None, None)
 
 
+def test_an_n5_container_given_by_its_root_has_the_size_of_its_datasets_group(tmp_path):
+    group = tmp_path / "em.n5" / "setup0" / "timepoint0"
+    n5(group / "s0")
+    (tmp_path / "em.n5" / "attributes.json").write_text('{"n5": "2.0.0"}')
+    (group.parent / "attributes.json").write_text('{"downsamplingFactors": [[1, 1, 1]]}')
+    (group / "attributes.json").write_text('{"multiScale": true, "resolution": [4, 5, 30]}')
+    for place in (tmp_path / "em.n5", group.parent, group):
+        with open_source(place) as source:
+            assert source.info.voxel_size_nm == (30, 5, 4)
+
+
 def test_an_n5_level_given_by_its_path_has_its_groups_size(tmp_path):
     n5(tmp_path / "em.n5" / "s1", downsamplingFactors=[2, 2, 1])
     (tmp_path / "em.n5" / "attributes.json").write_text('{"resolution": [4, 5, 30]}')

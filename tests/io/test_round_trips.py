@@ -109,6 +109,19 @@ def test_mrc_has_statistics_and_settings(tmp_path):
         assert not file.is_image_stack()
 
 
+def test_mrc_labels_have_what_is_wrong_with_the_data_first_and_hashes_last():
+    from emsr_fast.io.writers.mrc import _labels
+
+    settings = {f"setting_{number}": "x" * 40 for number in range(30)}
+    provenance = {"software": "emsr_fast 0", "model_sha256": "f" * 64, "run": "e" * 64, **settings,
+                  "absent_chunks": {"not_stored": 3}, "bounded_pixels": 7, "failed_slices": {"1": "cut"}}  # fmt: skip
+    lines = _labels(TargetSpec((1, 2, 2), np.dtype("u2"), 1, UNKNOWN, provenance=provenance))
+    assert len(lines) == 10
+    assert lines[0] == b"emsr_fast 0"
+    assert lines[1] == b"absent_chunks.not_stored=3; bounded_pixels=7; failed_slices.1=cut"
+    assert not any(b"sha256" in line or b"run=" in line for line in lines)
+
+
 def test_mrc_with_voxels_missing_claims_no_statistics(tmp_path):
     spec = TargetSpec((2, 6, 6), np.dtype("f4"), 3)
     with create_target(tmp_path / "a.mrc", spec) as target:

@@ -56,6 +56,43 @@ def test_an_mrc_whose_header_does_not_show_it_is_signed_as_the_standard_says(tmp
         assert (source.read(1, EVERYTHING, EVERYTHING) == pixels[1]).all()
 
 
+def picture(low, high):
+    """A smooth image with values from ``low`` to ``high`` and all between, (2, 64, 64) int64."""
+    rows, cols = np.mgrid[:64, :64]
+    waves = np.sin(rows / 9) * np.cos(cols / 7)
+    return np.stack([np.rint(low + (high - low) * (waves + 1) / 2)] * 2).astype(int)
+
+
+@pytest.mark.parametrize(
+    ("low", "high"), [(0, 0), (0, -1), (float("nan"), float("nan")), (-128, 127), (0, 1), (0, 256)]
+)
+def test_bytes_that_a_sign_would_tear_apart_have_none_whatever_the_header_says(tmp_path, low, high):
+    pixels = picture(30, 225).astype(np.uint8)
+    with open_source(mrc(tmp_path / "a.mrc", pixels.view(np.int8), low, high)) as source:
+        assert source.dtype == np.uint8
+        assert (source.read(1, EVERYTHING, EVERYTHING) == pixels[1]).all()
+        assert "both ends of their range and not around 0: read as uint8" in " ".join(source.info.notes)
+
+
+@pytest.mark.parametrize(
+    ("least", "most", "low", "high", "noted"),
+    [
+        (-90, 90, 0, 0, False),  # the bytes show the sign
+        (-120, -40, 0, 0, True),
+        (-120, -40, -120, -40, False),  # the header shows it
+        (0, 120, 0, 0, False),  # the same with and without
+        (-128, 127, 0, 0, True),
+    ],
+)
+def test_where_neither_header_nor_bytes_show_a_sign_that_is_said(tmp_path, least, most, low, high, noted):
+    pixels = picture(least, most).astype(np.int8)
+    with open_source(mrc(tmp_path / "a.mrc", pixels, low, high)) as source:
+        assert source.dtype == np.int8
+        assert (source.read(1, EVERYTHING, EVERYTHING) == pixels[1]).all()
+        told = "the header does not say whether bytes have a sign: read as int8" in source.info.notes
+        assert told == noted
+
+
 def test_imods_mark_goes_before_the_headers_values(tmp_path):
     mark = struct.pack("<ii", 1146047817, 1)
     with open_source(mrc(tmp_path / "a.mrc", ramp(np.uint8).view(np.int8), 0, 255, mark)) as source:

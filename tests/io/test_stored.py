@@ -43,7 +43,7 @@ def make(kind, path, pixels=PIXELS):
     return path
 
 
-def tensorstored(kind, path, pixels):
+def tensorstored(kind, path, pixels, offset=(10, 20, 30)):
     where = {"driver": "file", "path": str(path)}
     if kind == "n5":
         more = {"metadata": {"dimensions": PIXELS.shape[::-1], "blockSize": CHUNK[::-1], "dataType": "uint8",
@@ -51,7 +51,7 @@ def tensorstored(kind, path, pixels):
     else:
         more = {"multiscale_metadata": {"type": "image", "data_type": "uint8", "num_channels": 1},
                 "scale_metadata": {"size": PIXELS.shape[::-1], "encoding": "raw", "chunk_size": CHUNK[::-1],
-                                   "resolution": [8, 8, 33], "voxel_offset": [10, 20, 30]}}  # fmt: skip
+                                   "resolution": [8, 8, 33], "voxel_offset": offset}}  # fmt: skip
     driver = "n5" if kind == "n5" else "neuroglancer_precomputed"
     array = tensorstore.open({"driver": driver, "kvstore": where, "create": True, **more}).result()
     if pixels is not None:
@@ -204,8 +204,58 @@ def test_where_a_listing_takes_too_long_some_chunks_are_looked_for(tmp_path, mon
         assert "5 of 10 chunks looked for (there are 36) are not stored: read as the fill value 9" in source.info.notes
     for file in chunk_files(path):
         file.unlink()
-    with open_source(path) as source:  # the others may be there
-        assert source.info.absent["not_stored"] == 10
+    with pytest.raises(VolumeError, match="none of 10 chunks stored that were looked for, spread over all 36"):
+        open_source(path)
+
+
+def test_more_chunks_are_looked_for_where_none_of_the_first_is_there(tmp_path, server, monkeypatch):
+    monkeypatch.setattr(stored, "SAMPLE", 4)
+    monkeypatch.setattr(stored, "LARGEST_SAMPLE", 20)
+    path = make("zarr2", tmp_path / "a.zarr")
+    (first, *more) = list(stored.numbered((3, 3, 4), ".").samples())
+    assert (len(first), sum(map(len, more))) == (4, 16)
+    kept = more[2][0]
+    for file in chunk_files(path):
+        if file.name != kept:
+            file.unlink()
+    with open_source(f"{server}/a.zarr") as source:
+        assert source.info.absent == {"not_stored": 15, "looked_for": 16, "chunks": 36}
+    (path / kept).unlink()
+    with pytest.raises(VolumeError, match=r"none of 20 chunks .* over all 36: it would read as 9 .* copy it to a disk"):
+        open_source(f"{server}/a.zarr")
+    assert main(["inspect", f"{server}/a.zarr"]) == 3
+
+
+def test_what_a_listing_without_end_came_upon_counts_as_there(tmp_path):
+    class Slow:
+        def names(self):
+            yield "0.0.1"
+            raise stored.UnlistedError
+
+        def has(self, names):
+            return 0
+
+    (found,) = stored.look_for(Slow(), [stored.numbered((30, 30, 40), ".")])
+    notes, absent = found.checked(tmp_path, 0)
+    assert absent["not_stored"] == absent["looked_for"] == 64
+    assert "64 of 64 chunks looked for (there are 36000) are not stored" in notes[0]
+
+
+@pytest.mark.parametrize("offset", [(-8, -16, -3), (0, 0, -2), (-10, 20, -30)])
+def test_a_precomputed_volume_may_begin_at_a_negative_voxel(tmp_path, offset):
+    tensorstored("precomputed", tmp_path / "a", PIXELS, offset)
+    with open_source(tmp_path / "a") as source:
+        np.testing.assert_array_equal(read(source), PIXELS)
+        assert not source.info.absent
+    files = chunk_files(tmp_path / "a")
+    for file in files:
+        file.with_name(f"{file.name}.gz").write_bytes(gzip.compress(file.read_bytes()))
+        file.unlink()
+    with open_source(tmp_path / "a") as source:
+        np.testing.assert_array_equal(read(source), PIXELS)
+    files[3].with_name(f"{files[3].name}.gz").unlink()
+    with open_source(tmp_path / "a") as source:
+        assert source.info.absent == {"not_stored": 1, "looked_for": 36, "chunks": 36}
 
 
 def test_a_listing_that_a_server_gives_is_counted(tmp_path):

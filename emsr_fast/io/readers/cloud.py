@@ -92,7 +92,8 @@ def _open_n5(store: Store, key: str | None, axes: str | None) -> SourceVolume | 
             inside = store.json(f"{finest}/attributes.json") or {}
         else:
             notes = ("level s0 of a pyramid; another one with --key",)
-        group, node, place = node, inside, finest
+        above = store.json(f"{finest.rpartition('/')[0]}/attributes.json")
+        group, node, place = above or {}, inside, finest
     array = store.array("n5", place)
     stated = axes_of(node.get("axes"), len(array.shape))
     layout, _ = layout_of(array.shape, store.path, asked=axes, stated=stated, usual="XYZ")

@@ -13,6 +13,7 @@ from emsr_fast.errors import VolumeError
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
 _NAMED = 5  # gaps in a note
+_COPY = re.compile(r"(?: \(\d+\)| - copy(?: \(\d+\))?)$", re.ASCII)  # how Windows and browsers name a copy
 
 
 def natural_key(name: str) -> list[tuple[int, int, str]]:
@@ -29,33 +30,57 @@ def image_files(folder: Path) -> tuple[list[Path], list[str]]:
     Raises:
         VolumeError: there are none, or two files are the same slice.
     """
-    visible = [entry for entry in folder.iterdir() if not entry.name.startswith(".") and not entry.is_dir()]
+    entries = [entry for entry in folder.iterdir() if not entry.name.startswith(".")]
+    visible = [entry for entry in entries if not entry.is_dir()]
     files = [entry for entry in visible if entry.suffix.lower() in IMAGE_SUFFIXES]
     if not files:
         raise VolumeError(f"folder {folder} holds no PNG, JPEG or TIFF file; check the path")
     notes = []
     if others := sorted(entry.name for entry in visible if entry not in set(files)):
         notes.append(f"{len(others)} file(s) that are no images skipped: {', '.join(others[:3])}")
+    named_so = [entry.name for entry in entries if entry.is_dir() and entry.suffix.lower() in IMAGE_SUFFIXES]
+    if named_so:
+        notes.append(f"{len(named_so)} folder(s) named like images skipped: {', '.join(sorted(named_so)[:3])}")
     files.sort(key=lambda file: natural_key(file.name))
     check_names(files)
-    return files, notes + gaps([file.stem for file in files])
+    return files, notes + _copies(files) + gaps([file.stem for file in files])
 
 
 def check_names(files: Sequence[Path]) -> None:
-    """Raise VolumeError if two files of a folder have one name but for the suffix: which is the slice?"""
+    """Raise VolumeError if two files of a folder have one name but for suffixes or capitals: which is the slice?"""
     found: dict[str, Path] = {}
     for file in files:
-        other = found.setdefault(file.stem, file)
+        other = found.setdefault(_bare(file), file)
         if other is not file:
-            raise VolumeError(
-                f"{file.parent} has {other.name} and {file.name}, one name with two suffixes; move one of them away"
-            )
+            how = "but for capital letters" if other.name.lower() == file.name.lower() else "with two suffixes"
+            raise VolumeError(f"{file.parent} has {other.name} and {file.name}, one name {how}; move one of them away")
+
+
+def _bare(file: Path) -> str:
+    """Return a name in small letters without the suffixes of images, of which there may be several."""
+    name = file.name.lower()
+    while name.endswith(tuple(suffixes := (*IMAGE_SUFFIXES, ".ome"))):
+        name = name.removesuffix(next(suffix for suffix in suffixes if name.endswith(suffix)))
+    return name
+
+
+def _copies(files: Sequence[Path]) -> list[str]:
+    """Return a note on files that are named as copies of others in the folder."""
+    names = {_bare(file) for file in files}
+    copies = [file.name for file in files if (bare := _COPY.sub("", _bare(file))) != _bare(file) and bare in names]
+    if not copies:
+        return []
+    return [f"{len(copies)} file(s) named like copies of others, each a slice all the same: {', '.join(copies[:3])}"]
 
 
 def gaps(names: Sequence[str]) -> list[str]:
     """Return notes on numbers that are missing, or come twice, among ``names``.
 
-    Names that differ in one number only are a series; its step is the greatest that all its numbers keep.
+    Names that differ in numbers only are a series; its step is the greatest that all its numbers keep. Where several
+    numbers differ, the first that counts regularly is taken.
+
+    Args:
+        names: in the order of the slices.
     """
     series: dict[tuple[str, ...], list[list[int]]] = defaultdict(list)
     for name in names:
@@ -67,7 +92,16 @@ def gaps(names: Sequence[str]) -> list[str]:
         varying = [column for column in zip(*numbers, strict=True) if len(set(column)) > 1]
         if len(varying) == 1:
             notes += _gaps(sorted(varying[0]))
+        elif counter := next((column for column in map(list, varying) if _is_regular(column)), None):
+            notes += _gaps(counter)
     return notes
+
+
+def _is_regular(numbers: list[int]) -> bool:
+    """Return whether numbers rise from slice to slice, most by one step and all others by multiples of it."""
+    steps = [after - number for number, after in pairwise(numbers)]
+    step = min(steps)
+    return step > 0 and 2 * steps.count(step) > len(steps) and all(found % step == 0 for found in steps)
 
 
 def _gaps(numbers: list[int]) -> Iterator[str]:

@@ -19,6 +19,8 @@ from emsr_fast.io.voxels import FLOAT32, UNKNOWN, VoxelSize, meant, nanometres
 _BYTES_PER_PIXEL = {0: 1, 1: 2, 2: 4, 3: 4, 4: 8, 6: 2, 12: 2}
 # IMOD marks its files in the space that the standard leaves free, and says there whether bytes have a sign
 _IMOD_STAMP, _STAMP_AT, _FLAGS_AT = 1146047817, 152, 156
+# what is looked at where no header says whether bytes have a sign: so many values to each side of 0 and of 128
+_SAMPLED_SLICES, _SAMPLED_PIXELS, _NEAR, _FEW = 16, 2**18, 8, 1e-3
 _SIGNED, _ORIGIN_INVERTED, _TWO_IN_A_BYTE = 1, 4, 16
 
 
@@ -66,7 +68,11 @@ def read_header(path: Path) -> tuple[bytes, str]:
 def _source(path: Path, file: Any, raw: bytes, order: str, axes: str | None) -> SourceVolume:
     header, data, notes = file.header, file.data, []
     stamp, flags = (int(np.frombuffer(raw, f"{order}i4", 1, at)[0]) for at in (_STAMP_AT, _FLAGS_AT))
-    if reason := _why_unsigned(header, data.dtype, flags if stamp == _IMOD_STAMP else None, path):
+    imod_flags = flags if stamp == _IMOD_STAMP else None
+    reason = _why_unsigned(header, data.dtype, imod_flags, path)
+    if not reason and data.dtype == np.int8 and imod_flags is None:
+        reason = _sign_by_bytes(header, data, notes)
+    if reason:
         data = data.view(data.dtype.str.replace("i", "u"))
         notes.append(f"{reason}: read as {data.dtype.name}")
     if data.ndim == 4 and data.shape[0] > 1:
@@ -110,6 +116,33 @@ def _why_unsigned(header: Any, dtype: np.dtype, imod_flags: int | None, path: Pa
     limits = np.iinfo(dtype)
     if low >= 0 and limits.max < high <= limits.max - limits.min:
         return f"its header has values from {low:g} to {high:g}, which {dtype.name} cannot hold"
+    return ""
+
+
+def _sign_by_bytes(header: Any, data: np.ndarray, notes: list[str]) -> str:
+    """Return why the bytes have no sign, judged by themselves; "" if they have one or cannot tell, which is noted.
+
+    Grey values of an image are next to each other. With a sign, the bytes 255 and 0 are (-1 and 0); without one, 127
+    and 128 are, which with a sign would be its two ends.
+    """
+    depth = int(np.prod(data.shape[:-2], dtype=int))
+    step = max(1, int(np.ceil(np.sqrt(data.shape[-2] * data.shape[-1] / _SAMPLED_PIXELS))))
+    slices = data.reshape(depth, *data.shape[-2:])
+    chosen = np.unique(np.linspace(0, depth - 1, min(depth, _SAMPLED_SLICES)).round().astype(int))
+    counts = sum(
+        (np.bincount(slices[z, ::step, ::step].ravel().view(np.uint8), minlength=256) for z in chosen),
+        start=np.zeros(256, int),
+    )
+    if not counts[128:].any():
+        return ""  # the same with and without
+    around_0 = min(counts[:_NEAR].sum(), counts[-_NEAR:].sum())
+    around_128 = min(counts[128 - _NEAR : 128].sum(), counts[128 : 128 + _NEAR].sum())
+    few = _FEW * counts.sum()
+    if around_128 > 10 * around_0 + few:
+        return "its bytes read with a sign would be at both ends of their range and not around 0"
+    low, high = float(header.dmin), float(header.dmax)
+    if not (-128 <= low < 0 and low < high <= 127) and around_0 <= 10 * around_128 + few:
+        notes.append("the header does not say whether bytes have a sign: read as int8")
     return ""
 
 

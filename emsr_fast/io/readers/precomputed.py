@@ -17,7 +17,8 @@ from emsr_fast.errors import VolumeError
 from emsr_fast.io.readers.kvstore import Store, TensorArray
 from emsr_fast.io.readers.stored import Index, Naming, Stored, UnlistedError, grid_of, look_for
 
-_NAME = re.compile(r"(\d+)-(\d+)_(\d+)-(\d+)_(\d+)-(\d+)", re.ASCII)
+# a volume may begin at a negative voxel: -8-8_-16-0_-3--1
+_NAME = re.compile("_".join([r"(-?\d+)-(-?\d+)"] * 3), re.ASCII)
 _SLACK = 2**16  # bytes: headers of an encoding that does not compress
 
 

@@ -16,8 +16,9 @@ Index = tuple[int, ...]
 
 # no volume may take long to open: some hundred thousand names on a disk
 LISTING_SECONDS = 2.0
-# chunks that are looked for one by one where a folder cannot be listed, or not in that time
-SAMPLE = 64
+# chunks that are looked for one by one where a folder cannot be listed, or not in that time; where none of the
+# first is there, more, while there is time
+SAMPLE, LARGEST_SAMPLE = 64, 512
 _DEEPEST = 8
 
 
@@ -79,11 +80,18 @@ class Naming:
         index = self.index(name)
         return index is not None and all(at < count for at, count in zip(index, self.grid, strict=True))
 
-    def sample(self) -> list[str]:
-        """Return the names of all chunks, or of ``SAMPLE`` spread evenly."""
+    def samples(self) -> Iterator[list[str]]:
+        """Yield the names of ``SAMPLE`` chunks spread evenly, then of others between, ``LARGEST_SAMPLE`` in all."""
+        first = self._spread(SAMPLE)
+        more = sorted(set(self._spread(LARGEST_SAMPLE)) - set(first))
+        parts = -(-len(more) // SAMPLE)
+        for numbers in (first, *(more[part::parts] for part in range(parts))):
+            yield [self.name(self._at(number)) for number in numbers]
+
+    def _spread(self, most: int) -> list[int]:
         total = math.prod(self.grid)
-        count = min(total, SAMPLE)
-        return [self.name(self._at(number * (total - 1) // max(count - 1, 1))) for number in range(count)]
+        count = min(total, most)
+        return [number * (total - 1) // max(count - 1, 1) for number in range(count)]
 
     def _at(self, number: int) -> Index:
         index = []
@@ -100,6 +108,7 @@ class Stored:
     found: int
     looked_for: int  # as many as there are; fewer where only some could be looked for, 0 where none could
     total: int
+    seen: bool = False  # whether a listing that had no end in time came upon one
 
     def checked(self, path: PurePath, fill: Any, unit: str = "chunks") -> tuple[tuple[str, ...], dict[str, int]]:
         """Return notes, and the numbers for the output's provenance; both empty where every chunk is stored.
@@ -109,7 +118,7 @@ class Stored:
             unit: what is stored as one file, chunks or shards.
 
         Raises:
-            VolumeError: not one is stored.
+            VolumeError: not one is stored, or not one of those that were looked for.
         """
         if not self.looked_for:
             return (f"whether all of its {self.total} {unit} are stored cannot be seen here",), {}
@@ -118,6 +127,12 @@ class Stored:
             raise VolumeError(
                 f"{path} has none of its {of} stored: it would read as {fill} everywhere; copy it again, "
                 "or check that its header and its data belong together"
+            )
+        if self.found == 0 and not self.seen:
+            raise VolumeError(
+                f"{path} has none of {of} stored that were looked for, spread over all {self.total}: it would read "
+                f"as {fill} nearly everywhere; copy it again, or check that its header and its data belong together; "
+                "if it is meant to be that empty, copy it to a disk, where all are counted"
             )
         if not absent:
             return (), {}
@@ -130,20 +145,29 @@ class Stored:
 def look_for(files: Files, namings: Sequence[Naming]) -> list[Stored]:
     """Return how many chunks are stored under each of ``namings``."""
     total = math.prod(namings[0].grid)
+    counts = [0] * len(namings)
     try:
-        counts, looked_for = [0] * len(namings), total
         for name in files.names():
             for number, naming in enumerate(namings):
                 if naming.is_chunk(name):
                     counts[number] += 1
                     break
     except UnlistedError:
-        samples = [naming.sample() for naming in namings]
-        try:
-            counts, looked_for = [files.has(sample) for sample in samples], len(samples[0])
-        except UnlistedError:
-            looked_for = 0
-    return [Stored(count, looked_for, total) for count in counts]
+        return _asked_for(files, namings, total, seen=any(counts))
+    return [Stored(count, total, total) for count in counts]
+
+
+def _asked_for(files: Files, namings: Sequence[Naming], total: int, *, seen: bool) -> list[Stored]:
+    end, counts, looked_for = time.monotonic() + LISTING_SECONDS, [0] * len(namings), 0
+    try:
+        for samples in zip(*(naming.samples() for naming in namings), strict=True):
+            counts = [files.has(sample) for sample in samples]
+            looked_for += len(samples[0])
+            if any(counts) or seen or time.monotonic() > end:
+                break
+    except UnlistedError:
+        looked_for = 0
+    return [Stored(count, looked_for, total, seen or any(counts)) for count in counts]
 
 
 def grid_of(shape: Sequence[int], chunks: Sequence[int]) -> Index:

@@ -19,6 +19,7 @@ from emsr_fast.io.writers.tiff import flattened
 
 _MODES = {"int8": 0, "int16": 1, "float32": 2, "uint16": 6}
 _LABELS, _LABEL_BYTES = 10, 80
+_FIRST = ("failed_slices", "absent_chunks", "bounded_pixels")
 # two numbers that tell how SerialEM's and Agard's extended headers are divided
 _COUNTS_AT, _COUNTED = 128, (b"SERI", b"AGAR")
 
@@ -139,8 +140,11 @@ def _header(spec: TargetSpec, stored: np.dtype, kept: _Kept | None, extended: by
 
 
 def _labels(spec: TargetSpec) -> list[bytes]:
-    """Return the settings as the format's ten lines of text; what does not fit is left out."""
-    settings = [f"{name}={value}" for name, value in flattened(spec.provenance).items() if name != "software"]
+    """Return the settings as the ten lines of text, what is wrong with the data first; the last may not fit."""
+    found = flattened(spec.provenance)
+    found.pop("software", None)
+    # what is wrong with the data comes first; whole hashes, the longest and least read, last
+    settings = [f"{name}={found[name]}" for name in sorted(found, key=_rank)]
     lines = [str(spec.provenance.get("software", "emsr_fast"))]
     for setting in settings:
         text = setting.encode("ascii", "replace").decode()[:_LABEL_BYTES]
@@ -149,6 +153,10 @@ def _labels(spec: TargetSpec) -> list[bytes]:
         else:
             lines.append(text)
     return [line.encode("ascii", "replace")[:_LABEL_BYTES] for line in lines[:_LABELS]]
+
+
+def _rank(setting: str) -> int:
+    return 0 if setting.startswith(_FIRST) else 2 if setting.endswith("sha256") or setting == "run" else 1
 
 
 def _extended_header(spec: TargetSpec, kept: _Kept) -> bytes:
