@@ -23,7 +23,7 @@ def _say(line: str) -> None:
 
 def finetune(
     output: Annotated[
-        Path, typer.Option("--output", "-o", help="The model to be, NAME.safetensors; NAME.png goes beside it.")
+        Path, typer.Option("--output", "-o", help="The model to be, NAME.safetensors; its picture is NAME.finetune.png.")
     ],
     images: Annotated[
         list[Path] | None, typer.Argument(metavar="[IMAGES]", help="HR images, folders or volumes of your microscope.")

@@ -42,7 +42,7 @@ def check_destination(path: str | Path, *, overwrite: bool, source: str | Path |
     final = resolved(path)
     try:
         if source is not None:
-            _check_apart(Path(source).resolve(), final)
+            check_apart(Path(source).resolve(), final)
         check_folder(final.parent)
         _check_vacant(final, kind, overwrite=overwrite)
     except (OSError, RuntimeError) as error:
@@ -67,7 +67,8 @@ def _unwritable(path: str | Path, error: Exception) -> VolumeError:
     return VolumeError(f"output {path} cannot be written: {reason}; choose another place")
 
 
-def _check_apart(source: Path, final: Path) -> None:
+def check_apart(source: Path, final: Path) -> None:
+    """Raise UsageError where writing ``final`` would change the input ``source``; both are absolute."""
     same = source.exists() and final.exists() and final.samefile(source)
     if same or final == source:
         raise UsageError(f"output {final} is the input itself; choose another name")

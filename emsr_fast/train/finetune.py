@@ -7,20 +7,21 @@ import json
 import math
 import shlex
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from signal import SIGINT
 from typing import Any
 
 from emsr_fast.errors import UsageError, VolumeError
+from emsr_fast.io.registry import within
 from emsr_fast.model import Emsr, ModelCard, load_model
 from emsr_fast.model.zoo import DEFAULT_MODEL, choose_device
 from emsr_fast.train.config import TrainConfig
 from emsr_fast.train.hold_back import Pair
 from emsr_fast.train.judge import Judgement, held_regions, judge, picture, results_of
 from emsr_fast.train.loop import Diverged, Outcome, train
-from emsr_fast.train.pairs import TooSmall, files_of, pairs_of
-from emsr_fast.train.publish import check_output, publish
+from emsr_fast.train.pairs import TooSmall, files_of, manifest, pairs_of
+from emsr_fast.train.publish import check_output, picture_beside, publish
 
 Say = Callable[[str], None]
 
@@ -55,7 +56,7 @@ def finetune(
 
     Args:
         images: HR images, folders or volumes; LR is made from them.
-        output: the model to be, NAME.safetensors; a picture, NAME.png, goes beside it.
+        output: the model to be, NAME.safetensors; a picture, NAME.finetune.png, goes beside it.
         hr: acquired HR; lr: the same field in LR, as many images, sorted alike.
         pairs: a table of acquired pairs, columns lr and hr.
         minutes: how long to train; what comes before and after takes seconds.
@@ -78,13 +79,11 @@ def finetune(
     """
     if sum((bool(images), hr is not None or lr is not None, pairs is not None)) != 1 or (hr is None) != (lr is None):
         raise UsageError("give either images, or lr and hr, or pairs")
-    if not minutes > 0 or (pixel_nm is not None and not 0 < pixel_nm < math.inf):
-        raise UsageError(f"minutes is {minutes:g} and pixel-nm is {pixel_nm}; give numbers above 0")
-    final = check_output(output, overwrite=overwrite)
-    for given in images:
-        # its picture would be an image to learn from the next time
-        if given.is_dir() and final.is_relative_to(given.resolve()):
-            raise UsageError(f"output {final} lies inside the images, {given}; choose another folder")
+    for what, value in (("minutes", minutes), ("rate", rate), ("pixel size, nm,", pixel_nm)):
+        if value is not None and not 0 < value < math.inf:
+            raise UsageError(f"{what} is {value:g}; give a number above 0")
+    inputs = [*images, *(path for path in (hr, lr, pairs) if path is not None)]
+    final = check_output(output, overwrite=overwrite, inputs=_files(inputs, pairs))
     start = load_model(model, device=device)
     name, scale = final.stem, start.config.scale
     with tempfile.TemporaryDirectory(prefix="emsr-finetune-") as work:
@@ -135,7 +134,7 @@ def finetune(
                 f"{final.name} is not written"
             )
             return _report(outcome, judgement, None)
-        names = _names(images or [path for path in (lr, hr, pairs) if path])
+        names = _names(inputs)
         end.card = _card(name, start, end, outcome, judgement, names, _pixels(training + held, scale, pixel_nm))
         publish(
             final,
@@ -144,10 +143,20 @@ def finetune(
             overwrite=overwrite,
         )
     early = "stopped early, and kept what was learnt until then: " if outcome.stopped_by else ""
-    say(f"kept    {early}{final}, and a picture, {final.with_suffix('.png').name}")
+    say(f"kept    {early}{final}, and the picture {picture_beside(final)}")
     stack = str(lr) if lr is not None else "STACK.tif"
     say(f"use     emsr-fast infer {shlex.quote(stack)} -o OUT.ome.zarr --model {shlex.quote(str(final))}")
     return _report(outcome, judgement, final)
+
+
+def _files(inputs: Sequence[Path], pairs: Path | None) -> Iterator[Path]:
+    """Yield every file and folder that is read; a link in a folder may lead anywhere."""
+    for path in inputs:
+        container, _ = within(path)
+        yield container
+        yield from (within(file)[0] for file in files_of(path))
+    if pairs is not None:
+        yield from (within(path)[0] for row in manifest(pairs) for path in row)
 
 
 def _source(
@@ -249,7 +258,7 @@ def _report(outcome: Outcome, judgement: Judgement | None, final: Path | None) -
     return {
         "kept": final is not None,
         "output": str(final) if final else None,
-        "picture": str(final.with_suffix(".png")) if final else None,
+        "picture": str(picture_beside(final)) if final else None,
         "steps": outcome.steps,
         "seconds": round(outcome.seconds, 1),
         "metrics": judgement.as_metrics() if judgement else {},

@@ -90,7 +90,7 @@ def check_apart(training: Sequence[Pair], validation: Sequence[Pair]) -> None:
 def _matched(source: Source, cache: Path) -> Iterator[tuple[TrainingVolume, TrainingVolume]]:
     """Yield (origin, reference) volumes."""
     if source.pairs is not None:
-        rows = _manifest(source.pairs)
+        rows = manifest(source.pairs)
     else:
         assert source.hr is not None  # the configuration has checked it
         hr = [source.hr] if source.volume else files_of(source.hr)
@@ -147,7 +147,8 @@ def _by_ending(files: Sequence[Path], endings: tuple[str, str], folder: Path) ->
     return [(first[name], second[name]) for name in sorted(first, key=natural_key)]
 
 
-def _manifest(path: Path) -> list[tuple[Path, Path]]:
+def manifest(path: Path) -> list[tuple[Path, Path]]:
+    """Return the LR and the HR of every row of a table of pairs, each once."""
     try:
         # Excel begins its files with a mark
         with path.open(newline="", encoding="utf-8-sig") as file:

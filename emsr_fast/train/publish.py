@@ -4,33 +4,44 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 
 from emsr_fast.errors import UsageError, VolumeError
-from emsr_fast.io.destination import resolved, shielded_from_signals, system_errors
+from emsr_fast.io.destination import check_apart, resolved, shielded_from_signals, system_errors
 from emsr_fast.model import Emsr, save_model
 from emsr_fast.model.card import read_own_card
 
 _PNG = b"\x89PNG"
 
 
-def check_output(path: Path, *, overwrite: bool) -> Path:
+def picture_beside(model: Path) -> Path:
+    """Return where the picture of a model goes: a name that no micrograph has."""
+    return model.with_suffix(".finetune.png")
+
+
+def check_output(path: Path, *, overwrite: bool, inputs: Iterable[Path] = ()) -> Path:
     """Return the absolute path of a model to be, where it and its picture may be written.
 
+    Args:
+        inputs: files and folders, which neither of the two may replace or lie in.
+
     Raises:
-        UsageError: it is no .safetensors file.
+        UsageError: it is no .safetensors file, or one of the inputs is in the way.
         VolumeError: the folder is missing or unwritable, or a name is taken.
     """
     if path.suffix != ".safetensors":
         raise UsageError(f"output {path} must end in .safetensors")
     final = resolved(path)
+    for source in inputs:
+        for place in (final, picture_beside(final)):
+            check_apart(source.resolve(), place)
     if not final.parent.is_dir():
         raise VolumeError(f"output folder {final.parent} does not exist; create it first: mkdir -p '{final.parent}'")
     if not os.access(final.parent, os.W_OK | os.X_OK):
         raise VolumeError(f"output folder {final.parent} is not writable; choose another place or mend its permissions")
-    for place, what, known in ((final, "model", _is_model), (final.with_suffix(".png"), "picture", _is_picture)):
+    for place, what, known in ((final, "model", _is_model), (picture_beside(final), "picture", _is_picture)):
         if not os.path.lexists(place):
             continue
         if not overwrite:
@@ -68,7 +79,7 @@ def publish(final: Path, model: Emsr, draw: Callable[[Path], None], *, overwrite
             with shielded_from_signals():
                 check_output(final, overwrite=overwrite)
                 # the model last: where it is, all is
-                staged[1].replace(final.with_suffix(".png"))
+                staged[1].replace(picture_beside(final))
                 staged[0].replace(final)
     finally:
         for path in staged:

@@ -64,8 +64,8 @@ def test_a_better_model_is_written_with_its_picture_and_the_next_command(hr, tmp
     assert "4 slice pairs (1 held back)" in printed.err
     for name in ("bicubic", SHIPPED, "my"):
         assert any(line.split()[:1] == [name] and "." in line for line in printed.err.splitlines()), name
-    assert sorted(path.name for path in out.iterdir()) == ["my.png", "my.safetensors"]
-    with Image.open(out / "my.png") as sheet:
+    assert sorted(path.name for path in out.iterdir()) == ["my.finetune.png", "my.safetensors"]
+    with Image.open(out / "my.finetune.png") as sheet:
         assert sheet.size[0] > 5 * 100
     card, before = load_model(model).card, load_model(SHIPPED).card
     assert (card.name, card.licence, card.attribution) == ("my", before.licence, before.attribution)
@@ -117,7 +117,7 @@ def test_no_better_is_exit_code_4_and_an_old_model_stays(hr, start, tmp_path, mo
     assert main(arguments) == 4
     assert json.loads(capsys.readouterr().out)["kept"] is False
     assert out.read_bytes() == (tmp_path / "newborn.safetensors").read_bytes()
-    assert not (tmp_path / "my.png").exists()
+    assert not (tmp_path / "my.finetune.png").exists()
 
 
 @pytest.mark.parametrize(
@@ -172,22 +172,56 @@ def test_one_small_image_is_enough(start, tmp_path):
         ({"output": "taken.safetensors"}, VolumeError, "exists; choose another name or give --overwrite"),
         ({"output": "taken.safetensors", "overwrite": True}, VolumeError, "no model of ours: not overwritten"),
         ({"output": "drawn.safetensors", "overwrite": True}, VolumeError, "no picture of ours: not overwritten"),
-        ({"output": "my images/m.safetensors"}, UsageError, "lies inside the images"),
+        ({"output": "my images/m.safetensors"}, UsageError, "lies inside the input"),
         ({"images": ()}, UsageError, "give either images, or lr and hr, or pairs"),
         ({"pairs": "p.csv"}, UsageError, "give either images, or lr and hr, or pairs"),
         ({"images": (), "lr": "x"}, UsageError, "give either images, or lr and hr, or pairs"),
-        ({"minutes": 0}, UsageError, "give numbers above 0"),
-        ({"pixel_nm": -1.0}, UsageError, "give numbers above 0"),
+        ({"minutes": 0}, UsageError, "^minutes is 0; give a number above 0$"),
+        ({"pixel_nm": -1.0}, UsageError, "^pixel size, nm, is -1; give a number above 0$"),
     ],
 )
 def test_wrong_arguments_are_named_before_any_work(hr, start, tmp_path, change, error, words):
     (tmp_path / "taken.safetensors").write_text("something else")
-    (tmp_path / "drawn.png").write_text("something else")
+    (tmp_path / "drawn.finetune.png").write_text("something else")
     change = {k: tmp_path / v if k in ("output", "pairs", "lr") else v for k, v in change.items()}
     given = {"images": [hr], "output": tmp_path / "m.safetensors", "model": start, "steps": 1, **change}
     with pytest.raises(error, match=words):
         finetune(given.pop("images"), **given)
     assert (tmp_path / "taken.safetensors").read_text() == "something else"
+
+
+@pytest.mark.parametrize("given", ["image", "image by another name", "linked in a folder", "lr", "hr", "pairs"])
+def test_no_input_is_overwritten(start, tmp_path, given):
+    name = "my.finetune.png"  # what the picture would be called
+    micrograph, output = tmp_path / name, tmp_path / "my.safetensors"
+    Image.fromarray(patches(0)).save(micrograph)
+    linked = tmp_path / "links"
+    linked.mkdir()
+    (linked / "a.png").symlink_to(micrograph)
+    (tmp_path / "pairs.csv").write_text(f"lr,hr\n{name},{name}\n")
+    other = tmp_path / "other.png"
+    Image.fromarray(patches(1)).save(other)
+    inputs = {
+        "image": {"images": [other, micrograph]},
+        "image by another name": {"images": [linked / "a.png"]},
+        "linked in a folder": {"images": [linked]},
+        "lr": {"lr": micrograph, "hr": other},
+        "hr": {"lr": other, "hr": linked},
+        "pairs": {"pairs": tmp_path / "pairs.csv"},
+    }
+    before = micrograph.read_bytes()
+    with pytest.raises(UsageError, match="is the input itself; choose another name"):
+        finetune(**inputs[given], output=output, model=start, steps=1, overwrite=True)
+    assert micrograph.read_bytes() == before
+    assert not output.exists()
+
+
+def test_an_image_and_a_model_may_have_one_name(start, tmp_path):
+    Image.fromarray(patches(0)).save(tmp_path / "X.png")
+    before = (tmp_path / "X.png").read_bytes()
+    done = finetune([tmp_path / "X.png"], output=tmp_path / "X.safetensors", model=start, steps=1)
+    assert done["picture"] in (None, str(tmp_path / "X.finetune.png"))
+    assert (tmp_path / "X.png").read_bytes() == before
 
 
 @pytest.mark.parametrize(("number", "kept"), [(signal.SIGINT, True), (signal.SIGTERM, False)])
