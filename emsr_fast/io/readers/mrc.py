@@ -66,7 +66,8 @@ def read_header(path: Path) -> tuple[bytes, str]:
 
 
 def _source(path: Path, file: Any, raw: bytes, order: str, axes: str | None) -> SourceVolume:
-    header, data, notes = file.header, file.data, []
+    header, data = file.header, file.data
+    notes: list[str] = []
     stamp, flags = (int(np.frombuffer(raw, f"{order}i4", 1, at)[0]) for at in (_STAMP_AT, _FLAGS_AT))
     imod_flags = flags if stamp == _IMOD_STAMP else None
     reason = _why_unsigned(header, data.dtype, imod_flags, path)
