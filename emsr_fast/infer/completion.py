@@ -29,8 +29,13 @@ def note_bounded(work: WorkFolder, journal: dict[str, Any], say: Callable[[str],
     """Return how many input pixels of all blocks that are done were bounded, and say it if there are any."""
     pixels = work.bounded_pixels()
     if pixels:
-        say(f"note    {Normalisation.from_metadata(journal['normalisation']).told_bounded(pixels)}")
+        grey, resampled = Normalisation.from_metadata(journal["normalisation"]), "resampled" in _provenance(journal)
+        say(f"note    {grey.told_bounded(pixels, resampled=resampled)}")
     return pixels
+
+
+def _provenance(journal: dict[str, Any]) -> Mapping[str, Any]:
+    return spec_from_json(journal["spec"]).provenance
 
 
 def complete(

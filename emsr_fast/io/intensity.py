@@ -57,12 +57,12 @@ class Normalisation:
             return 0
         return int(np.count_nonzero((image < least) | (image > most)))
 
-    def told_bounded(self, pixels: int) -> str:
-        """Return in words that ``pixels`` were beyond the bounds."""
+    def told_bounded(self, pixels: int, *, resampled: bool = False) -> str:
+        """Return in words that ``pixels`` of the input, or of what it was resampled to, were beyond the bounds."""
         least, most = self.grey_bounds
         return (
-            f"{pixels} input pixel(s) below {least:.7g} or above {most:.7g} were set to the nearer of the two for the "
-            "network: hot pixels, absent data, or a range that is too narrow"
+            f"{pixels} {'resampled' if resampled else 'input'} pixel(s) below {least:.7g} or above {most:.7g} were set "
+            "to the nearer of the two for the network: hot pixels, absent data, or a range that is too narrow"
         )
 
     def is_no_data(self, image: np.ndarray) -> np.ndarray:
@@ -172,7 +172,7 @@ def measure(source: SourceVolume, *, by_percentile: bool = False) -> Normalisati
     values = np.concatenate(samples)
     if values.dtype.kind == "f":
         # NaN is not below it either
-        values = values[np.abs(values) < _LARGEST_GREY]
+        values = values[np.abs(values) < np.float64(_LARGEST_GREY)]  # float16 has no such number
     if values.size == 0:
         raise VolumeError(
             f"{source.info.path} has no finite pixel below {_LARGEST_GREY:g} in {len(samples)} sampled slices; "

@@ -106,7 +106,7 @@ def make_preview(
         with progress(plan.lr_pixels) as done:
             compute(source, engine, plan, grey, result, trust=trust, progress=done)
         if result.bounded:
-            say(f"note    {grey.told_bounded(result.bounded)}")
+            say(f"note    {grey.told_bounded(result.bounded, resampled=source is not stored)}")
         # the expected error where the model has a calibration, else how far the runs disagree
         name = "" if trust is None else trust.names[0]
         return Preview(

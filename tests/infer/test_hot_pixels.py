@@ -288,3 +288,19 @@ def test_a_file_with_such_bounds_is_a_model_file_with_a_wrong_card(tmp_path):
     save_model(model, tmp_path / "a.safetensors")
     with pytest.raises(CheckpointError, match="wrong at 'input_bounds'"):
         load_model(tmp_path / "a.safetensors", device="cpu")
+
+
+def test_of_a_resampled_input_the_resampled_pixels_are_counted(tmp_path, slices):
+    slices[0, 30:32, 30:32] = 5000
+    lines = []
+    infer(file_of(tmp_path, slices, "u2"), tmp_path / "a.zarr", input_voxel="12", say=lines.append)
+    (told,) = [line for line in lines if "pixel(s) below" in line]
+    assert told.startswith("note    1 resampled pixel(s) below")
+
+
+def test_a_request_of_which_nothing_can_be_done_is_bad_input_and_leaves_nothing(tmp_path, slices):
+    slices[:, 3, 3] = NO_DATA
+    with pytest.raises(VolumeError, match="mark absent data") as raised:
+        infer(file_of(tmp_path, slices, "f4"), tmp_path / "a.zarr")
+    assert raised.value.exit_code == 3
+    assert [path.name for path in tmp_path.iterdir()] == ["in.tif"]

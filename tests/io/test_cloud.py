@@ -217,6 +217,13 @@ def test_a_level_on_a_server_is_described_by_the_folders_above_it(tmp_path, serv
         assert source.info.voxel_size_nm == (None, None, None)
 
 
+def test_a_negative_scale_of_n5_gives_its_amount(tmp_path):
+    transform = {"axes": ["z", "y", "x"], "scale": [-30, 5, 4], "units": ["nm"] * 3, "translate": [0, 0, 0]}
+    with open_source(n5(tmp_path / "a.n5", transform=transform)) as source:
+        assert source.info.voxel_size_nm == (30, 5, 4)
+        assert source.info.voxel_size_from == "attribute transform; the amount, since it is negative"
+
+
 def test_an_n5_container_given_by_its_root_has_the_size_of_its_datasets_group(tmp_path):
     group = tmp_path / "em.n5" / "setup0" / "timepoint0"
     n5(group / "s0")

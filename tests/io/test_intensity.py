@@ -109,3 +109,19 @@ def test_ranges_are_given_in_grey_values():
 def test_a_range_that_is_none_is_refused(text):
     with pytest.raises(UsageError, match="LO:HI"):
         parse_range(text, np.dtype(np.uint16))
+
+
+def test_float16_is_measured_without_a_warning(tmp_path, recwarn):
+    import h5py
+
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["raw"] = np.random.default_rng(0).normal(100, 20, (2, 30, 30)).astype(np.float16)
+    with open_source(tmp_path / "a.h5") as source:
+        assert measure(source).low > 0
+    assert not recwarn.list
+
+
+def test_what_was_bounded_is_of_the_resampled_image_where_there_is_one():
+    grey = Normalisation(0.0, 1.0, "given")
+    assert grey.told_bounded(3).startswith("3 input pixel(s) below -1 or above 2 ")
+    assert grey.told_bounded(3, resampled=True).startswith("3 resampled pixel(s) below -1 or above 2 ")

@@ -244,3 +244,44 @@ def test_ome_zarr_scales_are_in_the_unit_of_their_axis(tmp_path, unit, size):
     with open_source(tmp_path / "a.zarr") as source:
         assert source.info.voxel_size_nm == pytest.approx((50, 20, 4))
         assert "scale of axis X is negative (-4.0 nanometer): its amount is taken" in source.info.notes
+
+
+def test_a_negative_mrc_cell_gives_its_amount(tmp_path):
+    path = tmp_path / "a.mrc"
+    with mrcfile.new(path) as file:
+        file.set_data(ramp(np.uint16))
+        file.voxel_size = (40, 50, 300)
+        file.header.cella.z *= -1
+    with open_source(path) as source:
+        assert source.info.voxel_size_nm == (30, 5, 4)
+        assert "cell along z is negative (-300.0 angstrom): its amount is taken" in source.info.notes
+
+
+def image_of(path, size):
+    transforms = [{"type": "scale", "scale": [30, size, size]}]
+    axes = [{"name": name, "type": "space", "unit": "nanometer"} for name in "zyx"]
+    return {"version": "0.4", "axes": axes, "datasets": [{"path": path, "coordinateTransformations": transforms}]}
+
+
+def group_of(path, *images):
+    group = zarr.open_group(path, mode="w", zarr_format=2)
+    for name in ("0", "b"):
+        group.create_array(name, data=ramp(np.uint8), chunks=(2, 16, 16))
+    group.attrs["multiscales"] = list(images)
+    return path
+
+
+@pytest.mark.parametrize("written", ["./0", "0/", "0"])
+@pytest.mark.parametrize("asked", ["", "/0", ":/0"])
+def test_levels_are_found_however_their_path_is_written(tmp_path, written, asked):
+    path = group_of(tmp_path / "a.zarr", image_of(written, 4))
+    with open_source(f"{path}{asked}") as source:
+        assert source.info.voxel_size_nm == (30, 4, 4)
+
+
+@pytest.mark.parametrize("asked", ["/b", ":/b"])
+def test_a_level_of_the_second_multiscale_image_has_the_size_stated_there(tmp_path, asked):
+    path = group_of(tmp_path / "a.zarr", image_of("0", 24), image_of("b", 4))
+    with open_source(f"{path}{asked}") as source:
+        assert source.info.voxel_size_nm == (30, 4, 4)
+        assert "number 2 of 2 multiscale images" in source.info.notes

@@ -208,6 +208,15 @@ def test_where_a_listing_takes_too_long_some_chunks_are_looked_for(tmp_path, mon
         open_source(path)
 
 
+def test_a_fill_value_of_null_is_told_as_0(tmp_path):
+    path = make("zarr2", tmp_path / "a.zarr")
+    described = json.loads((path / ".zarray").read_text())
+    (path / ".zarray").write_text(json.dumps({**described, "fill_value": None}))
+    chunk_files(path)[0].unlink()
+    with open_source(path) as source:
+        assert "1 of 36 chunks are not stored: read as the fill value 0" in source.info.notes
+
+
 def test_more_chunks_are_looked_for_where_none_of_the_first_is_there(tmp_path, server, monkeypatch):
     monkeypatch.setattr(stored, "SAMPLE", 4)
     monkeypatch.setattr(stored, "LARGEST_SAMPLE", 20)

@@ -13,6 +13,7 @@ from emsr_fast.io.voxels import UNKNOWN, VoxelSize, meant, nanometres
 
 # one size per axis, in nm per unit: Fiji's and ilastik's; the last two are CREMI's and funlib's, who mean nm
 _SIZES = {"element_size_um": 1e3, "element_size_nm": 1.0, "resolution": 1.0, "voxel_size": 1.0}
+_NEGATIVE = "; the amount, since it is negative"
 _MEANT_IN_NM = ("resolution", "voxel_size")
 
 
@@ -25,7 +26,7 @@ def sizes_of(attributes: Mapping[str, Any], layout: Layout) -> tuple[VoxelSize, 
             origin += ", meant in nm"
         found = _size(values, units or ["nm"], factor if not units else 1.0, layout)
         if found != UNKNOWN:
-            return found, origin + ("; the amount, since it is negative" if _any_negative(values) else "")
+            return found, origin + (_NEGATIVE if _any_negative(values) else "")
         refused += [f"{origin} ignored: unit {unit!r} is not a length" for unit in units if not nanometres(1, unit)]
     return UNKNOWN, refused[0] if refused else "not stated in the file"
 
@@ -53,7 +54,7 @@ def scaled_sizes_of(attributes: Mapping[str, Any], group: Mapping[str, Any], lay
             }
             found = (named.get("Z"), named.get("Y"), named.get("X"))
             if found != UNKNOWN:
-                return found, "attribute transform"
+                return found, "attribute transform" + (_NEGATIVE if _any_negative(scales) else "")
     found, origin = sizes_of(attributes, layout)
     if found == UNKNOWN:
         found, origin = sizes_of(group, layout)
@@ -113,7 +114,7 @@ def _size(values: list[Any], units: list[str], factor: float, layout: Layout) ->
 
 def _one(scale: Any, unit: Any) -> float | None:
     try:
-        return nanometres(float(scale), str(unit))
+        return nanometres(abs(float(scale)), str(unit))
     except (TypeError, ValueError):
         return None
 

@@ -29,7 +29,8 @@ def image_above(groups: Iterable[Group]) -> tuple[Multiscale, str] | None:
         VolumeError: the metadata that list it are not valid.
     """
     for attributes, name, folder in groups:
-        if name in datasets_of(attributes) and (image := multiscale_of(attributes, folder)) and name in image.levels:
+        listed = name in datasets_of(attributes)
+        if listed and (image := multiscale_of(attributes, folder, name)) and name in image.levels:
             return image, name
     return None
 

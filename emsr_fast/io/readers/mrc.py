@@ -14,7 +14,7 @@ from emsr_fast.errors import EmsrError, VolumeError
 from emsr_fast.io.axes import layout_of
 from emsr_fast.io.readers.array import ArraySource
 from emsr_fast.io.volume import SourceVolume, VolumeInfo, check_pixels
-from emsr_fast.io.voxels import FLOAT32, UNKNOWN, VoxelSize, meant, nanometres
+from emsr_fast.io.voxels import FLOAT32, UNKNOWN, VoxelSize, amount, meant
 
 _BYTES_PER_PIXEL = {0: 1, 1: 2, 2: 4, 3: 4, 4: 8, 6: 2, 12: 2}
 # IMOD marks its files in the space that the standard leaves free, and says there whether bytes have a sign
@@ -166,7 +166,12 @@ def _position(origin: Any, sign: int) -> VoxelSize:
 def _voxel_size(header: Any, notes: list[str]) -> VoxelSize:
     # x, y and z of the cell and its grid, whatever the order in which they are stored
     cells = [(float(header.cella[axis]), int(header[f"m{axis}"])) for axis in "zyx"]
-    sizes = [nanometres(cell / count, "angstrom", FLOAT32) if count > 0 else None for cell, count in cells]
+    sizes = [
+        amount(cell / count, "angstrom", f"cell along {axis}", notes, FLOAT32)
+        if count > 0 and cell and np.isfinite(cell)
+        else None
+        for axis, (cell, count) in zip("zyx", cells, strict=True)
+    ]
     if all(size is not None and abs(size - 0.1) < 1e-6 for size in sizes):
         notes.append("its cell says 1 Angstrom per voxel, which writers put when they do not know: taken as unknown")
         return UNKNOWN

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import posixpath
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -41,8 +42,12 @@ class Multiscale:
         return found, tuple(notes)
 
 
-def multiscale_of(attributes: Mapping[str, Any], path: PurePath) -> Multiscale | None:
+def multiscale_of(attributes: Mapping[str, Any], path: PurePath, listing: str | None = None) -> Multiscale | None:
     """Return the multiscale image that a group's attributes describe, None if they describe none.
+
+    Args:
+        path: for messages.
+        listing: a level; of several images the first that lists it is taken, else the first of all.
 
     Raises:
         VolumeError: what they say is not valid OME-Zarr, or of a version that is not known.
@@ -57,24 +62,34 @@ def multiscale_of(attributes: Mapping[str, Any], path: PurePath) -> Multiscale |
         return None
     if not isinstance(images, Sequence) or not isinstance(images[0], Mapping):
         raise VolumeError(f"{path} has multiscales that are no list of images; {_ADVICE}")
-    notes = (f"the first of {len(images)} multiscale images",) if len(images) > 1 else ()
-    version = str(ome.get("version", "0.5")) if inside is ome else str(images[0].get("version") or "0.4")
+    number = next((number for number, one in enumerate(images) if listing in _paths_of(one)), 0)
+    image = images[number]
+    which = f"number {number + 1}" if number else "the first"
+    notes = (f"{which} of {len(images)} multiscale images",) if len(images) > 1 else ()
+    version = str(ome.get("version", "0.5")) if inside is ome else str(image.get("version") or "0.4")
     model: type[BaseModel] = V05 if inside is ome else V04
     if version in ("0.1", "0.2", "0.3"):
-        return _old(images[0], version, notes, path)
+        return _old(image, version, notes, path)
     if version not in ("0.4", "0.5"):
         raise VolumeError(f"{path} is OME-Zarr {version}; 0.4 and 0.5 are read: {_ADVICE}")
-    return _checked(images[0], model, version, notes, path)
+    return _checked(image, model, version, notes, path)
 
 
 def datasets_of(attributes: Mapping[str, Any]) -> list[str]:
     """Return the paths of the levels that a group's attributes list, valid or not."""
     images = _multiscale_metadata(attributes).get("multiscales")
-    if not isinstance(images, Sequence) or not images or not isinstance(images[0], Mapping):
-        return []
-    datasets = images[0].get("datasets")
+    return [path for image in images for path in _paths_of(image)] if isinstance(images, Sequence) else []
+
+
+def _paths_of(image: Any) -> list[str]:
+    datasets = image.get("datasets") if isinstance(image, Mapping) else None
     listed = datasets if isinstance(datasets, Sequence) else []
-    return [str(dataset.get("path")) for dataset in listed if isinstance(dataset, Mapping)]
+    return [_plain(str(dataset.get("path"))) for dataset in listed if isinstance(dataset, Mapping)]
+
+
+def _plain(path: str) -> str:
+    """Return the path of a level without what says nothing: "0" for "./0" and "0/"."""
+    return posixpath.normpath(path)
 
 
 def _multiscale_metadata(attributes: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -110,7 +125,7 @@ def _checked(
                 scales = [one * float(other) for one, other in zip(scales, values, strict=True)]
             else:
                 moved = moved or any(values)
-        levels[dataset.path] = (tuple(scales), moved)
+        levels[_plain(dataset.path)] = (tuple(scales), moved)
     units = tuple(str(axis.unit or "") for axis in valid.axes)
     return Multiscale(version, _letters(axes), units, levels, notes)
 
@@ -118,7 +133,9 @@ def _checked(
 def _old(image: Mapping[str, Any], version: str, notes: tuple[str, ...], path: PurePath) -> Multiscale:
     try:
         axes = [str(axis) for axis in image.get("axes", _OLD_AXES)]
-        levels: dict[str, tuple[tuple[float, ...], bool]] = {str(one["path"]): ((), False) for one in image["datasets"]}
+        levels: dict[str, tuple[tuple[float, ...], bool]] = {
+            _plain(str(one["path"])): ((), False) for one in image["datasets"]
+        }
     except (KeyError, TypeError) as error:
         raise VolumeError(f"{path} is not valid OME-Zarr {version}: no datasets with a path; {_ADVICE}") from error
     return Multiscale(version, _letters(axes), (), levels, notes)

@@ -140,8 +140,9 @@ def _image_of(root: Any, place: str, path: Path) -> tuple[Multiscale, str] | Non
     parts = place.split("/")
     for depth in range(len(parts)):
         group = root[above] if (above := "/".join(parts[:depth])) else root
-        image = multiscale_of(group.attrs, path)
-        if image and (name := "/".join(parts[depth:])) in image.levels:
+        name = "/".join(parts[depth:])
+        image = multiscale_of(group.attrs, path, name)
+        if image and name in image.levels:
             return image, name
     return None
 

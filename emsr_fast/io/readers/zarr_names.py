@@ -30,7 +30,9 @@ def as_stored(
     found = look_for(files, namings)
     # those that most files have; what a change of metadata or a broken copy left over is less
     best = max(range(2), key=lambda number: found[number].found)
-    notes, absent = found[best].checked(path, described.get("fill_value"), _unit(described))
+    # null means that it is not set, which readers take as 0
+    fill = described.get("fill_value")
+    notes, absent = found[best].checked(path, 0 if fill is None else fill, _unit(described))
     examples = [naming.name((0,) * len(naming.grid)) for naming in namings]
     told = []
     if best:
