@@ -11,11 +11,12 @@ SOURCES := $(shell find csrc kernels -type f -not -name '*.py' -not -name '*.pyc
            setup.py pyproject.toml CMakeLists.txt constraints.txt
 INSTALL = $(BIN)/pip install --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: help demo test packaging lint format sanitize bench compare gpu-check napari weights clean FORCE
+.PHONY: help demo test test-all packaging lint format sanitize bench compare gpu-check napari weights clean FORCE
 
 help:
 	@echo "make demo       install, super-resolve a real EM stack, leave an OME-Zarr and a side-by-side picture in demo/"
-	@echo "make test       install, run the test suite"
+	@echo "make test       install, run the test suite (minutes)"
+	@echo "make test-all   the same with every sweep: interpreted and emulated GPU kernels, long loops; CI runs this"
 	@echo "make packaging  build and install the package in every supported way (a few minutes)"
 	@echo "make lint       ruff and mypy"
 	@echo "make sanitize   the CPU kernels' tests with memory and undefined-behaviour checks"
@@ -50,7 +51,10 @@ demo: $(VENV)/.installed
 	$(BIN)/python examples/demo.py
 
 test: $(VENV)/.installed-dev
-	$(BIN)/pytest -n $(WORKERS) --dist loadfile -m 'not packaging and not slow'
+	$(BIN)/pytest -n $(WORKERS) --dist loadfile -m 'not packaging and not exhaustive'
+
+test-all: $(VENV)/.installed-dev
+	$(BIN)/pytest -n $(WORKERS) --dist loadfile -m 'not packaging'
 
 packaging: $(VENV)/.installed-dev
 	$(BIN)/pytest -m packaging tests

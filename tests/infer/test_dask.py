@@ -141,6 +141,7 @@ def quiet(errors):
     return not any(word in errors for word in ("Traceback", "WARNING", "ERROR", "Warning", "nanny", "distributed"))
 
 
+@pytest.mark.exhaustive
 def test_local_workers_are_quiet_and_cost_no_more_than_two_more_starts(stack, tmp_path):
     command = [sys.executable, "-m", "emsr_fast", "infer", str(stack), *AS_OPTIONS, "-o"]
     ratios = []
@@ -164,6 +165,7 @@ def test_local_workers_are_quiet_and_cost_no_more_than_two_more_starts(stack, tm
     pytest.fail(f"beside two shares, --dask local:2 takes {ratios} times as long")
 
 
+@pytest.mark.exhaustive
 def test_ctrl_c_reaches_local_workers_through_the_command_and_they_save_what_is_done(stack, tmp_path):
     (tmp_path / "b").mkdir()
     output, undisturbed = tmp_path / "a.zarr", tmp_path / "b" / "a.zarr"

@@ -101,7 +101,7 @@ def test_killed_at_random_moments_nothing_is_lost_and_the_end_is_byte_identical(
     kill_again_and_again(stack, tmp_path, name, kills=5)
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("name", ["a.ome.zarr", "a.ome.tif"])
 def test_killed_25_times_nothing_is_lost_and_the_end_is_byte_identical(stack, tmp_path, name):
     kill_again_and_again(stack, tmp_path, name, kills=25)

@@ -17,6 +17,7 @@ from emsr_fast.infer.job import infer
 from emsr_fast.infer.predict import super_resolve
 from emsr_fast.io.intensity import Normalisation
 from emsr_fast.io.volume import SourceVolume, TargetSpec, TargetVolume, VolumeInfo, check_block
+from sweeps import quick_of
 
 # pixels that hold their own index are far outside any range
 IDENTITY = Normalisation(0.0, 1.0, "given", bounds=(-np.inf, np.inf))
@@ -207,7 +208,7 @@ def test_tiled_equals_untiled_with_a_halo_as_wide_as_the_network_sees(examples):
     assert np.abs(tiled.pixels - whole.pixels).max() <= 1e-5 * np.abs(whole.pixels).max()
 
 
-@pytest.mark.parametrize("shape", [(1, 20000), (32, 20000), (20000, 1)], ids=str)
+@pytest.mark.parametrize("shape", quick_of([(1, 20000), (32, 20000), (20000, 1)], [(1, 20000)]), ids=str)
 def test_long_narrow_images_run_and_their_pixels_do_not_depend_on_the_tile(tmp_path, shape):
     pixels = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
     tifffile.imwrite(tmp_path / "in.tif", pixels, photometric="minisblack")

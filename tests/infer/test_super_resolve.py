@@ -8,6 +8,7 @@ import zarr
 import emsr_fast
 from emsr_fast.cli import main
 from emsr_fast.errors import BackendError, CheckpointError, UsageError, VolumeError
+from sweeps import quick_of
 
 
 @pytest.fixture
@@ -34,7 +35,7 @@ def inferred(array, folder, *options, suffix=".tif"):
     return written.reshape(-1, *written.shape[-2:])
 
 
-@pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])
+@pytest.mark.parametrize("dtype", quick_of(["uint8", "uint16", "float32"], ["uint16"]))
 @pytest.mark.parametrize(
     ("options", "arguments"),
     [

@@ -39,6 +39,7 @@ print(error, allowed, *sorted({operator for operator, backend in ran if backend 
 """
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("scale", [3, 4])
 def test_the_network_runs_on_these_kernels(tmp_path, scale):
     # in a Python of its own: triton reads TRITON_INTERPRET when it is imported

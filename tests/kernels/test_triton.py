@@ -165,12 +165,14 @@ def registers_and_bytes_spilled(folder, dtypes, options):
     return usage
 
 
+@pytest.mark.exhaustive
 def test_kernels_compile_ahead_of_time_without_spills(tmp_path):
     usage = registers_and_bytes_spilled(tmp_path, ["fp32", "fp16", "bf16"], {})
     assert {name: spilled for name, (_, spilled) in usage.items() if spilled} == {}
     assert {name: registers for name, (registers, _) in usage.items() if registers > MOST_REGISTERS} == {}
 
 
+@pytest.mark.exhaustive
 def test_a_spill_is_seen(tmp_path):
     usage = registers_and_bytes_spilled(tmp_path, ["fp32"], {"maxnreg": 24})
     assert min(spilled for _, spilled in usage.values()) > 0

@@ -15,6 +15,7 @@ import torch
 from emsr_fast.reference import conv3x3 as conv3x3_reference
 from emsr_fast.reference import edge_gate as edge_gate_reference
 from emsr_fast.reference import upsample_to_image as upsample_reference
+from sweeps import quick_of
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="triton is not installed")
 
@@ -197,11 +198,25 @@ CASES = {
 }
 
 
+# every kernel, epilogue and way to lie in memory once, in seconds; make test-all interprets them all
+QUICK = [
+    *("64 to 64 (5, 4)", "(1, 64) (1, 5)", "(64, 1) (5, 4)", "strided", "bfloat16 one"),
+    *("none+gate (16, 16)", "relu+residual (6, 16)", "leaky_relu (16, 1)"),
+    *("edge gate 16 (1, 1)", "upsample 2 (1, 1)", "upsample 3 (7, 5)", "upsample 4 (1, 1)"),
+]
+
+
 @pytest.fixture(scope="module")
-def interpreted(tmp_path_factory):
-    """Return the cases with the interpreter's outputs, run in a few processes because importing triton takes long."""
+def interpreted(request, tmp_path_factory):
+    """Return the cases of the tests to be run with the interpreter's outputs.
+
+    They run in a few processes, because importing triton takes long.
+    """
     torch.manual_seed(0)
     cases = {name: make(*arguments) for name, (make, *arguments) in CASES.items()}
+    here = [item for item in request.session.items if item.module is request.module and hasattr(item, "callspec")]
+    wanted = {"empty", *(item.callspec.params["name"] for item in here if "name" in item.callspec.params)}
+    cases = {name: case for name, case in cases.items() if name in wanted}
 
     def outputs_of(names):
         folder = tmp_path_factory.mktemp("interpreted")
@@ -220,7 +235,7 @@ def doubled(arguments):
     return [a.double() if isinstance(a, torch.Tensor) else a for a in arguments]
 
 
-@pytest.mark.parametrize("name", [name for name in CASES if name != "empty"])
+@pytest.mark.parametrize("name", quick_of([name for name in CASES if name != "empty"], QUICK))
 def test_matches_the_definition(interpreted, name):
     operator, out, arguments = interpreted[name]
     exact, plain = REFERENCES[operator](*doubled(arguments)), REFERENCES[operator](*arguments)
@@ -233,6 +248,7 @@ def test_an_empty_batch_is_left_alone(interpreted):
     assert interpreted["empty"][1].shape == (0, 16, 4, 4)
 
 
+@pytest.mark.exhaustive
 def test_launches_find_their_way_to_machine_code(tmp_path):
     cases = [convolution((64, 64), (9, 130), e) for e in ("relu", "none+gate")]
     cases += [convolution(c, (1, 7)) for c in ((1, 64), (64, 1), (6, 16))] + [strided(), gating(64, (9, 130))]
@@ -259,6 +275,7 @@ def usage(tmp_path_factory):
     return usage_of(tmp_path_factory.mktemp("compiled"), [1000, 40])
 
 
+@pytest.mark.exhaustive
 def test_kernels_compile_ahead_of_time_without_spills(usage):
     assert len(usage) == 2 * (2 * 6 + 8)  # architectures, widths, kernels
     assert {name: spilled for name, (_, spilled, _, _) in usage.items() if spilled} == {}
@@ -268,6 +285,7 @@ def test_kernels_compile_ahead_of_time_without_spills(usage):
         assert shared <= MOST_SHARED[name.split()[-1]], name
 
 
+@pytest.mark.exhaustive
 def test_products_run_on_tensor_cores(usage):
     for name, (*_, ptx) in usage.items():
         if name.startswith("strip"):
@@ -277,12 +295,14 @@ def test_products_run_on_tensor_cores(usage):
             assert ptx.count(instruction) >= 9 * c // 16, name
 
 
+@pytest.mark.exhaustive
 def test_the_next_rows_are_on_their_way_while_products_run(usage):
     for name, (*_, ptx) in usage.items():
         if name.startswith(("strip 64", "upsample strip")):
             assert "cp.async" in ptx, name
 
 
+@pytest.mark.exhaustive
 def test_a_spill_is_seen(tmp_path):
     found = usage_of(tmp_path, [1000], maxnreg=64)
     assert max(spilled for _, spilled, _, _ in found.values()) > 0

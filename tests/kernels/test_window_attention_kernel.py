@@ -209,6 +209,7 @@ def test_triton_matches_the_definition(interpreted, dtype, channels, heads, shap
         assert_matches_definition(*case, factor)
 
 
+@pytest.mark.exhaustive
 @needs_triton
 def test_triton_compiles_ahead_of_time_without_spills(tmp_path):
     lines = in_python(COMPILE, tmp_path / "kernel.cubin", "{}", interpret=False).splitlines()
