@@ -150,6 +150,7 @@ def without_version(text: str) -> str:
     text = SOFTWARE.sub("emsr_fast", text)
     for key in FREE:  # in XML and JSON inside text
         text = re.sub(rf'("{key}"|K="{key}")[^,<}}]*', key, text)
+        text = re.sub(rf"\b{key}=[^;]*", key, text)  # labels of MRC
     return re.sub(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f-]{22}|\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d", "", text)
 
 

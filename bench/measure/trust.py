@@ -135,7 +135,7 @@ def main() -> None:
                 floor,
                 by_disagreement,
                 by_residual,
-                of_model(network)["sha256"],
+                of_model(network).sha256,
                 {"sets": list(sets), "lr_noise": list(NOISE), "scale": SCALE, "by": "bench/measure/trust.py"},
             )
             calibration.write_calibration(calibration_path(model_path(name)), found)

@@ -15,10 +15,11 @@ import numpy as np
 
 from emsr_fast.errors import UsageError, VolumeError
 from emsr_fast.infer.engine_feed import TileTooLarge
-from emsr_fast.infer.pipeline import FinishedBlock, Outcome, stream
+from emsr_fast.infer.pipeline import FinishedBlock, Statistics, stream
 from emsr_fast.infer.plan import Plan
 from emsr_fast.infer.prepare import plan_for
-from emsr_fast.infer.worker import Runner, load_engine, load_network
+from emsr_fast.infer.run import EngineOptions
+from emsr_fast.infer.worker import load_engine, load_network
 from emsr_fast.io.intensity import Normalisation, check_grey_values, for_model, parse_range
 from emsr_fast.io.resample import fit_to_model
 from emsr_fast.io.volume import SourceVolume, VolumeInfo, check_pixels, output_dtype
@@ -88,7 +89,7 @@ def super_resolve(
     source.check_grey_values(grey)
     depth, height, width = source.shape
     plan = plan_for(network, source, ((0, depth), (0, height), (0, width)), tile=tile)
-    engine, _ = load_engine(network, plan, Runner(device=device))
+    engine, _ = load_engine(network, plan, EngineOptions(device=device))
     say(f"grey    {grey.describe()}")
     if grey.note:
         warnings.warn(grey.note, stacklevel=2)
@@ -206,7 +207,7 @@ def compute(
     blocks: Iterable[int] | None = None,
     trust: Trust | None = None,
     progress: Callable[[int], None] | None = None,
-) -> Outcome:
+) -> Statistics:
     """Super-resolve ``blocks`` of ``plan``, all by default, into ``result``; the same stream that ``infer`` uses.
 
     Where the engine runs out of memory on an automatic tile, its side is halved, as ``infer`` does.
@@ -218,7 +219,7 @@ def compute(
         VolumeError: a slice cannot be read, or has NaN or no-data pixels.
         BackendError: the engine ran out of memory or returned something that is no image.
     """
-    outcome = Outcome()
+    statistics = Statistics()
     left = dict.fromkeys(builtins.range(len(plan)) if blocks is None else blocks)
 
     def take(finished: FinishedBlock) -> None:
@@ -230,9 +231,9 @@ def compute(
         try:
             stream(
                 to_do, source, engine, plan, grey, result.image.dtype, take,
-                outcome=outcome, trust=trust, keep_going=False, progress=progress,
+                statistics=statistics, trust=trust, keep_going=False, progress=progress,
             )  # fmt: skip
-            return outcome
+            return statistics
         except TileTooLarge:
             if plan.tile_is_given or plan.halved() == plan:
                 raise
@@ -264,7 +265,7 @@ def _range_text(given: tuple[float, float] | str) -> str:
 
 def _network(model: str | Path | Emsr | None, device: str) -> Emsr:
     if model is None or isinstance(model, str | os.PathLike):
-        return load_network(model, None, Runner(device=device))
+        return load_network(model, None, EngineOptions(device=device))
     if device != "auto":
         raise UsageError(f"device is {device!r} and the model is loaded already; leave device out, or give a name")
     if not hasattr(model, "card"):

@@ -14,7 +14,7 @@ _POLL_S = 0.1  # how soon a thread that waits notices that the others have stopp
 
 
 @contextmanager
-def ahead(items: Iterable[T], depth: int) -> Iterator[Iterator[T]]:
+def produced_ahead(items: Iterable[T], depth: int) -> Iterator[Iterator[T]]:
     """Yield an iterator over ``items``, which a thread of its own produces, at most ``depth`` in advance.
 
     An exception of the producer is raised where its item would have come. Leaving the context stops the producer.
@@ -56,7 +56,7 @@ def ahead(items: Iterable[T], depth: int) -> Iterator[Iterator[T]]:
         thread.join()
 
 
-class Behind(Generic[T]):
+class BackgroundConsumer(Generic[T]):
     """Calls ``work`` on what it is given, in order, in a thread of its own; at most ``depth`` wait for it."""
 
     def __init__(self, work: Callable[[T], None], depth: int) -> None:

@@ -12,12 +12,10 @@ from typing import Any
 import zarr
 
 from emsr_fast.errors import PartialError
-from emsr_fast.infer.plan import Plan
+from emsr_fast.infer.run import Run
 from emsr_fast.infer.trust_maps import map_path, map_spec
-from emsr_fast.infer.worker import spec_from_json
 from emsr_fast.infer.workfolder import WorkFolder
 from emsr_fast.io.destination import system_errors
-from emsr_fast.io.intensity import Normalisation
 from emsr_fast.io.registry import create_target
 from emsr_fast.io.volume import TargetSpec
 from emsr_fast.io.writers.ome_zarr import DurableStore, Pyramid
@@ -25,22 +23,18 @@ from emsr_fast.io.writers.ome_zarr import DurableStore, Pyramid
 _NAMED = 5  # slices or blocks in a message
 
 
-def note_bounded(work: WorkFolder, journal: dict[str, Any], say: Callable[[str], None]) -> int:
+def note_bounded(work: WorkFolder, run: Run, say: Callable[[str], None]) -> int:
     """Return how many input pixels of all blocks that are done were bounded, and say it if there are any."""
     pixels = work.bounded_pixels()
     if pixels:
-        grey, resampled = Normalisation.from_metadata(journal["normalisation"]), "resampled" in _provenance(journal)
-        say(f"note    {grey.told_bounded(pixels, resampled=resampled)}")
+        resampled = "resampled" in run.output.provenance
+        say(f"note    {run.normalisation.told_bounded(pixels, resampled=resampled)}")
     return pixels
-
-
-def _provenance(journal: dict[str, Any]) -> Mapping[str, Any]:
-    return spec_from_json(journal["spec"]).provenance
 
 
 def complete(
     work: WorkFolder,
-    journal: dict[str, Any],
+    run: Run,
     volume: Pyramid,
     maps: Mapping[str, Pyramid],
     ours: range,
@@ -61,7 +55,7 @@ def complete(
     Raises:
         PartialError: slices of our blocks failed, or blocks are missing though it is the end.
     """
-    plan = Plan.from_json(journal["plan"])
+    plan = run.plan
     failed = work.failed()
     slices: dict[int, str] = {}
     for index, reasons in failed.items():
@@ -95,7 +89,7 @@ def complete(
             return {"complete": False}
         except OSError:
             pass  # no locks on this file system: the second to publish finds nothing left to rename
-        _publish(work, journal, volume, maps, slices)
+        _publish(work, run, volume, maps, slices)
     if slices:
         named = ", ".join(map(str, sorted(slices)[:_NAMED])) + (", ..." if len(slices) > _NAMED else "")
         say(f"note    {len(slices)} slice(s) could not be done, are 0 and listed in the metadata: {named}")
@@ -104,7 +98,7 @@ def complete(
 
 def _publish(
     work: WorkFolder,
-    journal: dict[str, Any],
+    run: Run,
     volume: Pyramid,
     maps: Mapping[str, Pyramid],
     failed: dict[int, str],
@@ -116,20 +110,19 @@ def _publish(
         more["failed_slices"] = {str(z): failed[z] for z in sorted(failed)}
     if work.halvings():
         more["tile_halved"] = work.halvings()
-    spec = spec_from_json(journal["spec"])
-    if journal["pyramid"]:
+    if run.pyramid:
         group = zarr.open_group(DurableStore(work.volume, unfinished=work.unfinished), mode="r+")
         own: Any = group.attrs["emsr_fast"]
         group.attrs["emsr_fast"] = own | more
         work.publish(work.volume)
     else:
         folder = work.empty_export()
-        spec = replace(spec, provenance=spec.provenance | more)
+        spec = replace(run.output, provenance=run.output.provenance | more)
         beside: dict[Path, Path] = {}
         for name, pyramid in maps.items():
             final = map_path(work.final, name)
             beside[folder / final.name] = final
-            _export(pyramid, map_spec(spec, name, Plan.from_json(journal["plan"])), folder / final.name)
+            _export(pyramid, map_spec(spec, name, run.plan), folder / final.name)
         _export(volume, spec, folder / work.final.name)
         work.publish(folder / work.final.name, beside)
 

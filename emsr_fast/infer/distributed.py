@@ -17,13 +17,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from emsr_fast.errors import BackendError, EmsrError, UsageError
-from emsr_fast.infer.pipeline import Outcome
+from emsr_fast.infer.pipeline import Statistics
 from emsr_fast.installing import install_line
 
 if TYPE_CHECKING:
     from distributed import Client
 
-    from emsr_fast.infer.worker import Station
+    from emsr_fast.infer.worker import Worker
 
 _BATCHES_PER_WORKER = 8  # at least, so that all workers end at about the same time
 _LARGEST_BATCH = 64
@@ -31,8 +31,8 @@ _WAITING_PER_WORKER = 3  # tasks with the scheduler; the rest of them is not mad
 _RETRIES = 2
 _LOOK_EVERY_S = 0.05
 
-# of a worker's process: one station, one batch at a time, and which commands were stopped
-_stations: dict[str, Station] = {}
+# of a dask worker's process: one worker of ours, one batch at a time, and which commands were stopped
+_opened: dict[str, Worker] = {}
 _one_at_a_time = threading.Lock()
 _running: set[str] = set()
 _stopped: set[str] = set()
@@ -45,13 +45,13 @@ class _Stopped(BaseException):
 
 def run_on_dask(
     where: str,
-    station: Station,
+    worker: Worker,
     numbers: list[int],
     device: str,
     say: Callable[[str], None],
     progress: Callable[[int], None],
-) -> Outcome:
-    """Do the blocks ``numbers`` of the output of ``station`` on a cluster; return what was done.
+) -> Statistics:
+    """Do the blocks ``numbers`` of the output of ``worker`` on a cluster; return what was done.
 
     Args:
         where: "local:N" for N processes of this machine, an address "tcp://host:port", or a scheduler file.
@@ -61,23 +61,23 @@ def run_on_dask(
         UsageError: dask is not installed, or ``where`` is no cluster.
         BackendError: workers died again and again on the same blocks.
     """
-    outcome, final, command = Outcome(), str(station.work.final), secrets.token_hex(8)
+    statistics, final, command = Statistics(), str(worker.work.final), secrets.token_hex(8)
     with _client(where) as client:
         client.wait_for_workers(1)
-        workers = max(1, len(client.scheduler_info(n_workers=-1)["workers"]))
-        say(f"dask    {workers} workers")
-        batches, window = batches_of(numbers, workers), _WAITING_PER_WORKER * workers
+        dask_workers = max(1, len(client.scheduler_info(n_workers=-1)["workers"]))
+        say(f"dask    {dask_workers} workers")
+        batches, window = batches_of(numbers, dask_workers), _WAITING_PER_WORKER * dask_workers
         try:
             for batch, done in in_flight(client, run_batch, batches, (final, device, command), window):
-                outcome.add(done)
-                progress(sum(map(station.lr_pixels_to_do, batch)))
+                statistics.add(done)
+                progress(sum(map(worker.lr_pixels_to_do, batch)))
         except Exception:
             raise
         except BaseException:
             say("note    the workers save what is done of their blocks; a second Ctrl-C ends at once")
             client.run(stop_run, command, on_error="return")  # a worker that has died meanwhile stops nobody
             raise
-    return outcome
+    return statistics
 
 
 def batches_of(numbers: list[int], workers: int) -> Iterator[list[int]]:
@@ -126,13 +126,14 @@ def in_flight(
         submit()
 
 
-def run_batch(final: str, device: str, command: str, numbers: list[int]) -> Outcome | EmsrError:
+def run_batch(final: str, device: str, command: str, numbers: list[int]) -> Statistics | EmsrError:
     """Do blocks of the output ``final`` in a worker; return what was done, or why it is useless to try again.
 
     Args:
         command: whose batch this is, see ``stop_run``; a stopped one's is left where it is.
     """
-    from emsr_fast.infer.worker import Station
+    from emsr_fast.infer.worker import Worker
+    from emsr_fast.infer.workfolder import WorkFolder
 
     def check(lr_pixels: int = 0) -> None:
         if not _stopped.isdisjoint((command, _ALL)):
@@ -142,16 +143,16 @@ def run_batch(final: str, device: str, command: str, numbers: list[int]) -> Outc
         _running.add(command)
         try:
             check()
-            key = json.dumps([final, device, Station.run_key(Path(final))])
-            if key not in _stations:
+            key = json.dumps([final, device, WorkFolder(Path(final)).run().checksum])
+            if key not in _opened:
                 _set_threads()
-                _stations.clear()
-                _stations[key] = Station.open(Path(final), _own_device(device))
-            return _stations[key].run(numbers, check)
+                _opened.clear()
+                _opened[key] = Worker.open(Path(final), _own_device(device))
+            return _opened[key].run(numbers, check)
         except EmsrError as error:
             return error
         except _Stopped:
-            return Outcome()
+            return Statistics()
         finally:
             _running.discard(command)
 

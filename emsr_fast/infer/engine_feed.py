@@ -35,7 +35,7 @@ def grey_of(
     return Grey(table, normalisation.low, normalisation.high)
 
 
-class Computing:
+class EngineFeed:
     """Runs an engine on one tile, or on the next while the last is on its way back."""
 
     def __init__(self, engine: Engine, normalisation: Normalisation, grey: Grey | None, trust: Trust | None) -> None:

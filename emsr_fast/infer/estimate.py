@@ -11,9 +11,8 @@ from numcodecs import Blosc
 
 from emsr_fast.errors import VolumeError
 from emsr_fast.infer.plan import Plan
+from emsr_fast.infer.run import Run
 from emsr_fast.infer.trust_maps import BYTES_PER_HR_PX
-from emsr_fast.infer.worker import spec_from_json
-from emsr_fast.io.intensity import Normalisation
 from emsr_fast.io.volume import SourceVolume
 from emsr_fast.io.writers.multiscale import levels_of
 from emsr_fast.trust.maps import RUNS
@@ -26,21 +25,20 @@ _TILES_HELD = 8
 
 
 def estimate(
-    journal: dict[str, Any],
+    run: Run,
     source: SourceVolume,
     engine: Engine,
     bytes_per_px: int,
     say: Callable[[str], None],
 ) -> dict[str, Any]:
-    """Return blocks, bytes, memory and seconds that a run would take, as JSON values, and say them.
+    """Return blocks, bytes, memory and seconds that ``run`` would take, as JSON values, and say them.
 
     The middle tile of a slice near the middle is computed twice: the first time, a network prepares its weights.
 
     Raises:
         VolumeError: that tile cannot be read.
     """
-    plan, spec = Plan.from_json(journal["plan"]), spec_from_json(journal["spec"])
-    grey = Normalisation.from_metadata(journal["normalisation"])
+    plan, spec = run.plan, run.output
     block = plan.block_at(plan.number_of((plan.grid[0] // 2, plan.grid[1] // 2, plan.grid[2] // 2)))
     tiles = list(plan.tiles(block))
     tile = tiles[len(tiles) // 2]
@@ -51,19 +49,19 @@ def estimate(
     image = source.read(z, *tile.read)
     if not np.isfinite(image).all():
         raise VolumeError(f"slice {z} has NaN pixels where the time would be measured; leave it out with --slices")
-    batch = grey.to_model(image)[None, None]
+    batch = run.normalisation.to_model(image)[None, None]
     engine.run(batch)
     start = time.perf_counter()
     result = engine.run(batch)
     seconds = time.perf_counter() - start
-    pixels, _ = grey.from_model(result[0, 0], spec.dtype)
+    pixels, _ = run.normalisation.from_model(result[0, 0], spec.dtype)
     packed = Blosc(cname="zstd", clevel=3, shuffle=Blosc.SHUFFLE).encode(np.ascontiguousarray(pixels))
-    levels = levels_of(spec, plan.shard, journal["ome_zarr"], pyramid=journal["pyramid"])
+    levels = levels_of(spec, plan.shard, run.ome_zarr, pyramid=run.pyramid)
     raw = sum(int(np.prod(level.shape, dtype=object)) for level in levels) * spec.dtype.itemsize
     read_px = _pixels_to_read(plan)
     block_bytes = int(np.prod(plan.shard)) * spec.dtype.itemsize
     runs, map_bytes = 1, 0
-    if "trust" in journal:
+    if run.trust is not None:
         runs, map_bytes = RUNS, raw // spec.dtype.itemsize * BYTES_PER_HR_PX
         block_bytes += int(np.prod(plan.shard)) * BYTES_PER_HR_PX
     tile_bytes = _TILES_HELD * plan.largest_read_px * 4 * (1 + plan.scale**2)

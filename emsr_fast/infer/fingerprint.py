@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,6 +12,8 @@ import numpy as np
 from emsr_fast.errors import VolumeError
 from emsr_fast.io.intensity import Normalisation, check_grey_values
 from emsr_fast.io.volume import SourceVolume
+from emsr_fast.io.voxels import VoxelSize
+from emsr_fast.model.config import EmsrConfig
 
 if TYPE_CHECKING:
     from emsr_fast.model import Emsr
@@ -19,24 +22,37 @@ _SAMPLES, _SAMPLE_SIDE = 16, 64
 _READ_WHOLE = 2**25  # voxels; more are only sampled: hashing a terabyte at every start would cost hours
 
 
-def of_model(network: Emsr) -> dict[str, Any]:
-    """Return name, architecture and a hash of every weight."""
-    from dataclasses import asdict
+@dataclass(frozen=True)
+class ModelFingerprint:
+    """A network: name, architecture and a hash of every weight."""
 
+    name: str
+    sha256: str
+    input_bounds: tuple[float, float]
+    config: EmsrConfig
+
+
+@dataclass(frozen=True)
+class InputFingerprint:
+    """A volume: shape, dtype, voxel size, and hashes of slices, see ``of_input``."""
+
+    shape: tuple[int, int, int]  # Z, Y, X
+    dtype: str
+    voxel_size_nm: VoxelSize
+    sampled_slices: dict[str, str | None]  # by number of the slice; None: it cannot be used
+
+
+def of_model(network: Emsr) -> ModelFingerprint:
+    """Return what tells ``network`` from others."""
     digest = hashlib.sha256()
     for name, tensor in sorted(network.state_dict().items()):
         values = tensor.detach().cpu().contiguous().numpy()
         digest.update(f"{name} {values.dtype.str} {values.shape}\n".encode())
         digest.update(values.tobytes())
-    return {
-        "name": network.card.name,
-        "sha256": digest.hexdigest(),
-        "input_bounds": list(network.card.input_bounds),
-        **asdict(network.config),
-    }
+    return ModelFingerprint(network.card.name, digest.hexdigest(), network.card.input_bounds, network.config)
 
 
-def of_input(source: SourceVolume, grey: Normalisation) -> dict[str, Any]:
+def of_input(source: SourceVolume, grey: Normalisation) -> InputFingerprint:
     """Return shape, dtype and voxel size, and hashes of slices.
 
     Up to 32 million voxels those are all slices, whole; of larger volumes 16 slices, five parts of 64x64 px each.
@@ -60,12 +76,7 @@ def of_input(source: SourceVolume, grey: Normalisation) -> dict[str, Any]:
             samples[str(z)] = None
             continue
         samples[str(z)] = digest.hexdigest()[:16]
-    return {
-        "shape": list(source.shape),
-        "dtype": source.dtype.name,
-        "voxel_size_nm": list(source.info.voxel_size_nm),
-        "sampled_slices": samples,
-    }
+    return InputFingerprint(source.shape, source.dtype.name, source.info.voxel_size_nm, samples)
 
 
 def _parts(height: int, width: int) -> list[tuple[slice, slice]]:

@@ -13,19 +13,19 @@ import numpy as np
 
 from emsr_fast.errors import Interrupted, PartialError, UsageError, VolumeError
 from emsr_fast.infer.completion import complete, note_bounded
-from emsr_fast.infer.pipeline import Outcome
-from emsr_fast.infer.plan import Plan
-from emsr_fast.infer.prepare import Request, Say, bytes_per_px, prepare
+from emsr_fast.infer.pipeline import Statistics
+from emsr_fast.infer.prepare import bytes_per_px, prepare
+from emsr_fast.infer.request import Request, Say
+from emsr_fast.infer.run import Run
 from emsr_fast.infer.tiles import ALIGNMENT, check_tiling
 from emsr_fast.infer.trust_maps import create_maps, map_path
-from emsr_fast.infer.worker import Station, open_trust, open_volume, spec_from_json
+from emsr_fast.infer.worker import Worker, open_trust, open_volume
 from emsr_fast.infer.workfolder import WorkFolder
 from emsr_fast.io.destination import check_destination, check_space, printable, resolved
 from emsr_fast.io.registry import open_source, output_format, stored_dtype, within
 from emsr_fast.io.selection import parse_memory, parse_share, parse_slices
 from emsr_fast.io.writers.multiscale import VERSIONS
 from emsr_fast.io.writers.ome_zarr import Pyramid
-from emsr_fast.trust.maps import Trust
 
 # given the LR pixels to do, a context whose value is called with the LR pixels done
 Progress = Callable[[int], AbstractContextManager[Callable[[int], None]]]
@@ -70,33 +70,33 @@ def infer(
 
 def _infer(request: Request, share: tuple[int, int], work: WorkFolder, say: Say, progress: Progress) -> dict[str, Any]:
     final = work.final
+    work.check_place()
     if work.is_remains():
         work.remove()
-    if work.exists() and work.was_published():
-        journal = work.journal()
+    if work.exists() and (published := work.published()) is not None:
+        run = work.run()
         work.remove()
         say(f"note    {final} was complete already; what a stopped run left beside it is removed")
-        blocks = len(Plan.from_json(journal["plan"]))
-        summary = _summary(final, journal, Outcome(), resumed=blocks, bounded=journal["bounded_pixels"])
+        summary = _summary(final, run, Statistics(), resumed=len(run.plan), bounded=published.bounded_pixels)
         return summary | {"complete": True}
     container, _ = within(Path(request.input_path))
     check_destination(request.output_path, overwrite=request.overwrite, source=container)
     if request.finish:
         return _finish_only(request, work, say)
     with open_source(request.input_path, request.key, request.axes) as stored:
-        source, network, engine, journal = prepare(request, work, stored, say)
+        source, network, engine, run = prepare(request, work, stored, say)
         if request.dry_run:
             from emsr_fast.infer.estimate import estimate
 
-            return estimate(journal, source, engine, bytes_per_px(network, request.precision), say)
-        journal = _begin(request, work, journal, say)
+            return estimate(run, source, engine, bytes_per_px(network, request.precision), say)
+        run = _begin(request, work, run, say)
         with work.locked(alone=request.shard is None):
             try:
-                return _work(request, share, Station(work, journal, source, engine, say), journal, say, progress)
+                return _work(request, share, Worker(work, run, source, engine, say), run, say, progress)
             except PartialError:
                 raise  # it says how to go on
             except BaseException:
-                _leave(request, work, journal, say)
+                _leave(request, work, run, say)
                 raise
 
 
@@ -139,81 +139,84 @@ def _on_torch(command: str) -> str:
     return shlex.join([*kept, "--engine", "torch"])
 
 
-def _begin(request: Request, work: WorkFolder, journal: dict[str, Any], say: Say) -> dict[str, Any]:
-    """Make the work folder if there is none; return the journal that lies in it."""
+def _begin(request: Request, work: WorkFolder, run: Run, say: Say) -> Run:
+    """Make the work folder for ``run`` if there is none; return the run that was begun in it."""
     if work.exists():
         say(f"resume  {work.path}")
-        return work.check_same(journal["identity"])
-    spec, plan = spec_from_json(journal["spec"]), Plan.from_json(journal["plan"])
-    maps = Trust.from_json(journal["trust"]).names if "trust" in journal else ()
-    if not journal["pyramid"]:
-        for name in maps:
+        return _begun_by_another(work, run)
+    spec = run.output
+    if not run.pyramid:
+        for name in run.map_names:
             check_destination(map_path(work.final, name), overwrite=request.overwrite, source=request.input_path)
     # what is not compressed has a known size
     if output_format(work.final).name in ("TIFF", "MRC"):
         z, y, x = spec.shape
         itemsize = np.dtype(stored_dtype(work.final, spec.dtype.name)).itemsize
-        check_space(work.final, z * y * x * (itemsize + len(maps) * np.dtype(np.float32).itemsize))
+        check_space(work.final, z * y * x * (itemsize + len(run.map_names) * np.dtype(np.float32).itemsize))
     title = printable(work.final.name)
 
     def make_volume(path: Path, unfinished: Path) -> None:
         Pyramid.create(
-            path, spec, plan.shard,
-            title=title, version=request.ome_zarr, pyramid=journal["pyramid"], unfinished=unfinished,
+            path, spec, run.plan.shard,
+            title=title, version=request.ome_zarr, pyramid=run.pyramid, unfinished=unfinished,
         )  # fmt: skip
-        create_maps(path, unfinished, spec, plan, journal)
+        create_maps(path, unfinished, run)
 
-    if not work.create(journal, make_volume):
-        # another process of an array job was faster; it must be of the same job
-        return work.check_same(journal["identity"])
-    return journal
+    return run if work.create(run, make_volume) else _begun_by_another(work, run)
+
+
+def _begun_by_another(work: WorkFolder, run: Run) -> Run:
+    """Return the run in ``work``, which another process began: its plan is the one that counts."""
+    begun = work.run()
+    begun.check_same(run.identity, work.path)
+    return begun
 
 
 def _work(
     request: Request,
     share: tuple[int, int],
-    station: Station,
-    journal: dict[str, Any],
+    worker: Worker,
+    run: Run,
     say: Say,
     progress: Progress,
 ) -> dict[str, Any]:
     """Do the blocks of our share, complete the output if it was the last one, and return the summary."""
-    work, plan = station.work, station.plan
+    work, plan = worker.work, worker.plan
     part, parts = share
     ours = range(len(plan) * part // parts, len(plan) * (part + 1) // parts)
     for index in work.failed():
         # what could not be done is tried again
         if plan.number_of(index) in ours:
-            station.forget(index)
+            worker.forget(index)
             work.forgive(index)
-    to_do = [number for number in ours if not station.is_done(number)]
+    to_do = [number for number in ours if not worker.is_done(number)]
     if len(to_do) < len(ours):
         say(f"resume  {len(ours) - len(to_do)} of {len(ours)} blocks are done")
-    station.take_up(to_do)
+    worker.take_up(to_do)
     start = time.perf_counter()
-    with progress(sum(map(station.lr_pixels_to_do, to_do))) as done:
+    with progress(sum(map(worker.lr_pixels_to_do, to_do))) as done:
         if request.dask is not None:
             from emsr_fast.infer.distributed import run_on_dask
 
-            outcome = run_on_dask(request.dask, station, to_do, journal["runner"]["device"], say, done)
+            statistics = run_on_dask(request.dask, worker, to_do, run.engine_options.device, say, done)
         else:
-            outcome = station.run(to_do, done)
+            statistics = worker.run(to_do, done)
     failed = work.failed()
     if len(failed) == len(plan) and all(len(failed[index]) == plan.depth_at(index) for index in failed):
         # not one slice could be done: that is no partial result, but bad input
         work.remove()
         raise VolumeError(next(reason for slices in failed.values() for reason in slices.values()))
     wall_s = time.perf_counter() - start
-    bounded = note_bounded(work, journal, say)
-    summary = _summary(work.final, journal, outcome, resumed=len(ours) - len(to_do), bounded=bounded, wall_s=wall_s)
-    return summary | complete(work, journal, station.volume, station.maps, ours, retry=request.retry, say=say)
+    bounded = note_bounded(work, run, say)
+    summary = _summary(work.final, run, statistics, resumed=len(ours) - len(to_do), bounded=bounded, wall_s=wall_s)
+    return summary | complete(work, run, worker.volume, worker.maps, ours, retry=request.retry, say=say)
 
 
-def _leave(request: Request, work: WorkFolder, journal: dict[str, Any], say: Say) -> None:
+def _leave(request: Request, work: WorkFolder, run: Run, say: Say) -> None:
     """Say how to go on after an error, or remove the folder if there is nothing to go on with."""
     if not work.exists():
         return
-    volume = open_volume(work, journal)
+    volume = open_volume(work, run)
     some = any(work.stopped.glob("*")) or any(volume.has(0, index) for index in volume.levels[0].indices())
     if request.shard is None and not some:
         work.remove()
@@ -224,38 +227,37 @@ def _leave(request: Request, work: WorkFolder, journal: dict[str, Any], say: Say
 def _finish_only(request: Request, work: WorkFolder, say: Say) -> dict[str, Any]:
     if not work.exists():
         raise UsageError(f"there is nothing to finish: {work.path} does not exist")
-    journal = work.journal()
+    run = work.run()
     with work.locked(alone=True):
-        blocks = range(len(Plan.from_json(journal["plan"])))
-        bounded = note_bounded(work, journal, say)
-        summary = _summary(work.final, journal, Outcome(), resumed=len(blocks), bounded=bounded)
-        volume, maps = open_volume(work, journal), open_trust(work, journal)
+        blocks = range(len(run.plan))
+        bounded = note_bounded(work, run, say)
+        summary = _summary(work.final, run, Statistics(), resumed=len(blocks), bounded=bounded)
+        volume, maps = open_volume(work, run), open_trust(work, run)
         # what goes on is the command that does blocks
         retry = shlex.join(word for word in shlex.split(request.retry) if word != "--finish")
-        return summary | complete(work, journal, volume, maps, blocks, retry=retry, say=say, finish=True)
+        return summary | complete(work, run, volume, maps, blocks, retry=retry, say=say, finish=True)
 
 
 def _summary(
-    final: Path, journal: dict[str, Any], outcome: Outcome, *, resumed: int, bounded: int, wall_s: float = 0.0
+    final: Path, run: Run, statistics: Statistics, *, resumed: int, bounded: int, wall_s: float = 0.0
 ) -> dict[str, Any]:
-    spec = spec_from_json(journal["spec"])
-    hr_pixels = outcome.lr_pixels * spec.scale**2
-    maps = Trust.from_json(journal["trust"]).names if "trust" in journal else ()
+    spec = run.output
+    hr_pixels = statistics.lr_pixels * spec.scale**2
     return {
         "output": str(final),
         "shape": list(spec.shape),
         "dtype": stored_dtype(final, spec.dtype.name),
         "voxel_size_nm": list(spec.voxel_size_nm),
         "slices": spec.shape[0],
-        "blocks": outcome.blocks,
+        "blocks": statistics.blocks,
         "blocks_done_before": resumed,
-        "lr_pixels": outcome.lr_pixels,
+        "lr_pixels": statistics.lr_pixels,
         "seconds": round(wall_s, 3),
         # of the time of all workers, where there are several
-        "network_fraction": round(outcome.network_s / max(outcome.seconds, 1e-9), 4),
-        "lr_mpx_per_s": round(outcome.lr_pixels / 1e6 / max(wall_s, 1e-9), 4),
+        "network_fraction": round(statistics.network_s / max(statistics.seconds, 1e-9), 4),
+        "lr_mpx_per_s": round(statistics.lr_pixels / 1e6 / max(wall_s, 1e-9), 4),
         "bounded_pixels": bounded,  # of all blocks that are done, by whichever run
-        "clipped_fraction": outcome.clipped / max(1, hr_pixels),
-        "trust": {name: str(map_path(final, name)) for name in maps},
+        "clipped_fraction": statistics.clipped / max(1, hr_pixels),
+        "trust": {name: str(map_path(final, name)) for name in run.map_names},
         "settings": spec.provenance,
     }

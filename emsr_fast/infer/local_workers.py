@@ -92,9 +92,9 @@ def work(address: str, number: int, stop: Callable[[], None]) -> None:
     Args:
         stop: is called before the worker closes.
     """
-    from distributed import Worker
+    from distributed import Worker as DaskWorker
 
-    class SavingWorker(Worker):
+    class SavingWorker(DaskWorker):
         async def close(self, *arguments: Any, **options: Any) -> Any:
             stop()  # what is running saves what it has done, which the rest of closing waits for
             return await super().close(*arguments, **options)

@@ -18,8 +18,8 @@ import numpy as np
 from emsr_fast.engine.base import Engine, GreyTiles
 from emsr_fast.engine.in_flight import in_flight
 from emsr_fast.errors import VolumeError
-from emsr_fast.infer.background import Behind, ahead
-from emsr_fast.infer.engine_feed import Computing, grey_of
+from emsr_fast.infer.background import BackgroundConsumer, produced_ahead
+from emsr_fast.infer.engine_feed import EngineFeed, grey_of
 from emsr_fast.infer.plan import Block, Plan
 from emsr_fast.infer.stopped import StartedBlock, StoppedBlocks
 from emsr_fast.infer.tiles import Tile
@@ -32,7 +32,7 @@ _STRIP_PX = 2**19  # HR pixels mapped back at once: float64 needs eight bytes fo
 
 
 @dataclass
-class Outcome:
+class Statistics:
     """What a run over blocks did."""
 
     blocks: int = 0
@@ -43,7 +43,7 @@ class Outcome:
     seconds: float = 0.0  # of the streams, those of several workers added up
     failed: dict[int, str] = field(default_factory=dict)  # slice of the input: why it could not be done
 
-    def add(self, other: Outcome) -> None:
+    def add(self, other: Statistics) -> None:
         """Count what another worker did at the same time."""
         self.blocks += other.blocks
         self.lr_pixels += other.lr_pixels
@@ -94,7 +94,7 @@ def stream(
     dtype: np.dtype,
     write: Callable[[FinishedBlock], None],
     *,
-    outcome: Outcome,
+    statistics: Statistics,
     trust: Trust | None = None,
     stopped: StoppedBlocks | None = None,
     keep_going: bool = True,
@@ -104,7 +104,7 @@ def stream(
 
     Args:
         dtype: of the output.
-        outcome: what was done is added here, also where an error ends it.
+        statistics: what was done is added here, also where an error ends it.
         trust: makes the maps of trust too; nine runs of the network instead of one.
         stopped: what earlier runs had done of the blocks is taken from here, and where a stop (Ctrl-C, a signal;
             no error) ends this one, the tiles that are done are kept here.
@@ -120,29 +120,29 @@ def stream(
     start = time.perf_counter()
     threads = max(1, min(4, (os.cpu_count() or 1) // 2))
     for_engine = grey_of(engine, grey, source.dtype, dtype, trust)
-    computing = Computing(engine, grey, for_engine, trust)
+    feed = EngineFeed(engine, grey, for_engine, trust)
 
     def submit(piece: _Piece) -> tuple[_Piece, Any]:
         if piece.image is None:
             return piece, None
-        ticket = computing.submit(piece.image, piece.tile, piece.z)
+        ticket = feed.submit(piece.image, piece.tile, piece.z)
         return replace(piece, image=None), ticket
 
     def collect(submitted: tuple[_Piece, Any]) -> _Result:
         piece, ticket = submitted
-        return piece, *((None, {}) if ticket is None else computing.collect(ticket, piece.tile, piece.z))
+        return piece, *((None, {}) if ticket is None else feed.collect(ticket, piece.tile, piece.z))
 
     def to_engine(image: np.ndarray) -> np.ndarray:
         return grey.to_model(image) if for_engine is None else image
 
     with ThreadPoolExecutor(threads, "emsr-grey") as pool:
-        filling = _Filling(plan, grey, dtype, write, outcome, pool, trust)
-        behind = Behind(filling.take, _TILES_WAITING)
+        builder = _BlockBuilder(plan, grey, dtype, write, statistics, pool, trust)
+        behind = BackgroundConsumer(builder.take, _TILES_WAITING)
         reading = _read(blocks, source, plan, grey, to_engine, trust, stopped, keep_going=keep_going)
         try:
-            with ahead(reading, _TILES_WAITING) as pieces:
+            with produced_ahead(reading, _TILES_WAITING) as pieces:
                 try:
-                    for result in in_flight(pieces, submit, collect, computing.depth):
+                    for result in in_flight(pieces, submit, collect, feed.depth):
                         behind.give(result)
                         if progress is not None:
                             progress(result[0].tile.pixels)
@@ -153,12 +153,12 @@ def stream(
                     # before the reader is waited for, which may be slow
                     if stopped is not None:
                         behind.finish()
-                        filling.keep(stopped)
+                        builder.keep(stopped)
                     raise
         finally:
             behind.stop()
-            outcome.network_s += computing.seconds
-            outcome.seconds += time.perf_counter() - start
+            statistics.network_s += feed.seconds
+            statistics.seconds += time.perf_counter() - start
 
 
 def _read(
@@ -221,7 +221,7 @@ def _shifted(inner: slice, outer: slice) -> slice:
     return slice(inner.start - outer.start, inner.stop - outer.start)
 
 
-class _Filling:
+class _BlockBuilder:
     """The block being filled, tile by tile, behind the network."""
 
     def __init__(
@@ -230,12 +230,12 @@ class _Filling:
         grey: Normalisation,
         dtype: np.dtype,
         write: Callable[[FinishedBlock], None],
-        outcome: Outcome,
+        statistics: Statistics,
         pool: ThreadPoolExecutor,
         trust: Trust | None,
     ) -> None:
         self._plan, self._grey, self._dtype = plan, grey, dtype
-        self._write, self._outcome, self._pool = write, outcome, pool
+        self._write, self._statistics, self._pool = write, statistics, pool
         self._names = trust.names if trust else ()
         self._started: StartedBlock | None = None
 
@@ -250,7 +250,7 @@ class _Filling:
         place = pixels[(z, *self._place(piece, scale))]
         if isinstance(result, GreyTiles):
             place[...] = result.pixels[0, 0]
-            self._outcome.clipped += result.clipped
+            self._statistics.clipped += result.clipped
         elif result is not None:
             self._map_back(result, place)
         for name, values in maps.items():
@@ -259,15 +259,15 @@ class _Filling:
             else:
                 grey_values = values * np.float32(self._grey.high - self._grey.low)
                 maps_so_far[name][(z, *self._place(piece, scale))] = rounded(grey_values)
-        self._outcome.lr_pixels += piece.tile.pixels
+        self._statistics.lr_pixels += piece.tile.pixels
         self._started.bounded[z] = piece.bounded
         if piece.is_last:
             bounded = int(self._started.bounded.sum())
             self._started = None
             self._write(FinishedBlock(block, pixels, piece.failed, bounded, maps_so_far))
-            self._outcome.blocks += 1
-            self._outcome.bounded += bounded
-            self._outcome.failed |= piece.failed
+            self._statistics.blocks += 1
+            self._statistics.bounded += bounded
+            self._statistics.failed |= piece.failed
         else:
             # what cannot be read today is tried again
             self._started.done[z, piece.number] = piece.readable
@@ -304,4 +304,4 @@ class _Filling:
             place[strip], clipped = self._grey.from_model(result[strip], self._dtype)
             return clipped
 
-        self._outcome.clipped += sum(self._pool.map(one, strips))
+        self._statistics.clipped += sum(self._pool.map(one, strips))

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
-from typing import Any
+from dataclasses import dataclass, replace
 
 from emsr_fast.errors import UsageError
 from emsr_fast.infer.gpu_tile import Gpu, gpu_tile
@@ -134,17 +133,6 @@ class Plan:
             return self  # the engine is made for these
         rows, cols = (min(side, max(side // 2 // ALIGNMENT * ALIGNMENT, _LEAST_HALVED)) for side in self.tile)
         return replace(self, tile=(rows, cols))
-
-    def as_json(self) -> dict[str, Any]:
-        """Return the plan as JSON values."""
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, values: dict[str, Any]) -> Plan:
-        """Return the plan that ``as_json`` described."""
-        region = tuple((start, stop) for start, stop in values["region"])
-        lists = {name: tuple(values[name]) for name in ("shape", "tile", "block")}
-        return cls(**{**values, **lists, "region": region})
 
 
 def make_plan(

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from emsr_fast.errors import UsageError
-from emsr_fast.infer.pipeline import FinishedBlock, Outcome, stream
+from emsr_fast.infer.pipeline import FinishedBlock, Statistics, stream
 from emsr_fast.infer.plan import DEFAULT_HALO, Plan
 from emsr_fast.infer.tiles import check_tiling
 from emsr_fast.io.intensity import Normalisation, measure
@@ -84,11 +84,11 @@ def super_resolve(
         z, rows, cols = finished.block.output
         target.write(z.start, rows, cols, finished.pixels[0])
 
-    done = Outcome()
+    done = Statistics()
     blocks = (plan.block_at(number) for number in range(len(plan)))
     stream(
         blocks, source, engine, plan, normalisation, target.spec.dtype, write,
-        outcome=done, keep_going=False, progress=progress,
+        statistics=done, keep_going=False, progress=progress,
     )  # fmt: skip
     return Prediction(
         slices=len(slices),

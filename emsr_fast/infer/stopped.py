@@ -8,8 +8,9 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -88,15 +89,16 @@ class StoppedBlocks:
     def indices(self) -> Iterator[Triple]:
         """Yield the blocks of which there is a file, usable or not."""
         for path in sorted(self._folder.glob(f"*{_SUFFIX}")):
-            z, y, x = map(int, path.stem.split("-"))
-            yield z, y, x
+            if named := re.fullmatch(r"(\d+)-(\d+)-(\d+)", path.stem, re.ASCII):
+                z, y, x = map(int, named.groups())
+                yield z, y, x
 
     def _path(self, index: Triple) -> Path:
         return self._folder / f"{'-'.join(map(str, index))}{_SUFFIX}"
 
     def _hash(self, index: Triple, plan: Plan, data: memoryview) -> bytes:
         """Return the hash of ``data`` and of all that it must belong to."""
-        owner = json.dumps([self._run, index, plan.as_json()])
+        owner = json.dumps([self._run, index, asdict(plan)])
         hashed = hashlib.sha256(owner.encode())
         hashed.update(data)
         return hashed.digest()

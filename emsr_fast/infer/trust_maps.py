@@ -5,18 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import zarr
 
 from emsr_fast.errors import VolumeError
 from emsr_fast.infer.plan import Plan
+from emsr_fast.infer.run import Run
 from emsr_fast.io.intensity import Normalisation
 from emsr_fast.io.registry import output_format
+from emsr_fast.io.selection import Triple
 from emsr_fast.io.volume import SourceVolume, TargetSpec
 from emsr_fast.io.voxels import multiplied
-from emsr_fast.io.writers.multiscale import Triple, levels_of
+from emsr_fast.io.writers.multiscale import levels_of
 from emsr_fast.io.writers.ome_zarr import DurableStore, Pyramid
 from emsr_fast.metrics.noise import noise_of
 from emsr_fast.trust.calibration import calibration_path, read_calibration
@@ -94,35 +95,28 @@ def _shard(name: str, plan: Plan) -> Triple:
     return plan.block if name == RESIDUAL else plan.shard
 
 
-def create_maps(volume: Path, unfinished: Path, spec: TargetSpec, plan: Plan, journal: dict[str, Any]) -> None:
-    """Make the empty maps inside the new ``volume``, if the run of ``journal`` has any."""
-    if journal.get("trust") is None:
+def create_maps(volume: Path, unfinished: Path, run: Run) -> None:
+    """Make the empty maps inside the new ``volume``, if ``run`` has any."""
+    if run.trust is None:
         return
-    version = journal["ome_zarr"]
+    names = {name: MAPS[name] for name in run.map_names}
     store = DurableStore(volume / GROUP, unfinished=unfinished)
-    names = Trust.from_json(journal["trust"]).names
-    zarr.create_group(store, zarr_format=2 if version == "0.4" else 3, attributes={"maps": {n: MAPS[n] for n in names}})
+    zarr.create_group(store, zarr_format=2 if run.ome_zarr == "0.4" else 3, attributes={"maps": names})
     for name in names:
         Pyramid.create(
-            volume / GROUP / name, map_spec(spec, name, plan), _shard(name, plan),
-            title=name, version=version, pyramid=journal["pyramid"], unfinished=unfinished,
+            volume / GROUP / name, map_spec(run.output, name, run.plan), _shard(name, run.plan),
+            title=name, version=run.ome_zarr, pyramid=run.pyramid, unfinished=unfinished,
         )  # fmt: skip
 
 
-def open_maps(
-    volume: Path, unfinished: Path, spec: TargetSpec, plan: Plan, journal: dict[str, Any]
-) -> dict[str, Pyramid]:
-    """Return the maps inside ``volume`` by name, open for writing; none if the run of ``journal`` has none."""
-    if journal.get("trust") is None:
-        return {}
-    return {
-        name: Pyramid(
-            volume / GROUP / name,
-            levels_of(map_spec(spec, name, plan), _shard(name, plan), journal["ome_zarr"], pyramid=journal["pyramid"]),
-            unfinished,
-        )
-        for name in Trust.from_json(journal["trust"]).names
-    }
+def open_maps(volume: Path, unfinished: Path, run: Run) -> dict[str, Pyramid]:
+    """Return the maps of ``run`` inside ``volume`` by name, open for writing."""
+    maps = {}
+    for name in run.map_names:
+        spec = map_spec(run.output, name, run.plan)
+        levels = levels_of(spec, _shard(name, run.plan), run.ome_zarr, pyramid=run.pyramid)
+        maps[name] = Pyramid(volume / GROUP / name, levels, unfinished)
+    return maps
 
 
 def map_path(final: Path, name: str) -> Path:

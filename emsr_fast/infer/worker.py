@@ -1,59 +1,46 @@
-"""A station does blocks of one work folder: in the process of the command, or in a worker on another machine."""
+"""A worker does blocks of one work folder: in the process of the command, or in a process of dask elsewhere."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from emsr_fast.errors import VolumeError
-from emsr_fast.infer import fingerprint
 from emsr_fast.infer.engine_feed import TileTooLarge
-from emsr_fast.infer.pipeline import FinishedBlock, Outcome, stream
+from emsr_fast.infer.fingerprint import differences, of_input, of_model
+from emsr_fast.infer.pipeline import FinishedBlock, Statistics, stream
 from emsr_fast.infer.plan import Block, Plan
+from emsr_fast.infer.run import EngineOptions, Run
 from emsr_fast.infer.stopped import StoppedBlocks
 from emsr_fast.infer.trust_maps import open_maps
 from emsr_fast.infer.workfolder import WorkFolder
 from emsr_fast.io.destination import system_errors
-from emsr_fast.io.intensity import Normalisation
 from emsr_fast.io.registry import open_source
 from emsr_fast.io.resample import fit_to_model, parse_input_voxel
-from emsr_fast.io.volume import SourceVolume, TargetSpec
-from emsr_fast.io.writers.multiscale import Triple, levels_of
+from emsr_fast.io.selection import Triple
+from emsr_fast.io.volume import SourceVolume
+from emsr_fast.io.writers.multiscale import levels_of
 from emsr_fast.io.writers.ome_zarr import Pyramid
-from emsr_fast.trust.maps import Trust
 
 if TYPE_CHECKING:
     from emsr_fast.engine import Engine
     from emsr_fast.model import Emsr
 
 
-@dataclass(frozen=True)
-class Runner:
-    """Who is to run the network: options of ``engine.open_engine``."""
-
-    engine: str = "torch"
-    precision: str | None = None
-    provider: str = "auto"
-    truth_test: bool = True
-    device: str = "auto"
-
-
-def load_network(model: str | Path | None, window_fit: str | None, runner: Runner) -> Emsr:
+def load_network(model: str | Path | None, window_fit: str | None, options: EngineOptions) -> Emsr:
     """Return the network, where PyTorch runs it; takes seconds."""
     from emsr_fast.model import load_model
     from emsr_fast.model.zoo import DEFAULT_MODEL
 
     # the other engines need the network for its weights only, and to be judged by
-    device = runner.device if runner.engine == "torch" else "cpu"
+    device = options.device if options.engine == "torch" else "cpu"
     return load_model(DEFAULT_MODEL if model is None else model, device=device, window_fit=window_fit)
 
 
 def load_engine(
-    network: Emsr, plan: Plan, runner: Runner, say: Callable[[str], None] = lambda line: None
+    network: Emsr, plan: Plan, options: EngineOptions, say: Callable[[str], None] = lambda line: None
 ) -> tuple[Engine, dict[str, Any] | None]:
     """Return the engine for the tiles of ``plan``, and its truth test's result if it had one."""
     from emsr_fast.engine import open_engine
@@ -64,71 +51,63 @@ def load_engine(
         rows, cols = plan.read_sizes
         shapes = Shapes((1, rows[0], cols[0]), (1, rows[1], cols[1]), (1, rows[1], cols[1]))
     return open_engine(
-        runner.engine,
+        options.engine,
         network,
         shapes=shapes,
-        precision=runner.precision,
-        device=runner.device,
-        provider=runner.provider,
-        truth=runner.truth_test,
+        precision=options.precision,
+        device=options.device,
+        provider=options.provider,
+        truth=options.truth_test,
         say=say,
     )
 
 
-class Station:
+class Worker:
     """Source, engine and volume of one work folder, open."""
 
     def __init__(
         self,
         work: WorkFolder,
-        journal: dict[str, Any],
+        run: Run,
         source: SourceVolume,
         engine: Engine,
         say: Callable[[str], None] = lambda line: None,
     ) -> None:
         self.work, self.source, self.engine = work, source, engine
-        self.plan = Plan.from_json(journal["plan"])
-        self.spec = spec_from_json(journal["spec"])
-        self.volume = open_volume(work, journal)
-        self.maps = open_trust(work, journal)
-        self.stopped = StoppedBlocks(work.stopped, work.unfinished, self.spec.provenance["run"], say)
+        self.plan, self.spec = run.plan, run.output
+        self.volume = open_volume(work, run)
+        self.maps = open_trust(work, run)
+        self.stopped = StoppedBlocks(work.stopped, work.unfinished, run.identity.key, say)
         self._kept_px: dict[int, int] = {}
         self._say = say
-        self._grey = Normalisation.from_metadata(journal["normalisation"])
-        self._trust = None if journal.get("trust") is None else Trust.from_json(journal["trust"])
+        self._grey, self._trust = run.normalisation, run.trust
 
     @classmethod
-    def open(cls, final: Path, device: str | None = None) -> Station:
-        """Return a station for the output ``final``, everything loaded as its journal says.
+    def open(cls, final: Path, device: str | None = None) -> Worker:
+        """Return a worker for the output ``final``, everything loaded as its run says.
 
         Args:
-            device: instead of the journal's.
+            device: instead of the run's.
 
         Raises:
-            VolumeError: the model or the input is not the one that the journal knows.
+            VolumeError: the run cannot be read, or this machine has another model or input at its paths.
         """
         work = WorkFolder(final)
-        journal = work.journal()
-        runner = Runner(**journal["runner"])
+        run = work.run()
+        inputs, options = run.inputs, run.engine_options
         if device is not None:
-            runner = replace(runner, device=device)
-        network = load_network(journal["model"], journal["window_fit"], runner)
-        engine, _ = load_engine(network, Plan.from_json(journal["plan"]), runner)
+            options = replace(options, device=device)
+        network = load_network(inputs.model, inputs.window_fit, options)
+        engine, _ = load_engine(network, run.plan, options)
         source = fit_to_model(
-            open_source(journal["input"], journal["key"], journal["axes"]),
-            network.card.lr_pixel_nm, network.card.name, parse_input_voxel(journal["input_voxel"]),
+            open_source(inputs.path, inputs.key, inputs.axes),
+            network.card.lr_pixel_nm, network.card.name, parse_input_voxel(inputs.input_voxel),
         )  # fmt: skip
-        grey = Normalisation.from_metadata(journal["normalisation"])
-        seen = {"model": fingerprint.of_model(network), "input": fingerprint.of_input(source, grey)}
-        different = list(fingerprint.differences({name: journal["identity"][name] for name in seen}, seen))
-        if different:
-            raise VolumeError(f"this machine sees something else than {work.path} was begun with: {different[0]}")
-        return cls(work, journal, source, engine)
-
-    @staticmethod
-    def run_key(final: Path) -> str:
-        """Return what tells the present run towards ``final`` from earlier ones."""
-        return str(WorkFolder(final).journal()["spec"]["provenance"]["run"])
+        seen = replace(run.identity, model=of_model(network), input=of_input(source, run.normalisation))
+        different = next(differences(asdict(run.identity), asdict(seen)), None)
+        if different is not None:
+            raise VolumeError(f"this machine sees something else than {work.path} was begun with: {different}")
+        return cls(work, run, source, engine)
 
     def is_done(self, number: int) -> bool:
         """Return whether block ``number`` is written."""
@@ -159,22 +138,22 @@ class Station:
         for volume in (self.volume, *self.maps.values()):
             volume.forget(index)
 
-    def run(self, numbers: Iterable[int], progress: Callable[[int], None] | None = None) -> Outcome:
+    def run(self, numbers: Iterable[int], progress: Callable[[int], None] | None = None) -> Statistics:
         """Do those of the blocks ``numbers`` that are not done; return what was done.
 
         Where the engine runs out of memory on an automatic tile, its side is halved, for good, and the blocks that are
         not done begin anew.
         """
-        numbers, outcome = list(numbers), Outcome()
+        numbers, statistics = list(numbers), Statistics()
         halvings = self.work.halvings()
         while True:
             plan = self._halved(halvings)
             try:
                 stream(
                     self._to_do(numbers), self.source, self.engine, plan, self._grey, self.spec.dtype, self._write,
-                    outcome=outcome, trust=self._trust, stopped=self.stopped, progress=progress,
+                    statistics=statistics, trust=self._trust, stopped=self.stopped, progress=progress,
                 )  # fmt: skip
-                return outcome
+                return statistics
             except TileTooLarge:
                 if plan.tile_is_given or plan.halved() == plan:
                     raise
@@ -209,27 +188,14 @@ class Station:
         self.stopped.forget(index)
 
 
-def open_volume(work: WorkFolder, journal: dict[str, Any]) -> Pyramid:
+def open_volume(work: WorkFolder, run: Run) -> Pyramid:
     """Return the volume of ``work``, open for writing."""
-    spec, plan = spec_from_json(journal["spec"]), Plan.from_json(journal["plan"])
-    levels = levels_of(spec, plan.shard, journal["ome_zarr"], pyramid=journal["pyramid"])
+    levels = levels_of(run.output, run.plan.shard, run.ome_zarr, pyramid=run.pyramid)
     with system_errors(work.final):
         return Pyramid(work.volume, levels, work.unfinished)
 
 
-def open_trust(work: WorkFolder, journal: dict[str, Any]) -> dict[str, Pyramid]:
+def open_trust(work: WorkFolder, run: Run) -> dict[str, Pyramid]:
     """Return the maps of trust of ``work`` by name, open for writing."""
-    spec, plan = spec_from_json(journal["spec"]), Plan.from_json(journal["plan"])
     with system_errors(work.final):
-        return open_maps(work.volume, work.unfinished, spec, plan, journal)
-
-
-def spec_as_json(spec: TargetSpec) -> dict[str, Any]:
-    """Return ``spec`` as JSON values."""
-    return asdict(spec) | {"dtype": spec.dtype.name}
-
-
-def spec_from_json(values: dict[str, Any]) -> TargetSpec:
-    """Return the spec that ``spec_as_json`` described."""
-    lists = {name: tuple(values[name]) for name in ("shape", "voxel_size_nm", "first_pixel")}
-    return TargetSpec(**{**values, **lists, "dtype": np.dtype(values["dtype"])})
+        return open_maps(work.volume, work.unfinished, run)

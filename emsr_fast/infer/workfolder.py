@@ -1,6 +1,6 @@
 """An output while it is being made: the folder OUT.partial beside it, which any run of the same command continues.
 
-    OUT.partial/journal.json   what is being made of what, written once, with the folder itself
+    OUT.partial/journal.json   what is being made of what (run.py), written once, with the folder itself
     OUT.partial/volume/        the OME-Zarr; a shard's file is there when, and only when, its block is done
     OUT.partial/failed/        one file for each block with slices that could not be done
     OUT.partial/bounded/       one file for each block with pixels beyond what the network is given: how many
@@ -24,17 +24,35 @@ import secrets
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from emsr_fast.errors import VolumeError
-from emsr_fast.infer.fingerprint import differences
+from emsr_fast.infer.run import JOURNAL, Publication, Run
+from emsr_fast.infer.strict_json import read_as
 from emsr_fast.io.destination import printable, shielded_from_signals, system_errors
+from emsr_fast.io.selection import Triple
 from emsr_fast.io.writers.ome_zarr import write_durably
 
-Triple = tuple[int, int, int]
+Mark = TypeVar("Mark")
 
 _LONGEST_NAME = 240  # bytes; file systems take 255
+
+
+@dataclass(frozen=True)
+class _FailedSlices:
+    """What ``failed/`` holds of a block."""
+
+    block: Triple
+    slices: dict[str, str]  # by number of the slice: why it could not be done
+
+
+@dataclass(frozen=True)
+class _BoundedPixels:
+    """What ``bounded/`` holds of a block."""
+
+    pixels: int
 
 
 class WorkFolder:
@@ -51,9 +69,26 @@ class WorkFolder:
 
     def exists(self) -> bool:
         """Return whether a run has begun."""
-        return (self.path / "journal.json").is_file()
+        return (self.path / JOURNAL).is_file()
 
-    def create(self, journal: dict[str, Any], make_volume: Callable[[Path, Path], Any]) -> bool:
+    def check_place(self) -> None:
+        """Raise VolumeError where this folder should be, but something else is than a run or an empty folder."""
+        # another process may begin or end a run meanwhile: the journal comes with the folder, and goes last
+        if not self.exists() and self._is_taken() and not self.exists():
+            raise VolumeError(
+                f"{self.path} holds no run: it has no {JOURNAL}; nothing can go on from it: rename it, or delete it: "
+                f"rm -r '{self.path}'"
+            )
+
+    def _is_taken(self) -> bool:
+        try:
+            return any(self.path.iterdir())
+        except FileNotFoundError:
+            return False
+        except NotADirectoryError:
+            return self.path.exists()  # it is a file; not where a parent folder is one
+
+    def create(self, run: Run, make_volume: Callable[[Path, Path], Any]) -> bool:
         """Make the folder, complete, in one step; return whether it was us and not another process.
 
         Args:
@@ -66,7 +101,7 @@ class WorkFolder:
                     (start / folder).mkdir(parents=True)
                 make_volume(start / "volume", start / "unfinished")
                 (start / "lock").touch()
-                write_durably(start / "journal.json", _encoded(journal), start / "unfinished")
+                run.save(start, start / "unfinished")
                 with shielded_from_signals():
                     try:
                         # the one step: fails where another process was faster
@@ -79,31 +114,13 @@ class WorkFolder:
             finally:
                 shutil.rmtree(start, ignore_errors=True)
 
-    def journal(self) -> dict[str, Any]:
-        """Return what was written down when the run began."""
-        try:
-            found: dict[str, Any] = json.loads((self.path / "journal.json").read_text())
-        except (OSError, ValueError) as error:
-            raise VolumeError(
-                f"{self.path / 'journal.json'} cannot be read: {error}; to start anew, delete the folder {self.path}"
-            ) from error
-        return found
-
-    def check_same(self, identity: dict[str, Any]) -> dict[str, Any]:
-        """Return the journal of a run that is of the same ``identity``.
+    def run(self) -> Run:
+        """Return the run that was begun here.
 
         Raises:
-            VolumeError: it is another run; the message says what differs.
+            VolumeError: its file is damaged, was changed, or is of another format.
         """
-        journal = self.journal()
-        different = list(differences(journal["identity"], identity))
-        if different:
-            more = f" and {len(different) - 3} more" if len(different) > 3 else ""
-            raise VolumeError(
-                f"{self.path} was begun with something else: {'; '.join(different[:3])}{more}; give the same again, "
-                f"choose another output, or throw the work away: rm -r '{self.path}'"
-            )
-        return journal
+        return Run.load(self.path)
 
     @contextmanager
     def locked(self, *, alone: bool) -> Iterator[None]:
@@ -127,7 +144,7 @@ class WorkFolder:
         """Write down, before its shard is there, which slices of block ``index`` could not be done, and why."""
         write_durably(
             _mark(self._failed, index),
-            _encoded({"block": index, "slices": {str(z): reason for z, reason in slices.items()}}),
+            _encoded(asdict(_FailedSlices(index, {str(z): reason for z, reason in slices.items()}))),
             self.unfinished,
         )
 
@@ -135,15 +152,14 @@ class WorkFolder:
         """Return the slices that could not be done, by block."""
         found: dict[Triple, dict[int, str]] = {}
         for path in sorted(self._failed.glob("*.json")):
-            mark = json.loads(path.read_text())
-            z, y, x = mark["block"]
-            found[z, y, x] = {int(z): reason for z, reason in mark["slices"].items()}
+            mark = self._read_mark(_FailedSlices, path)
+            found[mark.block] = {int(z): reason for z, reason in mark.slices.items()}
         return found
 
     def mark_bounded(self, index: Triple, pixels: int) -> None:
         """Write down, before its shard is there, how many input pixels of block ``index`` were bounded."""
         if pixels:
-            write_durably(_mark(self._bounded, index), _encoded({"pixels": pixels}), self.unfinished)
+            write_durably(_mark(self._bounded, index), _encoded(asdict(_BoundedPixels(pixels))), self.unfinished)
         else:
             # an earlier try may have been killed between mark and shard, and its input mended since
             _mark(self._bounded, index).unlink(missing_ok=True)
@@ -154,8 +170,18 @@ class WorkFolder:
         for path in self._bounded.glob("*.json"):
             # another process of an array job may have published the output, and be removing this folder
             with suppress(FileNotFoundError):
-                pixels += json.loads(path.read_text())["pixels"]
+                pixels += self._read_mark(_BoundedPixels, path).pixels
         return pixels
+
+    def _read_mark(self, kind: type[Mark], path: Path) -> Mark:
+        try:
+            mark: Mark = read_as(kind, json.loads(path.read_bytes()), path.stem)
+            return mark
+        except (ValueError, RecursionError) as error:
+            raise VolumeError(
+                f"{path} is damaged ({error}), so what is done cannot be trusted; to start anew, delete the folder: "
+                f"rm -r '{self.path}'"
+            ) from error
 
     def forgive(self, index: Triple) -> None:
         """Remove the marks of block ``index``, whose shard is gone."""
@@ -202,20 +228,23 @@ class WorkFolder:
             self.remove()
 
     def _note_ready(self, ready: Path | None) -> None:
-        """Write into the journal what is about to be given the final name, if anything."""
-        # the count too: a kill while the folder is removed may leave no marks
-        facts = {"ready": ready and os.fspath(ready.relative_to(self.path)), "bounded_pixels": self.bounded_pixels()}
-        journal = self.journal() | facts
-        write_durably(self.path / "journal.json", _encoded(journal), self.unfinished)
+        """Write down what is about to be given the final name, if anything."""
+        publication = None
+        if ready is not None:
+            # the count too: a kill while the folder is removed may leave no marks
+            publication = Publication(os.fspath(ready.relative_to(self.path)), self.bounded_pixels())
+        replace(self.run(), publication=publication).save(self.path, self.unfinished)
 
-    def was_published(self) -> bool:
-        """Return whether a kill left only this folder's remains: the output has its final name already."""
-        ready = self.journal().get("ready")
-        return ready is not None and not (self.path / ready).exists() and self.final.exists()
+    def published(self) -> Publication | None:
+        """Return what has its final name already, where a kill left only this folder's remains."""
+        publication = self.run().publication
+        if publication is None or (self.path / publication.ready).exists() or not self.final.exists():
+            return None
+        return publication
 
     def is_remains(self) -> bool:
         """Return whether a kill came while the folder of a run without any result was being removed."""
-        return self.exists() and not self.volume.exists() and not self.was_published()
+        return self.exists() and not self.volume.exists() and self.published() is None
 
     def empty_export(self) -> Path:
         """Return the empty folder in which an output of another format is made."""
@@ -229,7 +258,7 @@ class WorkFolder:
         """Remove the folder, the journal last: what is left after a kill still says what it is."""
         with shielded_from_signals():
             for entry in self.path.iterdir():
-                if entry.name != "journal.json":
+                if entry.name != JOURNAL:
                     shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
             shutil.rmtree(self.path)
             for start in self.final.parent.glob(f".{glob.escape(self.final.name[:40])}.starting-*"):

@@ -98,13 +98,6 @@ class Normalisation:
         values = {"low": self.low, "high": self.high, "origin": self.origin, "bounds": list(self.bounds)}
         return {**values, "note": self.note} if self.note else values
 
-    @classmethod
-    def from_metadata(cls, values: dict[str, Any]) -> Normalisation:
-        """Return the map that ``as_metadata`` described."""
-        # who wrote no bounds is refused for another reason: the model's identity has them
-        least, most = values.get("bounds", INPUT_BOUNDS)
-        return cls(values["low"], values["high"], values["origin"], (least, most), values.get("note", ""))
-
 
 def for_model(source: SourceVolume, card: ModelCard, given: Normalisation | None = None) -> Normalisation:
     """Return the map for ``source`` that a model wants: ``given`` or measured, within the bounds of its ``card``.

@@ -162,7 +162,7 @@ def _steps(source: ArrayVolume, region: Region, model: str, *, with_trust: bool,
     remedy = f'choose another model, or tick "{_ANY_SIZE}" to run on the pixels as they are'
     fit_to_model(source, network.card.lr_pixel_nm, network.card.name, choice, remedy=remedy)
     grey = for_model(source, network.card)
-    trust = prepare_trust(source, grey, model, of_model(network)["sha256"]) if with_trust else None
+    trust = prepare_trust(source, grey, model, of_model(network).sha256) if with_trust else None
     yield from super_resolve_region(source, TorchEngine(network), region, grey, trust)
 
 

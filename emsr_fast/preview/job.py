@@ -12,9 +12,11 @@ import numpy as np
 from emsr_fast.errors import UsageError, VolumeError
 from emsr_fast.infer.array import Result, compute
 from emsr_fast.infer.fingerprint import of_model
-from emsr_fast.infer.prepare import Say, plan_for, say_input
+from emsr_fast.infer.prepare import plan_for, say_input
+from emsr_fast.infer.request import Say
+from emsr_fast.infer.run import EngineOptions
 from emsr_fast.infer.trust_maps import described_trust, prepare_trust
-from emsr_fast.infer.worker import Runner, load_engine, load_network
+from emsr_fast.infer.worker import load_engine, load_network
 from emsr_fast.io.intensity import Normalisation, for_model, parse_range
 from emsr_fast.io.registry import open_source
 from emsr_fast.io.resample import fit_to_model, parse_input_voxel
@@ -87,7 +89,7 @@ def make_preview(
     with open_source(path, key, axes) as stored:
         given = parse_range(grey_range, stored.dtype) if grey_range else None
         say_input(stored.info, say)
-        network = load_network(model, None, Runner(device=device))
+        network = load_network(model, None, EngineOptions(device=device))
         source = fit_to_model(stored, network.card.lr_pixel_nm, network.card.name, choice, say)
         z, rows, cols = _place(source.shape, slice_number, roi)
         grey = for_model(source, network.card, given)
@@ -96,10 +98,10 @@ def make_preview(
             say(f"note    {grey.note}")
         trust, why = None, "not asked for"
         if with_trust:
-            trust, why = _trust(source, grey, model, of_model(network)["sha256"])
+            trust, why = _trust(source, grey, model, of_model(network).sha256)
         say(f"trust   {described_trust(trust) if trust else f'left out: {why}'}")
         plan = plan_for(network, source, ((z, z + 1), rows, cols), trust=trust is not None)
-        engine, _ = load_engine(network, plan, Runner(device=device))
+        engine, _ = load_engine(network, plan, EngineOptions(device=device))
         say(f"model   {network.card.name}, x{plan.scale}; engine {engine.name}")
         say(f"region  slice {z}, rows {rows[0]}:{rows[1]}, columns {cols[0]}:{cols[1]} of {source.shape[1:]}")
         result = Result.empty(plan, source.dtype, trust)

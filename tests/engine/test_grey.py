@@ -14,7 +14,7 @@ from emsr_fast.engine import grey as conversion
 from emsr_fast.engine.base import Grey, GreyTiles
 from emsr_fast.engine.tile_pipeline import DEPTH, TilePipeline
 from emsr_fast.infer.engine_feed import TileTooLarge, grey_of
-from emsr_fast.infer.pipeline import Outcome, stream
+from emsr_fast.infer.pipeline import Statistics, stream
 from emsr_fast.infer.plan import Plan
 from emsr_fast.io.intensity import Normalisation
 from emsr_fast.io.registry import open_source
@@ -144,14 +144,14 @@ def predicted(engine, source):
     """Return the output volume of ``source`` in small tiles, and what was done."""
     depth, height, width = source.shape
     plan = Plan(source.shape, ((0, depth), (0, height), (0, width)), 3, (40, 48), 8, (2, 80, 96), tile_is_given=True)
-    out, outcome = np.zeros(plan.output_shape, source.dtype), Outcome()
+    out, statistics = np.zeros(plan.output_shape, source.dtype), Statistics()
 
     def write(finished):
         out[finished.block.output] = finished.pixels
 
     blocks = map(plan.block_at, range(len(plan)))
-    stream(blocks, source, engine, plan, Normalisation(30, 190, ""), source.dtype, write, outcome=outcome)
-    return out, outcome
+    stream(blocks, source, engine, plan, Normalisation(30, 190, ""), source.dtype, write, statistics=statistics)
+    return out, statistics
 
 
 class Watched(TilePipeline):

@@ -14,7 +14,7 @@ from emsr_fast.engine import TorchEngine
 from emsr_fast.engine.tile_pipeline import TilePipeline
 from emsr_fast.errors import CheckpointError, PartialError, VolumeError
 from emsr_fast.infer.job import infer
-from emsr_fast.infer.pipeline import Outcome, stream
+from emsr_fast.infer.pipeline import Statistics, stream
 from emsr_fast.infer.plan import Plan
 from emsr_fast.io.intensity import Normalisation, for_model, measure
 from emsr_fast.io.registry import open_source
@@ -40,15 +40,18 @@ def predicted(engine, source, trust=None, grey=GREY, keep_going=True):
     """Return the output of ``source`` in small tiles with halos, its maps, and what was done."""
     depth, height, width = source.shape
     plan = Plan(source.shape, ((0, depth), (0, height), (0, width)), 3, (32, 32), 16, (2, 64, 32), tile_is_given=True)
-    out, outcome, maps = np.zeros(plan.output_shape, source.dtype), Outcome(), []
+    out, statistics, maps = np.zeros(plan.output_shape, source.dtype), Statistics(), []
 
     def write(finished):
         out[finished.block.output] = finished.pixels
         maps.append(finished.maps)
 
     blocks = map(plan.block_at, range(len(plan)))
-    stream(blocks, source, engine, plan, grey, source.dtype, write, outcome=outcome, trust=trust, keep_going=keep_going)
-    return out, maps, outcome
+    stream(
+        blocks, source, engine, plan, grey, source.dtype, write,
+        statistics=statistics, trust=trust, keep_going=keep_going,
+    )  # fmt: skip
+    return out, maps, statistics
 
 
 @pytest.mark.parametrize(("dtype", "value"), [("u2", 4095), ("u2", 65535), ("i2", -32768), ("f4", 1e6), ("f4", 1e9)])
@@ -125,8 +128,8 @@ def test_halos_do_not_count_a_pixel_again(tmp_path, slices):
     # on both sides of the borders of tiles (32) and blocks (64, 32), and at the ends
     slices[0, [0, 31, 32, 63, 64, 79], [0, 31, 32, 63, 64, 87]] = 5000
     with open_source(file_of(tmp_path, slices, "u2")) as source:
-        _, _, outcome = predicted(Noting(), source)
-    assert outcome.bounded == 6
+        _, _, statistics = predicted(Noting(), source)
+    assert statistics.bounded == 6
 
 
 def hot_stack(folder):

@@ -1,5 +1,6 @@
 """Runs that end before their time: whatever stops them, the same command goes on, to the same bytes."""
 
+import dataclasses
 import fcntl
 import hashlib
 import json
@@ -18,6 +19,7 @@ from emsr_fast.errors import PartialError, UsageError, VolumeError
 from emsr_fast.infer import job, prepare
 from emsr_fast.infer.gpu_tile import Gpu
 from emsr_fast.infer.job import infer
+from emsr_fast.infer.run import Run
 from emsr_fast.infer.verify import verify
 from many_blocks import AS_OPTIONS, MANY_BLOCKS
 
@@ -70,9 +72,11 @@ def test_something_else_is_refused_with_what_differs(stack, tmp_path, use_neares
     tifffile.imwrite(tmp_path / "other.tif", pixels, photometric="minisblack")
     with pytest.raises(VolumeError, match=r"else: input\.sampled_slices\.7 was '\w{16}', is '\w{16}'; "):
         infer(tmp_path / "other.tif", output, **MANY_BLOCKS)
-    journal = json.loads((tmp_path / "a.zarr.partial" / "journal.json").read_text())
-    journal["identity"]["model"]["sha256"] = "0" * 64
-    (tmp_path / "a.zarr.partial" / "journal.json").write_text(json.dumps(journal))
+    folder = tmp_path / "a.zarr.partial"
+    run = Run.load(folder)
+    model = dataclasses.replace(run.identity.model, sha256="0" * 64)
+    identity = dataclasses.replace(run.identity, model=model)
+    dataclasses.replace(run, identity=identity).save(folder, folder / "unfinished")
     with pytest.raises(VolumeError, match=r"model\.sha256 was '0{64}', is '[0-9a-f]{64}'"):
         infer(stack, output, **MANY_BLOCKS)
     # nothing was thrown away meanwhile
@@ -221,10 +225,9 @@ def test_jobs_on_machines_that_choose_other_tiles_keep_to_one_plan(tmp_path, mon
 
     def begin_after_another(*arguments):
         monkeypatch.setattr(job, "_begin", begin)
-        planned = arguments[2]["plan"]
+        planned = arguments[2].plan
         assert not run(*first)["complete"]
-        work = json.loads((tmp_path / "out.zarr.partial" / "journal.json").read_text())
-        assert work["plan"] != planned  # or this tests nothing
+        assert Run.load(tmp_path / "out.zarr.partial").plan != planned  # or this tests nothing
         return begin(*arguments)
 
     monkeypatch.setattr(job, "_begin", begin_after_another)

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from coordinates import CoordinateEngine
 from emsr_fast.errors import BackendError, VolumeError
-from emsr_fast.infer.background import Behind, ahead
+from emsr_fast.infer.background import BackgroundConsumer, produced_ahead
 from emsr_fast.infer.job import infer
-from emsr_fast.infer.pipeline import Outcome, stream
+from emsr_fast.infer.pipeline import Statistics, stream
 from emsr_fast.infer.plan import Plan
 from emsr_fast.io.intensity import Normalisation
 from emsr_fast.io.registry import open_source
@@ -58,7 +58,7 @@ def test_each_voxel_is_written_once_and_a_coordinate_ramp_is_displaced_by_nothin
         folder / "out.zarr", spec, plan.shard,
         title="out", version="0.5", pyramid=True, unfinished=folder / "unfinished",
     )  # fmt: skip
-    writes, outcome, done = np.zeros(plan.output_shape, int), Outcome(), []
+    writes, statistics, done = np.zeros(plan.output_shape, int), Statistics(), []
 
     def write(finished):
         assert pyramid.levels[0].place(finished.block.index) == finished.block.output
@@ -68,15 +68,15 @@ def test_each_voxel_is_written_once_and_a_coordinate_ramp_is_displaced_by_nothin
     with open_source(folder / "in.zarr") as source:
         stream(
             map(plan.block_at, range(len(plan))), source, CoordinateEngine(width), plan, IDENTITY, spec.dtype, write,
-            outcome=outcome, progress=done.append,
+            statistics=statistics, progress=done.append,
         )  # fmt: skip
     assert (writes == 1).all()
     large = np.arange(9 * height * width, dtype=np.float32).reshape(3 * height, 3 * width)
     (_, _), rows, cols = plan.region
     expected = large[3 * rows[0] : 3 * rows[1], 3 * cols[0] : 3 * cols[1]]
     assert (zarr.open_group(folder / "out.zarr", mode="r")["0"][:] == expected).all()
-    assert outcome.lr_pixels == sum(done) == plan.lr_pixels
-    assert (outcome.blocks, outcome.failed, outcome.clipped) == (len(plan), {}, 0)
+    assert statistics.lr_pixels == sum(done) == plan.lr_pixels
+    assert (statistics.blocks, statistics.failed, statistics.clipped) == (len(plan), {}, 0)
 
 
 class SlowSource(SourceVolume):
@@ -98,10 +98,10 @@ class SlowSource(SourceVolume):
 
 
 def run(source, engine, write, plan):
-    outcome = Outcome()
+    statistics = Statistics()
     blocks = map(plan.block_at, range(len(plan)))
-    stream(blocks, source, engine, plan, Normalisation(0, 255, ""), np.dtype("u1"), write, outcome=outcome)
-    return outcome
+    stream(blocks, source, engine, plan, Normalisation(0, 255, ""), np.dtype("u1"), write, statistics=statistics)
+    return statistics
 
 
 def deep(depth):
@@ -111,9 +111,9 @@ def deep(depth):
 def test_reading_computing_and_writing_overlap(nearest_engine):
     # 20 blocks of 3 stages of 20 ms: 1.2 s one after another, 0.44 s side by side
     source, engine = SlowSource((20, 8, 8), 0.02), nearest_engine(0.02)
-    outcome = run(source, engine, lambda finished: time.sleep(0.02), deep(20))
-    assert outcome.seconds < 0.8
-    assert outcome.network_s / outcome.seconds > 0.5
+    statistics = run(source, engine, lambda finished: time.sleep(0.02), deep(20))
+    assert statistics.seconds < 0.8
+    assert statistics.network_s / statistics.seconds > 0.5
     assert engine.threads == {threading.current_thread().name}
 
 
@@ -134,9 +134,9 @@ def test_a_slow_stage_holds_the_others_back(slow, nearest_engine):
 def test_a_slice_that_cannot_be_read_becomes_zeros_and_a_reason(nearest_engine):
     written = []
     plan = Plan((6, 8, 8), ((0, 6), (0, 8), (0, 8)), 3, (4, 4), 0, (3, 8, 8), tile_is_given=True)
-    outcome = run(SlowSource((6, 8, 8), bad=4), nearest_engine(), written.append, plan)
-    assert outcome.failed == {4: "slice 4 of slow cannot be decoded"}
-    assert [finished.failed for finished in written] == [{}, outcome.failed]
+    statistics = run(SlowSource((6, 8, 8), bad=4), nearest_engine(), written.append, plan)
+    assert statistics.failed == {4: "slice 4 of slow cannot be decoded"}
+    assert [finished.failed for finished in written] == [{}, statistics.failed]
     assert [int(image.max()) for finished in written for image in finished.pixels] == [0, 1, 2, 3, 0, 5]
 
 
@@ -157,8 +157,8 @@ def test_an_error_of_any_stage_ends_all_of_them(where, nearest_engine):
 
 def test_threads_end_where_the_main_one_leaves_early():
     taken, before = [], threading.active_count()
-    behind = Behind(taken.append, 2)
-    with ahead(iter(range(10**9)), 2) as numbers:
+    behind = BackgroundConsumer(taken.append, 2)
+    with produced_ahead(iter(range(10**9)), 2) as numbers:
         for number in numbers:
             behind.give(number)
             if number == 9:

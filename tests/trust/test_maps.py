@@ -207,7 +207,7 @@ def test_shipped_calibrations_are_of_the_shipped_weights():
     from emsr_fast.trust.calibration import calibration_path
 
     for name in available_models():
-        sha256 = of_model(load_model(name, device="cpu"))["sha256"]
+        sha256 = of_model(load_model(name, device="cpu")).sha256
         assert read_calibration(calibration_path(model_path(name)), sha256).gain_disagreement > 0
 
 

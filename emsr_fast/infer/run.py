@@ -1,0 +1,189 @@
+"""A run as one value: what is made of what, and how. It is written once, into OUT.partial/journal.json.
+
+Who goes on with a run, in another process or on another machine, takes all of this from there. So the file is read
+strictly, and a checksum covers it: one changed number would put other pixels beside those that are done.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from emsr_fast.errors import VolumeError
+from emsr_fast.infer.fingerprint import InputFingerprint, ModelFingerprint, differences
+from emsr_fast.infer.plan import Plan
+from emsr_fast.infer.strict_json import read_as
+from emsr_fast.io.intensity import Normalisation
+from emsr_fast.io.selection import Span
+from emsr_fast.io.volume import TargetSpec
+from emsr_fast.io.writers.ome_zarr import write_durably
+from emsr_fast.trust.maps import Trust
+
+FORMAT = 2  # of the file; to be raised whenever a part of ``Run`` changes
+JOURNAL = "journal.json"
+_MOST_NAMED = 3  # differences in a message
+
+
+@dataclass(frozen=True)
+class EngineOptions:
+    """What runs the network: options of ``engine.open_engine``."""
+
+    engine: str = "torch"
+    precision: str | None = None
+    provider: str = "auto"
+    truth_test: bool = True
+    device: str = "auto"
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Where a worker finds volume and model, and how it is to understand them; see ``Request``."""
+
+    path: str  # absolute, or a URL
+    key: str | None
+    axes: str | None
+    input_voxel: str | None
+    model: str | None  # a name or an absolute path; None: the default model
+    window_fit: str | None
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The options that decide pixels, as they were asked for."""
+
+    key: str | None
+    axes: str | None
+    input_voxel: str | None
+    tile: int | str
+    halo: int
+    region: tuple[Span, Span, Span]  # slices, rows, columns
+    range: str
+    engine: str
+    precision: str
+    max_memory: str
+    ome_zarr: str
+    trust: bool
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What must be the same for a run to go on."""
+
+    version: str  # of emsr_fast
+    model: ModelFingerprint
+    input: InputFingerprint
+    settings: Settings
+
+    @property
+    def key(self) -> str:
+        """A hash of it: what tells this run from all others."""
+        return _sha256(asdict(self))
+
+
+@dataclass(frozen=True)
+class Publication:
+    """What is about to be given the final name: a kill may come between that and the end of the work folder."""
+
+    ready: str  # path in the work folder
+    bounded_pixels: int  # of the whole output
+
+
+@dataclass(frozen=True)
+class Run:
+    """All that workers and resumed runs must agree on."""
+
+    identity: Identity
+    inputs: Inputs
+    plan: Plan
+    output: TargetSpec
+    normalisation: Normalisation  # measured once: a slice that is mended since then must not change it
+    trust: Trust | None  # None: no maps of trust are made
+    engine_options: EngineOptions
+    engine: str  # name of the engine that it was begun on
+    truth_test: dict[str, Any] | None  # that engine's result, JSON values
+    ome_zarr: str  # version of the volume in the work folder
+    pyramid: bool  # whether that volume has levels above the full resolution; it is the output itself
+    publication: Publication | None = None
+
+    @property
+    def map_names(self) -> tuple[str, ...]:
+        """The maps of trust that are made."""
+        return () if self.trust is None else self.trust.names
+
+    @property
+    def checksum(self) -> str:
+        """A hash of all of it."""
+        return _sha256(self._as_json())
+
+    def save(self, folder: Path, unfinished: Path) -> None:
+        """Write the run into the work folder ``folder``.
+
+        Args:
+            unfinished: an existing folder of the same file system, for files being written.
+        """
+        content = {"format": FORMAT, "sha256": self.checksum, "run": self._as_json()}
+        write_durably(folder / JOURNAL, (json.dumps(content, indent=1) + "\n").encode(), unfinished)
+
+    def _as_json(self) -> Any:
+        return asdict(self) | {"output": asdict(self.output) | {"dtype": self.output.dtype.name}}
+
+    @classmethod
+    def load(cls, folder: Path) -> Run:
+        """Return the run of the work folder ``folder``.
+
+        Raises:
+            VolumeError: the file cannot be read, is damaged, was changed, or is of another format.
+        """
+        path = folder / JOURNAL
+        try:
+            return _parsed(path.read_bytes())
+        except OSError as error:
+            what = f"cannot be read: {error.strerror or error}"
+        except RecursionError:
+            what = "is no JSON: it is nested too deeply"
+        except ValueError as error:
+            what = str(error)
+        raise VolumeError(f"{path} {what}; nothing can go on from it: to start anew, delete the folder: {_rm(folder)}")
+
+    def check_same(self, identity: Identity, folder: Path) -> None:
+        """Raise VolumeError, which says what differs, unless this run in ``folder`` is of the same ``identity``."""
+        different = list(differences(asdict(self.identity), asdict(identity)))
+        if different:
+            more = f" and {len(different) - _MOST_NAMED} more" if len(different) > _MOST_NAMED else ""
+            raise VolumeError(
+                f"{folder} was begun with something else: {'; '.join(different[:_MOST_NAMED])}{more}; give the same "
+                f"again, choose another output, or throw the work away: {_rm(folder)}"
+            )
+
+
+def _parsed(data: bytes) -> Run:
+    """Return the run in the bytes of a file; raise ValueError with words that follow the file's name."""
+    try:
+        content = json.loads(data)
+    except ValueError as error:
+        raise ValueError(f"is no JSON: {error}") from error
+    if not isinstance(content, dict) or "format" not in content:
+        raise ValueError("is no journal of a run: it has no format number")
+    if content["format"] != FORMAT or isinstance(content["format"], bool):
+        raise ValueError(f"has format {content['format']!r:.20}, and this version of emsr-fast reads format {FORMAT}")
+    for part in ("sha256", "run"):
+        if part not in content:
+            raise ValueError(f"has lost its part {part!r}")
+    if content["sha256"] != _sha256(content["run"]):
+        raise ValueError("was changed since it was written: its checksum is of other values")
+    try:
+        run: Run = read_as(Run, content["run"], "run")
+    except ValueError as error:
+        raise ValueError(f"is not understood: {error}") from error
+    return run
+
+
+def _sha256(values: Any) -> str:
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+
+
+def _rm(folder: Path) -> str:
+    return f"rm -r '{folder}'"
