@@ -43,7 +43,7 @@ def make(kind, path, pixels=PIXELS):
     return path
 
 
-def tensorstored(kind, path, pixels, offset=(10, 20, 30)):
+def tensorstored(kind, path, pixels, offset=(10, 20, 30), **scale):
     where = {"driver": "file", "path": str(path)}
     if kind == "n5":
         more = {"metadata": {"dimensions": PIXELS.shape[::-1], "blockSize": CHUNK[::-1], "dataType": "uint8",
@@ -51,7 +51,7 @@ def tensorstored(kind, path, pixels, offset=(10, 20, 30)):
     else:
         more = {"multiscale_metadata": {"type": "image", "data_type": "uint8", "num_channels": 1},
                 "scale_metadata": {"size": PIXELS.shape[::-1], "encoding": "raw", "chunk_size": CHUNK[::-1],
-                                   "resolution": [8, 8, 33], "voxel_offset": offset}}  # fmt: skip
+                                   "resolution": [8, 8, 33], "voxel_offset": offset, **scale}}  # fmt: skip
     driver = "n5" if kind == "n5" else "neuroglancer_precomputed"
     array = tensorstore.open({"driver": driver, "kvstore": where, "create": True, **more}).result()
     if pixels is not None:
@@ -145,13 +145,66 @@ def test_chunks_are_read_under_the_separator_that_their_files_have(tmp_path, ser
         assert not source.info.absent
 
 
-def test_files_with_the_other_separator_are_noted_where_most_have_the_right_one(tmp_path):
+@pytest.mark.parametrize("kind", ["zarr2", "zarr3"])
+@pytest.mark.parametrize("level", ["", "em/0"])
+def test_each_chunk_is_read_under_the_name_that_it_has(tmp_path, kind, level):
+    path = make(kind, tmp_path / "a.zarr" / level)
+    files = chunk_files(path)
+    if level:
+        zarr.open_group(tmp_path / "a.zarr", mode="a", zarr_format=int(kind[-1]))
+        zarr.open_group(tmp_path / "a.zarr" / "em", mode="a", zarr_format=int(kind[-1]))
+    for file in files[:30]:  # most of them
+        name = file.relative_to(path).as_posix()
+        other = path / name.replace("/", ".") if "/" in name else path / name.replace(".", "/")
+        other.parent.mkdir(parents=True, exist_ok=True)
+        file.rename(other)
+    with open_source(f"{tmp_path / 'a.zarr'}:/{level}" if level else path) as source:
+        np.testing.assert_array_equal(read(source), PIXELS)
+        assert "30 chunks are named like " in " ".join(source.info.notes)
+        assert not source.info.absent
+
+
+def test_over_http_leftovers_never_go_before_chunks_with_the_right_name(tmp_path, server):
+    path = make("zarr2", tmp_path / "a.zarr")
+    files = chunk_files(path)
+    for file in files:
+        other = path / file.name.replace(".", "/")
+        other.parent.mkdir(parents=True, exist_ok=True)
+        other.write_bytes(bytes(512))
+    for file in files[4:]:
+        file.unlink()
+    with open_source(f"{server}/a.zarr") as source:
+        found = read(source)
+        assert ((found == PIXELS) | (found == 9)).all()
+        assert source.info.absent["not_stored"] == 32
+        assert "36 files named like 0/0/0 are not read" in " ".join(source.info.notes)
+
+
+@pytest.mark.parametrize("kind", ["shards", "precomputed"])
+def test_what_shards_lack_inside_is_said_to_be_unseen(tmp_path, kind):
+    path = tmp_path / "a"
+    if kind == "shards":
+        make(kind, path)
+        told = "what its shards lack inside is not counted, and reads as the fill value 9"
+    else:
+        sharding = {"@type": "neuroglancer_uint64_sharded_v1", "preshift_bits": 0, "minishard_bits": 1,
+                    "shard_bits": 1, "hash": "identity"}  # fmt: skip
+        tensorstored(kind, path, PIXELS, sharding=sharding)
+        told = "which shards, and what in them, is missing cannot be seen here: it reads as 0"
+    with open_source(path) as source:
+        assert told in source.info.notes
+        np.testing.assert_array_equal(read(source), PIXELS)
+
+
+def test_files_with_the_other_separator_are_noted_where_the_right_one_is_there(tmp_path):
     path = make("zarr2", tmp_path / "a.zarr")
     (path / "0" / "0").mkdir(parents=True)
     shutil.copy(path / "0.0.1", path / "0" / "0" / "0")
     (path / "9.9.9").write_bytes(b"of the array when it was larger")
     with open_source(path) as source:
-        assert "1 files named like 0/0/0 are not read: most are named like 0.0.0" in source.info.notes
+        assert (
+            "1 chunks are named like 0/0/0: read where there is none named like 0.0.0, as the metadata say"
+        ) in source.info.notes
         np.testing.assert_array_equal(read(source), PIXELS)
 
 

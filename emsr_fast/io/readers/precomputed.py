@@ -48,7 +48,8 @@ def _of_shards(store: Store, place: str) -> tuple[tuple[str, ...], dict[str, int
         found = any(name.endswith(".shard") for name in store.folder(place).names())
     except UnlistedError:
         return ("whether all of its shards are stored cannot be seen here",), {}
-    return Stored(int(found), 1, 1).checked(store.path, 0, "shards")
+    notes, absent = Stored(int(found), 1, 1).checked(store.path, 0, "shards")
+    return (*notes, "which shards, and what in them, is missing cannot be seen here: it reads as 0"), absent
 
 
 def _naming(scale: Mapping[str, Any], suffix: str = "") -> Naming:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -20,7 +20,7 @@ from emsr_fast.io.readers.attributes import axes_of, sizes_of
 from emsr_fast.io.readers.groups_above import image_above, local_groups
 from emsr_fast.io.readers.ngff import Multiscale, multiscale_of
 from emsr_fast.io.readers.stored import LocalFiles
-from emsr_fast.io.readers.zarr_names import as_stored
+from emsr_fast.io.readers.zarr_names import as_stored, other_name
 from emsr_fast.io.volume import SourceVolume, VolumeInfo, check_pixels
 
 _MOST_NODES = 500
@@ -29,14 +29,14 @@ _MOST_NODES = 500
 def open_source(path: Path, key: str | None, axes: str | None) -> SourceVolume:
     """Return the array or level ``key`` of the folder, or the only image in it, opened for reading."""
     try:
-        root = zarr.open(store=_ContainedStore(path, read_only=True), mode="r")
+        store = _ContainedStore(path, read_only=True)
+        root = zarr.open(store=store, mode="r")
         array, level, image = _find(root, key, axes, path)
         if image is None and not axes:
             image = image_above(local_groups(path, level))
         described = array.metadata.to_dict()
-        as_named, notes, absent = as_stored(LocalFiles(path / level), described, path / level)
-        if as_named != described:
-            array = zarr.Array(zarr.AsyncArray(type(array.metadata).from_dict(as_named), array.store_path))
+        _, notes, absent = as_stored(LocalFiles(path / level), described, path / level, under_either=True)
+        store.read_under_either_name(level, other_name(described))
         return zarr_source(
             array, level, image, path, axes, zarr_format=array.metadata.zarr_format, notes=notes, absent=absent
         )  # fmt: skip
@@ -180,9 +180,23 @@ def _named_axes(array: Any) -> list[Any] | None:
 class _ContainedStore(LocalStore):
     """A folder whose links are followed only inside it: a foreign volume must not make us read other files."""
 
+    _level = ""
+    _other_name: Callable[[str], str | None] | None = None
+
+    def read_under_either_name(self, level: str, other_name: Callable[[str], str | None]) -> None:
+        """Give the array ``level`` the chunks too that only lie under the name that ``other_name`` gives."""
+        self._level, self._other_name = f"{level}/" if level else "", other_name
+
+    def _as_stored(self, key: str) -> str:
+        if self._other_name is None or not key.startswith(self._level):
+            return key
+        other = self._other_name(key.removeprefix(self._level))
+        return key if other is None or (self.root / key).is_file() else f"{self._level}{other}"
+
     async def get(
         self, key: str, prototype: BufferPrototype | None = None, byte_range: ByteRequest | None = None
     ) -> Buffer | None:
+        key = self._as_stored(key)
         place = os.path.realpath(self.root / key)
         if not Path(place).is_relative_to(os.path.realpath(self.root)):
             raise VolumeError(

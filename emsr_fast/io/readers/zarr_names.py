@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import PurePath
 from typing import Any
 
@@ -10,36 +11,66 @@ from emsr_fast.io.readers.stored import Files, Naming, grid_of, look_for, number
 
 
 def as_stored(
-    files: Files, described: Mapping[str, Any], path: PurePath
+    files: Files, described: Mapping[str, Any], path: PurePath, *, under_either: bool = False
 ) -> tuple[dict[str, Any], tuple[str, ...], dict[str, int]]:
     """Return an array's metadata with the separator that its files have, notes, and how many chunks are not stored.
+
+    The separator stays that of the metadata where one chunk at least is named so: the others may be leftovers.
 
     Args:
         files: the array's folder.
         described: its .zarray or zarr.json.
         path: for messages.
+        under_either: whether each chunk is read under the name it has, as ``other_name`` gives it.
 
     Raises:
         VolumeError: no chunk is stored.
     """
-    own = _separator(described)
-    if own is None:
+    separators = _separators(described)
+    if separators is None:
         return dict(described), (), {}
-    separators = [own, "." if own == "/" else "/"]
-    namings = [_naming(described, separator) for separator in separators]
-    found = look_for(files, namings)
-    # those that most files have; what a change of metadata or a broken copy left over is less
-    best = max(range(2), key=lambda number: found[number].found)
+    own, other = look_for(files, [_naming(described, separator) for separator in separators])
     # null means that it is not set, which readers take as 0
-    fill = described.get("fill_value")
-    notes, absent = found[best].checked(path, 0 if fill is None else fill, _unit(described))
-    examples = [naming.name((0,) * len(naming.grid)) for naming in namings]
+    fill, unit = described.get("fill_value"), _unit(described)
+    fill = 0 if fill is None else fill
+    named, said = (_naming(described, separator) for separator in reversed(separators))
+    first = (0,) * len(named.grid)
+    here, there = f"named like {said.name(first)}", f"named like {named.name(first)}"
     told = []
-    if best:
-        told = [f"chunks are named like {examples[1]} where the metadata say {examples[0]}: read under those names"]
-    if left := found[1 - best].found:
-        told.append(f"{left} files named like {examples[1 - best]} are not read: most are named like {examples[best]}")
-    return (_with_separator(described, separators[1]) if best else dict(described)), (*told, *notes), absent
+    read = own
+    if not own.found and other.found:
+        told, read = [f"{unit} are {there} where the metadata say {said.name(first)}: read under those names"], other
+        described = _with_separator(described, separators[1])
+    elif other.found and under_either:
+        told = [f"{other.found} {unit} are {there}: read where there is none {here}, as the metadata say"]
+        # a chunk may be there under both names
+        read = replace(own, found=min(own.found + other.found, own.looked_for))
+    elif other.found:
+        told = [f"{other.found} files {there} are not read: the metadata say {said.name(first)}, and there are such"]
+    notes, absent = read.checked(path, fill, unit)
+    if unit == "shards":
+        told.append(f"what its shards lack inside is not counted, and reads as the fill value {fill}")
+    return dict(described), (*told, *notes), absent
+
+
+def other_name(described: Mapping[str, Any]) -> Callable[[str], str | None]:
+    """Return what gives a chunk's name with the other separator; None for a name that is no chunk's."""
+    separators = _separators(described)
+    if separators is None:
+        return lambda name: None
+    own, other = (_naming(described, separator) for separator in separators)
+
+    def named(name: str) -> str | None:
+        index = own.index(name)
+        return None if index is None else other.name(index)
+
+    return named
+
+
+def _separators(described: Mapping[str, Any]) -> tuple[str, str] | None:
+    """Return the separator that metadata ask for, and the other one; None where chunks are named in another way."""
+    own = _separator(described)
+    return None if own is None else (own, "." if own == "/" else "/")
 
 
 def _separator(described: Mapping[str, Any]) -> str | None:
