@@ -23,8 +23,14 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _ONE_STOP_S = 1.0  # signals this close are one stop: a terminal sends to all, and a parent passes its own on
 
 
-def run(command: Callable[[], Any], *, as_json: bool) -> int:
-    """Return the exit code of ``command``, which raises where it fails; print one line for what it raised."""
+def run(command: Callable[[], Any], *, as_json: bool, spell: Callable[[str], str] = str) -> int:
+    """Return the exit code of ``command``, which raises where it fails; print one line for what it raised.
+
+    Args:
+        command: does the work; a number that it returns is the exit code.
+        as_json: whether an error is one JSON object on stdout too.
+        spell: how a message's settings are spelt, see ``CommandLine.spell``.
+    """
     try:
         with _signals_as_exceptions():
             try:
@@ -46,7 +52,7 @@ def run(command: Callable[[], Any], *, as_json: bool) -> int:
         if os.environ.get(DEBUG_VARIABLE) == "1":
             traceback.print_exc()
         text, code = _explain(error)
-        return _report(text, code, as_json)
+        return _report(spell(text), code, as_json)
 
 
 def _explain(error: Exception) -> tuple[str, int]:
@@ -58,7 +64,7 @@ def _explain(error: Exception) -> tuple[str, int]:
         path = getattr(getattr(error, "ctx", None), "command_path", "emsr-fast")
         return f"{error.format_message().rstrip('.')}; see {path} --help", _USAGE
     if isinstance(error, MemoryError):
-        return "out of memory; close other programs, or give a smaller --tile", BackendError.exit_code
+        return "out of memory; close other programs, or give a smaller `tile`", BackendError.exit_code
     if isinstance(error, OSError):
         named = f"{error.filename}: " if error.filename else ""
         return f"{named}{error.strerror or error}; check the path, its permissions and the disk", VolumeError.exit_code

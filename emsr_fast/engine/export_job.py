@@ -76,7 +76,7 @@ def export(
     precision = precision or PRECISIONS[FORMATS[format]]
     check_precision(precision)
     if window_fit not in (None, "pad", "resize"):
-        raise UsageError(f"window-fit is {window_fit!r}; give pad or resize, or leave it out for the model's own")
+        raise UsageError(f"`window_fit` is {window_fit!r}; give pad or resize, or leave it out for the model's own")
     if reason := why_no_onnx():
         raise BackendError(f"nothing can be exported: {reason}")
     path = Path(output)
@@ -120,7 +120,7 @@ def _check_free(file: Path, overwrite: bool) -> None:
     if not os.access(file.parent, os.W_OK | os.X_OK):
         raise VolumeError(f"{file.parent} cannot be written; give a file in a folder that can")
     if file.is_dir() or (file.exists() and not overwrite):
-        raise VolumeError(f"{file} exists; give another name, or --overwrite")
+        raise VolumeError(f"{file} exists; give another name, or `overwrite=True`")
 
 
 def _capability() -> tuple[int, int] | None:
@@ -131,14 +131,14 @@ def _shapes(
     least: str | None, best: str | None, most: str | None, batch: int | None, *, any_size: bool, smallest: int
 ) -> Shapes | None:
     """Return the shapes that the options mean, None for any."""
-    given = [parse_size(text, name) for text, name in ((least, "--min"), (best, "--opt"), (most, "--max")) if text]
+    given = [parse_size(text, name) for text, name in ((least, "`least`"), (best, "`best`"), (most, "`most`")) if text]
     if not given and any_size:
         if batch is None:
             return None
         return Shapes((batch, smallest, smallest), (batch, *_TILE), (batch, _LARGEST_SIDE, _LARGEST_SIDE))
     low = given[0] if given else _TILE
     high = given[-1] if given else _TILE
-    middle = parse_size(best, "--opt") if best else high
+    middle = parse_size(best, "`best`") if best else high
     rows = batch or 1
     return Shapes((rows, *low), (rows, *middle), (rows, *high))
 
@@ -148,7 +148,7 @@ def _judged(
 ) -> dict[str, Any]:
     """Return the truth test's result of an engine where there is a GPU, and that there is none elsewhere."""
     if not torch.cuda.is_available():
-        say("truth   not tested: there is no GPU here; `emsr-fast infer --trt` tests the engines that it builds")
+        say("truth   not tested: there is no GPU here; emsr-fast infer tests the engines that it builds")
         return {"passed": False, "reason": "not tested: built on a machine without a GPU"}
     scale, device = network.config.scale, torch.device("cuda")
     engine = TensorRTEngine(provider, made.engine, scale=scale, precision=precision, shapes=shapes, device=device)

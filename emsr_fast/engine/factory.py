@@ -66,7 +66,7 @@ def check_engine(name: str, precision: str | None = None, device: str = "auto", 
     if precision is not None:
         onnx_model.check_precision(precision)
         if name == "onnx" and precision == "bf16":
-            raise UsageError("engine onnx does not compute in bf16; leave --precision out, or give --engine trt")
+            raise UsageError("engine onnx does not compute in bf16; leave `precision` out, or give `engine=trt`")
     if reason := why_not_engine(name, device):
         raise BackendError(f"engine {name} cannot run here: {reason}" + (f"; this works: {instead}" if instead else ""))
 
@@ -78,7 +78,7 @@ def why_not_engine(name: str, device: str = "auto") -> str | None:
     if name == "onnx":
         return why_no_onnx()
     if device == "cpu":
-        return "TensorRT needs an NVIDIA GPU, and --device is cpu"
+        return "TensorRT needs an NVIDIA GPU, and `device` is cpu"
     if not torch.cuda.is_available():
         built = "" if torch.version.cuda else " (this torch was built without CUDA)"
         return f"TensorRT needs an NVIDIA GPU, and torch sees none{built}"
@@ -146,15 +146,15 @@ def judged(engine: Inspected, model: Emsr, entry: cache.Entry, *, refuse: bool, 
         return known
     if not refuse:
         say("truth   not tested: nobody knows whether this engine computes what it should")
-        return {"passed": False, "reason": "not tested (--no-truth-test)"}
+        return {"passed": False, "reason": "not tested (`truth_test=False`)"}
     result = truth_test(engine, model, engine.layers())
     say(f"truth   {result}")
     entry.facts.setdefault("truth", {})[judged_here] = result.as_json()
     entry.write()
     if not result.passed:
         raise BackendError(
-            f"{engine.name} failed its truth test: {result.reason}; use --engine torch, "
-            "or --no-truth-test to have its pixels all the same"
+            f"{engine.name} failed its truth test: {result.reason}; use `engine=torch`, "
+            "or `truth_test=False` to have its pixels all the same"
         )
     return result.as_json()
 

@@ -48,7 +48,7 @@ class OnnxRuntimeEngine:
         elif not can_cuda:
             raise BackendError(
                 f"device {device!r} was asked for, but this onnxruntime {onnxruntime.__version__} has no CUDA here "
-                "(pip install onnxruntime-gpu has it): use --device cpu or --engine torch"
+                "(pip install onnxruntime-gpu has it): use `device=cpu` or `engine=torch`"
             )
         else:
             index = torch.device(device).index or 0
@@ -57,7 +57,7 @@ class OnnxRuntimeEngine:
             self._session = onnxruntime.InferenceSession(onnx, providers=[settings])
             if self._session.get_providers()[0] != _CUDA:
                 raise BackendError(
-                    "onnxruntime fell back to the CPU: its CUDA libraries do not load; use --engine torch"
+                    "onnxruntime fell back to the CPU: its CUDA libraries do not load; use `engine=torch`"
                 )
         self._onnx = onnx
         self.device = device

@@ -99,7 +99,7 @@ class TensorRTEngine:
         least, most = self.shapes.least[0], self.shapes.most[0]
         if not self.shapes.holds(least, rows, cols):
             raise BackendError(
-                f"{self.name} was given tiles of {rows}x{cols} px; give the --tile and --halo it was built for"
+                f"{self.name} was given tiles of {rows}x{cols} px; give the `tile` and `halo` it was built for"
             )
         out = np.empty((count, 1, rows * self.scale, cols * self.scale), np.float32)
         busy: list[tuple[_Lane, slice]] = []
@@ -137,7 +137,7 @@ class TensorRTEngine:
         made = self._engine.create_execution_context(self._config) if self._rtx else None
         made = made or self._engine.create_execution_context()
         if made is None:
-            raise BackendError(f"not enough memory on {self.device} for the engine; give a smaller --tile")
+            raise BackendError(f"not enough memory on {self.device} for the engine; give a smaller `tile`")
         return made
 
     def layers(self) -> dict[str, int]:

@@ -160,11 +160,11 @@ def evaluate(
     """
     _check_packages(reference or second_scan)
     if pixel_nm is not None and not 0 < pixel_nm < float("inf"):
-        raise UsageError(f"pixel-nm is {pixel_nm}; give the side of an SR pixel in nm, above 0")
+        raise UsageError(f"`pixel_nm` is {pixel_nm}; give the side of an SR pixel in nm, above 0")
     if lpips is not None and reference is None and second_scan is None:
-        raise UsageError("LPIPS compares with a reference; give --reference or --second-scan, or leave --lpips out")
+        raise UsageError("LPIPS compares with a reference; give `reference` or `second_scan`, or leave `lpips` out")
     if trust is not None and reference is None and second_scan is None:
-        raise UsageError("trust is judged by the true error; give --reference or --second-scan, or leave --trust out")
+        raise UsageError("trust is judged by the true error; give `reference` or `second_scan`, or leave `trust` out")
     start, stop = parse_slices(slices)
     final = check_report_folder(output, overwrite=overwrite)
     distance = _lpips(lpips)
@@ -211,7 +211,7 @@ def _measured(
     if not evaluation.samples:
         raise VolumeError(
             f"nothing to measure in {inputs.sr.info.path}: {evaluation.skipped[0]}; give volumes with contrast, "
-            "or other --slices"
+            "or other `slices`"
         )
     return evaluation
 

@@ -33,7 +33,7 @@ def check_report_folder(path: str | Path, *, overwrite: bool) -> Path:
     if held and not held <= _FILES:
         raise VolumeError(f"output {final} holds other files ({sorted(held - _FILES)[0]}); choose another name")
     if held and not overwrite:
-        raise VolumeError(f"output {final} exists; choose another name or give --overwrite")
+        raise VolumeError(f"output {final} exists; choose another name or give `overwrite=True`")
     return final
 
 

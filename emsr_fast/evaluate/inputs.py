@@ -173,7 +173,7 @@ def _pixel_size(
         if abs(y - x) > _SQUARE * max(x, y):
             return None, f"pixels of {y:g} x {x:g} nm are not square: resolution is in pixels"
         return meant(x / (scale or 1 if name == "lr" else 1)), f"{name.upper() if name in ('sr', 'lr') else name} file"
-    return None, "no file states it: resolution is in pixels; give --pixel-nm"
+    return None, "no file states it: resolution is in pixels; give `pixel_nm`"
 
 
 def _read(volume: SourceVolume, z: int, rows: slice, cols: slice) -> np.ndarray:

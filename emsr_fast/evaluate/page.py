@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from html import escape
 from importlib import resources
 from typing import TYPE_CHECKING, Any
@@ -53,7 +54,7 @@ def _file(name: str) -> str:
 
 def _sentences(heading: str, told: list[str]) -> str:
     items = "".join(
-        f"<li{' class=warning' if sentence.startswith('Warning') else ''}>{escape(sentence)}</li>" for sentence in told
+        f"<li{' class=warning' if sentence.startswith('Warning') else ''}>{_text(sentence)}</li>" for sentence in told
     )
     return f"<h2>{escape(heading)}</h2><ul>{items}</ul>"
 
@@ -121,6 +122,11 @@ def _cells(row: dict[str, Any], columns: list[str]) -> str:
     if reason := row.get("left_out"):
         return f'<td class="words" colspan="{len(columns)}">left out: {escape(reason)}</td>'
     return "".join(f"<td>{cell(row.get(name))}</td>" for name in columns)
+
+
+def _text(sentence: str) -> str:
+    """Return a sentence as HTML, with the settings that it names (`pixel_nm`) as code."""
+    return re.sub(r"`([^`]+)`", r"<code>\1</code>", escape(sentence))
 
 
 def _volumes(evaluation: Evaluation) -> str:

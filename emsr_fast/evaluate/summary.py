@@ -193,12 +193,12 @@ def _limits(evaluation: Evaluation) -> list[str]:
     elif inputs.reference is not None:
         told.append(
             "Nothing says that the reference is independent of LR: the ring correlation with it may count shared noise "
-            "as detail. A second scan (--second-scan) would settle it."
+            "as detail. A second scan (`second_scan`) would settle it."
         )
     else:
         told.append(
             "Measures of one image alone tell how fine its texture is, not whether it is there in the specimen: "
-            "invented detail counts as resolution, and smoothed noise too. A second scan (--second-scan) would tell "
+            "invented detail counts as resolution, and smoothed noise too. A second scan (`second_scan`) would tell "
             "them apart."
         )
     told.append(

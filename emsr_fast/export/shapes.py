@@ -70,13 +70,13 @@ def _written(size: Size) -> str:
     return f"{rows}x{cols}" if batch == 1 else f"{batch} of {rows}x{cols}"
 
 
-def parse_size(text: str, option: str) -> tuple[int, int]:
-    """Return rows and columns of "HxW".
+def parse_size(text: str, name: str) -> tuple[int, int]:
+    """Return rows and columns of "HxW"; ``name`` is the setting, for the message.
 
     Raises:
         UsageError: it is none.
     """
     found = re.fullmatch(r"([0-9]{1,6})[xX]([0-9]{1,6})", text)
     if not found:
-        raise UsageError(f"{option} is {text!r}; give rows x columns in input pixels, as in 320x320")
+        raise UsageError(f"{name} is {text!r}; give rows x columns in input pixels, as in 320x320")
     return int(found[1]), int(found[2])

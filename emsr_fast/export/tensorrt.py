@@ -64,7 +64,7 @@ def load_provider(name: str = "auto", capability: tuple[int, int] | None = None)
         if name == "auto" and candidate == "tensorrt-rtx" and capability and capability not in _RTX_CAPABILITIES:
             reasons.append(
                 f"tensorrt-rtx is not documented for compute capability {capability[0]}.{capability[1]} "
-                "(--provider tensorrt-rtx tries it all the same)"
+                "(`provider=tensorrt-rtx` tries it all the same)"
             )
             continue
         if reason := why_not_installed(candidate):
@@ -113,7 +113,7 @@ def build(
     except TypeError as error:  # what a constructor that returns nothing becomes
         raise BackendError(
             f"{provider.name} {provider.version} cannot build here ({logger.last_error or error}); full TensorRT "
-            "builds on a machine with the GPU only, --provider tensorrt-rtx on any"
+            "builds on a machine with the GPU only, `provider=tensorrt-rtx` on any"
         ) from error
     # TensorRT 10 must be asked for it; later ones know nothing else, and may know no flag
     strongly_typed = getattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED", None)
@@ -138,7 +138,7 @@ def build(
     if engine is None:
         raise BackendError(
             f"{provider.name} {provider.version} could not build the engine for {shapes} px "
-            f"({logger.last_error or 'it did not say why'}); give a smaller --tile or --max"
+            f"({logger.last_error or 'it did not say why'}); give a smaller `tile` or `most`"
         )
     measured = b"" if provider.is_rtx else bytes(config.get_timing_cache().serialize())
     return Build(bytes(engine), _layers(network), measured)

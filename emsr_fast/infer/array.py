@@ -54,7 +54,7 @@ def super_resolve(
         array: (Y, X) or (Z, Y, X), grey values: uint8, int8, uint16, int16 or float32; float16 and float64 are
             processed and returned as float32. Arrays that are read lazily (zarr, h5py, dask) are read slice by slice.
         pixel_nm: side of an input pixel in nm, or (y, x). With it, sizes more than 15 % from those that the model was
-            trained on are refused. Nothing is resampled; ``emsr-fast infer --input-voxel`` does that.
+            trained on are refused. Nothing is resampled; ``input_voxel`` of ``emsr-fast infer`` does that.
         model: a shipped model's name (``available_models``), a model file, or a network from ``load_model``;
             the default model if None.
         range: (low, high), the grey values that become the model's 0 and 1, or "dtype" for the dtype's range. If None:

@@ -73,7 +73,7 @@ def complete(
         named = "; ".join(f"slice {z}: {slices[z]}" for z in sorted(slices)[:_NAMED])
         raise PartialError(
             f"{len(slices)} slice(s) could not be done, listed in {listed}: {named}; "
-            f"mend the input and retry just those with: {retry}; or leave them 0 with --finish"
+            f"mend the input and retry just those with: {retry}; or leave them 0 with `finish=True`"
         )
     if missing:
         say(f"note    blocks of other shares are missing; the last to finish completes {work.final}")

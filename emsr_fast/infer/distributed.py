@@ -118,7 +118,7 @@ def in_flight(
         except KilledWorker as error:
             raise BackendError(
                 f"several workers died on blocks {batch[0]} to {batch[-1]}; look into their logs, "
-                "or give them more memory or a smaller --max-memory"
+                "or give them more memory or a smaller `max_memory`"
             ) from error
         if isinstance(result, EmsrError):
             raise result

@@ -116,7 +116,7 @@ class EngineFeed:
             if isinstance(error, MemoryError) or "memory" in str(error).lower():
                 raise TileTooLarge(
                     f"{self._engine.name} ran out of memory on a tile of {sides[0]}x{sides[1]} px "
-                    f"({_place(part, z)}); give a smaller --tile"
+                    f"({_place(part, z)}); give a smaller `tile`"
                 ) from error
             raise
         finally:
@@ -132,5 +132,5 @@ def _check_finite(bad: int, engine: Engine, part: Tile, z: int) -> None:
     if bad:
         raise BackendError(
             f"{engine.name} returned {bad} NaN or infinite pixel(s) for {_place(part, z)}; "
-            "check the model file, or run it with --device cpu"
+            "check the model file, or run it with `device=cpu`"
         )

@@ -48,7 +48,7 @@ def estimate(
     z = min(whole, key=lambda other: abs(other - middle))
     image = source.read(z, *tile.read)
     if not np.isfinite(image).all():
-        raise VolumeError(f"slice {z} has NaN pixels where the time would be measured; leave it out with --slices")
+        raise VolumeError(f"slice {z} has NaN pixels where the time would be measured; leave it out with `slices`")
     batch = run.normalisation.to_model(image)[None, None]
     engine.run(batch)
     start = time.perf_counter()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -103,11 +102,12 @@ def _infer(request: Request, share: tuple[int, int], work: WorkFolder, say: Say,
 def _check(request: Request) -> tuple[int, int]:
     """Return which share of the blocks is ours, (i, N); raise UsageError for what contradicts itself."""
     if request.trust and request.engine == "trt":
-        raise UsageError("trust turns tiles, and engine trt takes tiles of fixed sides; give another --engine")
+        raise UsageError("trust turns tiles, and engine trt takes tiles of fixed sides; give another `engine`")
     if request.engine != "torch" or request.precision is not None:
         from emsr_fast.engine import check_engine
 
-        check_engine(request.engine, request.precision, request.device, instead=_on_torch(request.retry))
+        instead = request.retry(precision=None, provider=None, truth_test=None, engine="torch")
+        check_engine(request.engine, request.precision, request.device, instead=instead)
     if request.tile is not None:
         check_tiling(request.tile, request.halo)
     check_tiling(ALIGNMENT, request.halo)
@@ -116,27 +116,15 @@ def _check(request: Request) -> tuple[int, int]:
         raise UsageError("slices and roi are both given; the roi's first number of each corner says the slices")
     if request.window_fit not in (None, "pad", "resize"):
         raise UsageError(
-            f"window-fit is {request.window_fit!r}; give pad or resize, or leave it out for the model's own"
+            f"`window_fit` is {request.window_fit!r}; give pad or resize, or leave it out for the model's own"
         )
     if request.ome_zarr not in VERSIONS:
-        raise UsageError(f"ome-zarr is {request.ome_zarr!r}; give one of {', '.join(VERSIONS)}")
+        raise UsageError(f"`ome_zarr` is {request.ome_zarr!r}; give one of {', '.join(VERSIONS)}")
     if request.max_memory is not None:
         parse_memory(request.max_memory)
     if sum([request.dask is not None, request.shard is not None, request.finish]) > 1:
         raise UsageError("dask, shard and finish are given together; give one of them")
     return parse_share(request.shard)
-
-
-def _on_torch(command: str) -> str:
-    """Return ``command`` with PyTorch as its engine."""
-    words = iter(shlex.split(command))
-    kept = []
-    for word in words:
-        if word in ("--engine", "--precision", "--provider"):
-            next(words, None)
-        elif word.partition("=")[0] not in ("--trt", "--engine", "--precision", "--provider", "--no-truth-test"):
-            kept.append(word)
-    return shlex.join([*kept, "--engine", "torch"])
 
 
 def _begin(request: Request, work: WorkFolder, run: Run, say: Say) -> Run:
@@ -209,7 +197,7 @@ def _work(
     wall_s = time.perf_counter() - start
     bounded = note_bounded(work, run, say)
     summary = _summary(work.final, run, statistics, resumed=len(ours) - len(to_do), bounded=bounded, wall_s=wall_s)
-    return summary | complete(work, run, worker.volume, worker.maps, ours, retry=request.retry, say=say)
+    return summary | complete(work, run, worker.volume, worker.maps, ours, retry=request.retry(), say=say)
 
 
 def _leave(request: Request, work: WorkFolder, run: Run, say: Say) -> None:
@@ -221,7 +209,7 @@ def _leave(request: Request, work: WorkFolder, run: Run, say: Say) -> None:
     if request.shard is None and not some:
         work.remove()
     else:
-        say(f"note    {work.path} holds what is done; go on with: {request.retry}")
+        say(f"note    {work.path} holds what is done; go on with: {request.retry()}")
 
 
 def _finish_only(request: Request, work: WorkFolder, say: Say) -> dict[str, Any]:
@@ -234,7 +222,7 @@ def _finish_only(request: Request, work: WorkFolder, say: Say) -> dict[str, Any]
         summary = _summary(work.final, run, Statistics(), resumed=len(blocks), bounded=bounded)
         volume, maps = open_volume(work, run), open_trust(work, run)
         # what goes on is the command that does blocks
-        retry = shlex.join(word for word in shlex.split(request.retry) if word != "--finish")
+        retry = request.retry(finish=None)
         return summary | complete(work, run, volume, maps, blocks, retry=retry, say=say, finish=True)
 
 

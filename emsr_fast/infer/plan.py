@@ -183,9 +183,9 @@ def make_plan(
     plan = Plan(shape, region, scale, sides, halo, (block[0], block[1], block[2]), tile is not None, equal_reads)
     if max_memory is not None and plan.largest_read_px > largest:
         needed = plan.largest_read_px * bytes_per_px / _NETWORK_SHARE
-        advice = "a smaller --tile or a larger --max-memory" if tile is not None else "a larger --max-memory"
+        advice = "a smaller `tile` or a larger `max_memory`" if tile is not None else "a larger `max_memory`"
         raise UsageError(
             f"tiles of {sides[0]}x{sides[1]} px with halo {halo} need about {needed / 1e6:.0f} MB, "
-            f"and max-memory is {max_memory / 1e6:.0f} MB; give {advice}"
+            f"and `max_memory` is {max_memory / 1e6:.0f} MB; give {advice}"
         )
     return plan

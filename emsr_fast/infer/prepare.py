@@ -179,8 +179,8 @@ def _check_resize(plan: Plan) -> None:
             if min(sides) < ALIGNMENT:
                 raise UsageError(
                     f"a tile would read {sides[0]}x{sides[1]} px of {plan.shape[1]}x{plan.shape[2]}; this model "
-                    f"resizes to windows of {ALIGNMENT} px and needs as many: give --window-fit pad, or another "
-                    "--tile or --halo"
+                    f"resizes to windows of {ALIGNMENT} px and needs as many: give `window_fit=pad`, or another "
+                    "`tile` or `halo`"
                 )
 
 

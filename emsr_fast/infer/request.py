@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from emsr_fast.infer.plan import DEFAULT_HALO
+from emsr_fast.infer.retry import Retry, same_call
 from emsr_fast.infer.run import Inputs, Settings
 from emsr_fast.io.locations import is_remote
 from emsr_fast.io.registry import within
@@ -18,7 +19,7 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Request:
-    """What is asked for; the options of ``emsr-fast infer``, which explains them."""
+    """What is asked for; the options of ``emsr-fast infer``, whose help explains them."""
 
     input_path: str | Path
     output_path: str | Path
@@ -45,7 +46,7 @@ class Request:
     finish: bool = False
     dry_run: bool = False
     trust: bool = False
-    retry: str = "the same command"  # what to type to go on, for messages
+    retry: Retry = same_call  # for messages
 
 
 def region_of(request: Request, source: SourceVolume) -> tuple[Span, Span, Span]:

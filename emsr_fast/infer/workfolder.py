@@ -134,7 +134,7 @@ class WorkFolder:
                 fcntl.flock(file, (fcntl.LOCK_EX if alone else fcntl.LOCK_SH) | fcntl.LOCK_NB)
             except BlockingIOError as error:
                 raise VolumeError(
-                    f"another process is writing {self.final}; wait for it, or let both share it with --shard i/N"
+                    f"another process is writing {self.final}; wait for it, or let both share it with `shard=i/N`"
                 ) from error
             except OSError:
                 pass  # a file system without locks: two runs would do the same work twice, to the same bytes

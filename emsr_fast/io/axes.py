@@ -1,4 +1,4 @@
-"""Which stored axis is z, y and x: as the file names them, as ``--axes`` says, or as usual."""
+"""Which stored axis is z, y and x: as the file names them, as ``axes`` says, or as usual."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def layout_of(
     Args:
         shape: sides of the stored array.
         path: the file, for messages.
-        asked: what ``--axes`` says; it goes before what the file says.
+        asked: what ``axes`` says; it goes before what the file says.
         stated: the axes' names in the file, one character each, None if it has none.
         usual: the order of three unnamed axes; of two, the same without Z.
 
@@ -67,7 +67,7 @@ def layout_of(
     sides = tuple(int(side) for side in shape)
     sized = " x ".join(map(str, sides)) or "no axes"
     if asked is not None:
-        names, words = check_axes(asked), "as --axes says"
+        names, words = check_axes(asked), "as `axes` says"
         if len(names) != len(sides):
             raise UsageError(
                 f"axes {asked!r} are {len(names)}, but {path} has {len(sides)}: {sized}; name each of them"
@@ -77,19 +77,19 @@ def layout_of(
     else:
         names, words = _usual(sides, usual, path, sized), "not named in the file: taken as usual"
     if "Y" not in names or "X" not in names:
-        raise VolumeError(f"{path} has axes {names}, expected Y and X among them; say which they are with --axes")
+        raise VolumeError(f"{path} has axes {names}, expected Y and X among them; say which they are with `axes`")
     for name, side in zip(names, sides, strict=True):
         if name not in "ZYX" and side != 1:
             raise VolumeError(
                 f"{path} has {side} along axis {name} ({names}: {sized}); expected one grey stack: "
-                "save one of them by itself, or if they are slices, name the axis Z with --axes"
+                "save one of them by itself, or if they are slices, name the axis Z with `axes`"
             )
     shown = names.replace(_DROPPED, "1")
     return Layout(names, sides), f"{shown} ({words})" if words else shown
 
 
 def check_axes(text: str) -> str:
-    """Return what ``--axes`` says in upper case.
+    """Return what ``axes`` says in upper case.
 
     Raises:
         UsageError: other characters than letters, a letter twice, or no Y and X.
@@ -111,11 +111,11 @@ def _usual(shape: tuple[int, ...], usual: str, path: PurePath, sized: str) -> st
     else:
         kept = []
     if len(kept) not in (2, 3):
-        raise VolumeError(f"{path} has axes without names, {sized}; name them with --axes, such as TZYX")
+        raise VolumeError(f"{path} has axes without names, {sized}; name them with `axes`, such as TZYX")
     if len(kept) == 3 and shape[kept[2]] <= _MOST_COLOURS < min(shape[kept[0]], shape[kept[1]]):
         raise VolumeError(
             f"{path} has axes without names, {sized}: the last may be slices or colours; "
-            f"say so with --axes, such as {usual} or YXC"
+            f"say so with `axes`, such as {usual} or YXC"
         )
     letters = iter(usual if len(kept) == 3 else usual.replace("Z", ""))
     return "".join(next(letters) if index in kept else _DROPPED for index in range(len(shape)))
@@ -139,5 +139,5 @@ def chosen(candidates: Mapping[str, str], key: str | None, path: PurePath) -> st
     if not candidates:
         raise VolumeError(f"{path} has no image in it: no numbers with two or more axes; check the path")
     if len(candidates) > 1:
-        raise VolumeError(f"{path} has {len(candidates)} images; name one with --key: {listed}{more}")
+        raise VolumeError(f"{path} has {len(candidates)} images; name one with `key`: {listed}{more}")
     return next(iter(candidates))

@@ -92,7 +92,7 @@ def _check_vacant(final: Path, kind: Format, *, overwrite: bool) -> None:
     if not final.exists():
         return
     if not overwrite:
-        raise VolumeError(f"output {final} exists; choose another name or give --overwrite")
+        raise VolumeError(f"output {final} exists; choose another name or give `overwrite=True`")
     # a typing error must not cost a folder of other data
     replaceable = kind.recognises(final) or (final.is_file() and final.stat().st_size == 0)
     if not replaceable:

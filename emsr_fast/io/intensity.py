@@ -118,7 +118,7 @@ def dtype_range(dtype: np.dtype) -> Normalisation:
 
 
 def parse_range(text: str, dtype: np.dtype) -> Normalisation:
-    """Return the map that ``--range`` asks for: "LO:HI" in the volume's grey values, or "dtype".
+    """Return the map that ``range`` asks for: "LO:HI" in the volume's grey values, or "dtype".
 
     Raises:
         UsageError: neither form, or HI is not above LO.
@@ -169,7 +169,7 @@ def measure(source: SourceVolume, *, by_percentile: bool = False) -> Normalisati
     if values.size == 0:
         raise VolumeError(
             f"{source.info.path} has no finite pixel below {_LARGEST_GREY:g} in {len(samples)} sampled slices; "
-            "give --range LO:HI"
+            "give `range=LO:HI`"
         )
     values = np.sort(values).astype(np.float64)
     apart = values_apart(values)
@@ -187,7 +187,7 @@ def measure(source: SourceVolume, *, by_percentile: bool = False) -> Normalisati
     if high <= low:
         raise VolumeError(
             f"{source.info.path} is constant: all sampled pixels are {low:g}, so there is no contrast to normalise; "
-            "give --range LO:HI if it is meant"
+            "give `range=LO:HI` if it is meant"
         )
     return Normalisation(low, high, origin, note=note)
 

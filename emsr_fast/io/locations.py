@@ -32,7 +32,7 @@ def within(path: Path) -> tuple[Path, str | None]:
 
 
 def checked_key(key: str | None, inside: str | None, path: str | Path) -> str | None:
-    """Return the one image asked for, by ``--key`` or behind the file's name, without slashes around it.
+    """Return the one image asked for, by ``key`` or behind the file's name, without slashes around it.
 
     Raises:
         UsageError: both are given.

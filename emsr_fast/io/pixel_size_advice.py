@@ -29,17 +29,17 @@ def remedies(stated_nm: Sequence[float | None], target_nm: float) -> str:
         target_nm: what it would be resampled to.
     """
     ignore = (
-        "--input-voxel ignore runs on the pixels as they are: keeps their detail, but the model never saw this size"
+        "`input_voxel=ignore` runs on the pixels as they are: keeps their detail, but the model never saw this size"
     )
-    others = ["--input-voxel NM if the file is wrong", "another --model"]
+    others = ["`input_voxel=NM` if the file is wrong", "another `model`"]
     y, x = stated_nm
     if y is None or x is None:
         choices = [ignore, *others]
     elif loses_detail((y, x), target_nm):
-        choices = [ignore, *others, f"--input-voxel file last: resampling from {loss((y, x), target_nm)}"]
+        choices = [ignore, *others, f"`input_voxel=file` last: resampling from {loss((y, x), target_nm)}"]
     else:
         gained = _pixels((y, x), target_nm)
-        choices = [f"--input-voxel file interpolates to {target_nm:g} nm: {gained} and so much time", ignore, *others]
+        choices = [f"`input_voxel=file` interpolates to {target_nm:g} nm: {gained} and so much time", ignore, *others]
     return f"choose: {'; '.join(choices)}"
 
 

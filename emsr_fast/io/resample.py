@@ -24,14 +24,14 @@ _CUBIC = -0.5  # Keys' parameter: exact on parabolas
 
 @dataclass(frozen=True)
 class InputVoxel:
-    """What ``--input-voxel`` says: sizes in nm to resample from, the file's own if None, or no resampling at all."""
+    """What ``input_voxel`` says: sizes in nm to resample from, the file's own if None, or no resampling at all."""
 
     resample: bool
     sizes_nm: tuple[float, float] | None = None  # y, x
 
 
 def parse_input_voxel(text: str | None) -> InputVoxel | None:
-    """Return the choice that ``--input-voxel`` makes: "50" or "50,48" (y, x in nm), "file" or "ignore"; None if none.
+    """Return the choice that ``input_voxel`` makes: "50" or "50,48" (y, x in nm), "file" or "ignore"; None if none.
 
     Raises:
         UsageError: something else, or sizes that are not positive.
@@ -46,7 +46,7 @@ def parse_input_voxel(text: str | None) -> InputVoxel | None:
         sizes = []
     if len(sizes) not in (1, 2) or not all(math.isfinite(size) and size > 0 for size in sizes):
         raise UsageError(
-            f"input-voxel is {text!r}; give the input's pixel size in nm, such as 50, or Y,X such as 50,48, "
+            f"`input_voxel` is {text!r}; give the input's pixel size in nm, such as 50, or Y,X such as 50,48, "
             "or file to take the file's, or ignore to run without resampling"
         )
     return InputVoxel(resample=True, sizes_nm=(sizes[0], sizes[-1]))
@@ -78,9 +78,9 @@ def fit_to_model(
     trained = f"{model} was trained on input pixels of {', '.join(f'{size:g}' for size in trained_nm)} nm"
     if choice and choice.resample:
         if not trained_nm:
-            raise UsageError(f"{model} does not say what pixel size it was trained on; leave --input-voxel out")
+            raise UsageError(f"{model} does not say what pixel size it was trained on; leave `input_voxel` out")
         if sizes[0] is None or sizes[1] is None:
-            raise UsageError(f"{source.info.path} does not state its pixel size; give it in nm: --input-voxel 50")
+            raise UsageError(f"{source.info.path} does not state its pixel size; give it in nm: `input_voxel=50`")
         return _resampled(source, (sizes[0], sizes[1]), trained_nm, say)
     if not trained_nm:
         return source
@@ -117,7 +117,7 @@ def _resampled(
     for note in result.info.notes[len(source.info.notes) :]:
         say(f"note    {note}")
     if loses_detail(sizes, target):
-        say(f"warning resampling from {loss(sizes, target)}; --input-voxel ignore keeps the detail")
+        say(f"warning resampling from {loss(sizes, target)}; `input_voxel=ignore` keeps the detail")
     return result
 
 
@@ -134,7 +134,7 @@ class RelabelledSource(SourceVolume):
 
     def __init__(self, source: SourceVolume, voxel_size_nm: tuple[float | None, float | None, float | None]) -> None:
         self._source = source
-        self.info = replace(source.info, voxel_size_nm=voxel_size_nm, voxel_size_from="--input-voxel")
+        self.info = replace(source.info, voxel_size_nm=voxel_size_nm, voxel_size_from="`input_voxel`")
 
     def read(self, z: int, rows: slice, cols: slice) -> np.ndarray:
         """Return pixels of slice ``z``, (rows, cols)."""
@@ -172,7 +172,7 @@ class ResampledSource(SourceVolume):
             if not 1 / _LARGEST_FACTOR <= factor <= _LARGEST_FACTOR:
                 raise UsageError(
                     f"input pixels of {size:g} nm would be resampled to {target_nm:g} nm, a factor above "
-                    f"{_LARGEST_FACTOR}; check the size, which is in nm: --input-voxel NM"
+                    f"{_LARGEST_FACTOR}; check the size, which is in nm: `input_voxel=NM`"
                 )
         height, width = (_length(side, factor) for side, factor in zip(sides, self._factors, strict=True))
         names = ["area mean" if factor > 1 else "cubic convolution" for factor in self._factors]

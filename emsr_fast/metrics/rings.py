@@ -51,7 +51,7 @@ class Rings:
         self.across = np.fft.rfftfreq(width)[None]
         self.frequency = np.arange(rings_per_cycle // 2 + 1) / rings_per_cycle  # cycles per pixel
         numbers = np.rint(np.hypot(self.down, self.across) * rings_per_cycle).astype(np.intp)
-        # one more ring for the corners, thrown away by `sums`
+        # one more ring for the corners, thrown away by ``sums``
         self._numbers = np.minimum(numbers, len(self.frequency)).ravel()
         # the other half plane is the mirror image of this one, but for its first column and that of Nyquist
         weight = np.full(width // 2 + 1, 2.0)

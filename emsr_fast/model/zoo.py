@@ -87,7 +87,7 @@ def choose_device(device: str) -> torch.device:
         raise BackendError(f"device {device!r} is not supported: use auto, cpu, cuda or cuda:N")
     if chosen.type == "cuda":
         if not torch.cuda.is_available():
-            raise BackendError(f"device {device!r} was asked for, but torch sees no CUDA device: use --device cpu")
+            raise BackendError(f"device {device!r} was asked for, but torch sees no CUDA device: use `device=cpu`")
         if (chosen.index or 0) >= torch.cuda.device_count():
             raise BackendError(
                 f"device {device!r} was asked for, but there are {torch.cuda.device_count()} CUDA devices"

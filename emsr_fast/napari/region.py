@@ -50,7 +50,7 @@ def super_resolve_region(
 ) -> Iterator[tuple[int, int, Result]]:
     """Yield tiles done, tiles in all, and the result as far as it is done, of one slice.
 
-    The pixels are those of ``infer --roi`` with tiles of 128 px.
+    The pixels are those of ``infer`` with the same ``roi`` and tiles of 128 px.
     """
     plan = Plan(
         shape=source.shape,

@@ -59,7 +59,7 @@ def check_spacing(spacing: float) -> None:
             "such as 32"
         )
     if importlib.util.find_spec("SimpleITK") is None:
-        raise UsageError(f"deforming needs SimpleITK: {install_line('bspline')}; or leave --bspline out")
+        raise UsageError(f"deforming needs SimpleITK: {install_line('bspline')}; or leave `bspline` out")
 
 
 def deform(aligned: Aligned, moving: Slice, field: Field, spacing: float) -> tuple[Aligned, Deformation]:

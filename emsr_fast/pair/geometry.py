@@ -55,12 +55,12 @@ def geometry(
         _, y, x = size
         if y is None or x is None:
             raise VolumeError(
-                f"{source.info.path} states no pixel size ({stated}); give it in nm: --{name.lower()}-voxel Z,Y,X"
+                f"{source.info.path} states no pixel size ({stated}); give it in nm: `{name.lower()}_voxel=Z,Y,X`"
             )
         if abs(y / x - 1) > _SQUARE:
             raise VolumeError(
                 f"{source.info.path} has pixels of {y:g} x {x:g} nm (y, x); pairs need square ones: resample it, or "
-                f"give --{name.lower()}-voxel if that is wrong"
+                f"give `{name.lower()}_voxel` if that is wrong"
             )
         sizes.append(size)
         pixels.append(math.sqrt(y * x))
@@ -68,7 +68,7 @@ def geometry(
     if not scale / _RATIO_OFF <= ratio <= scale * _RATIO_OFF:
         raise VolumeError(
             f"LR pixels of {pixels[0]:g} nm are {ratio:.3g} HR pixels of {pixels[1]:g} nm; pairs for x{scale} need "
-            f"{scale / _RATIO_OFF:.3g} to {scale * _RATIO_OFF:.3g}: check the voxel sizes, or give another --scale"
+            f"{scale / _RATIO_OFF:.3g} to {scale * _RATIO_OFF:.3g}: check the voxel sizes, or give another `scale`"
         )
     _check_spacing(lr, hr, sizes[0][0], sizes[1][0], say)
     return Geometry(scale, ratio, sizes[0], sizes[1])
@@ -84,7 +84,7 @@ def _check_spacing(
     elif abs(first / second - 1) > _SPACING:
         raise VolumeError(
             f"slices are {first:g} nm apart in {lr.info.path} and {second:g} nm in {hr.info.path}; pairs need the same "
-            "sections: give --lr-voxel or --hr-voxel if that is wrong"
+            "sections: give `lr_voxel` or `hr_voxel` if that is wrong"
         )
 
 
@@ -96,7 +96,7 @@ def _given(text: str, name: str, stated: VoxelSize) -> VoxelSize:
         numbers = []
     if len(numbers) not in (1, 3) or not all(math.isfinite(n) and n > 0 for n in numbers):
         raise UsageError(
-            f"{name.lower()}-voxel is {text!r}; give Z,Y,X in nm such as 50,15,15, or the pixel size alone such as 15"
+            f"`{name.lower()}_voxel` is {text!r}; give Z,Y,X in nm such as 50,15,15, or the pixel size alone such as 15"
         )
     return (numbers[0], numbers[1], numbers[2]) if len(numbers) == 3 else (stated[0], numbers[0], numbers[0])
 

@@ -96,7 +96,7 @@ def pair(
     with open_source(lr_path) as lr, open_source(hr_path) as hr:
         chosen = choose_slices(start, stop, hr.shape[0])
         if damaged := [z for z in chosen if z in hr.info.damaged]:
-            raise VolumeError(f"HR slice {damaged[0]}: {hr.info.damaged[damaged[0]]}; or leave it out with --slices")
+            raise VolumeError(f"HR slice {damaged[0]}: {hr.info.damaged[damaged[0]]}; or leave it out with `slices`")
         shapes = geometry(lr, hr, scale, lr_voxel, hr_voxel, say)
         bounds = bounds_of(shapes, max_angle, max_magnification)
         check_field(lr, hr, bounds)
@@ -155,11 +155,11 @@ def _check_numbers(scale: int, max_angle: float, max_magnification: float, min_n
     if scale not in (2, 3, 4):
         raise UsageError(f"scale is {scale}; give 2, 3 or 4")
     if not 0 <= max_angle <= 20:
-        raise UsageError(f"max-angle is {max_angle:g} degrees; give 0 to 20, and turn the images beforehand if need be")
+        raise UsageError(f"`max_angle` is {max_angle:g} degrees; give 0 to 20, and turn the images first if need be")
     if not 0 <= max_magnification <= 20:
-        raise UsageError(f"max-magnification is {max_magnification:g} %; give 0 to 20, and the true voxel sizes")
+        raise UsageError(f"`max_magnification` is {max_magnification:g} %; give 0 to 20, and the true voxel sizes")
     if not 0 < min_ncc < 1:
-        raise UsageError(f"min-ncc is {min_ncc:g}; give a number above 0 and below 1")
+        raise UsageError(f"`min_ncc` is {min_ncc:g}; give a number above 0 and below 1")
     if kind not in ("tif", "zarr"):
         raise UsageError(f"format is {kind!r}; give tif or zarr")
 

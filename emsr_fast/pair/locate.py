@@ -92,7 +92,7 @@ def locate(
         raise VolumeError(
             f"{hr.info.path} was not found in {lr.info.path}: {seen}, within {bounds.angle_deg:g} degrees and "
             f"{100 * bounds.magnification:g} % of the ratio {bounds.ratio:.4g}; check that both show the same "
-            "tissue, and the voxel sizes, or widen --max-angle and --max-magnification"
+            "tissue, and the voxel sizes, or widen `max_angle` and `max_magnification`"
         )
     return best if offset is not None else _in_depth(lr, hr, slices, scale, best, say)
 
@@ -102,7 +102,9 @@ def _probes(hr: SourceVolume, slices: range, lr: SourceVolume, offset: int | Non
     if offset is not None:
         slices = range(max(slices.start, -offset), min(slices.stop, lr.shape[0] - offset))
         if not slices:
-            raise VolumeError(f"with z-offset {offset} no slice of {hr.info.path} lies in {lr.info.path}; give another")
+            raise VolumeError(
+                f"with `z_offset={offset}` no slice of {hr.info.path} lies in {lr.info.path}; give another"
+            )
     places = [slices[round(share * (len(slices) - 1))] for share in (0.5, 0.25, 0.75, 0.0, 1.0)]
     _, height, width = hr.shape
     step = max(1, min(height, width) // 256)
@@ -227,7 +229,7 @@ def _in_depth(
         if fit > fits[z][best] + _CLEARLY:
             say(
                 f"note    HR slice {z} fits LR slice {z + other} (NCC {fit:.2f}) better than {z + best} "
-                f"({fits[z][best]:.2f}): slices may be missing; pair the parts with --slices"
+                f"({fits[z][best]:.2f}): slices may be missing; pair the parts with `slices`"
             )
     return replace(found, offset=best)
 

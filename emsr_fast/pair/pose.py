@@ -16,7 +16,7 @@ class Pose:
 
     @classmethod
     def of(cls, centre: tuple[float, float], ratio: float, degrees: float = 0.0) -> Pose:
-        """Return a pose without shear: ``ratio`` HR px per LR px, turned by ``degrees`` as `rotation_deg` counts."""
+        """Return a pose without shear: ``ratio`` HR px per LR px, turned by ``degrees`` as ``rotation_deg`` counts."""
         c, s = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
         return cls(np.array(centre, dtype=np.float64), np.array([[c, -s], [s, c]]) / ratio)
 

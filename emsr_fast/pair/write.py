@@ -47,7 +47,7 @@ def check_folder(folder: str | Path, inputs: Sequence[Path], *, overwrite: bool)
         raise VolumeError(f"output folder {parent} is not writable; choose another place or mend its permissions")
     if final.exists():
         if not overwrite:
-            raise VolumeError(f"output {final} exists; choose another name or give --overwrite")
+            raise VolumeError(f"output {final} exists; choose another name or give `overwrite=True`")
         # a typing error must not cost a folder of other data
         if not (final / TABLE).is_file() or not (final / SETTINGS).is_file():
             raise VolumeError(f"output {final} is no pair set: not overwritten; choose another name")
@@ -157,7 +157,7 @@ def write_config(path: Path, kind: str, grey_range: str, scale: int, shape: tupl
     # room for a crop among the rows to train on and, where rows are held back, another one among those
     crop = min(_CROP_PX, shape[0] // 8 * 4, shape[1] // 4 * 4)
     lines = [
-        "# Written by emsr-fast pair; all settings: emsr-fast train FILE.yaml --init",
+        "# Written by emsr-fast pair. The option init of emsr-fast train writes a file with every setting explained.",
         "output: run",
         f"start_from: {_STARTS[scale]}" if scale in _STARTS else f"model: {{scale: {scale}, {_SMALL}}}",
         "sources:",

@@ -60,7 +60,7 @@ def _checked(output: str | Path, source: Path, *, overwrite: bool) -> Path:
         raise UsageError(f"output {final} is the input itself; choose another name")
     if final.exists():
         if not overwrite:
-            raise VolumeError(f"output {final} exists; choose another name or give --overwrite")
+            raise VolumeError(f"output {final} exists; choose another name or give `overwrite=True`")
         with system_errors(final):
             if final.is_dir() or final.read_bytes()[: len(_PNG)] != _PNG:
                 raise VolumeError(f"output {final} is no PNG: not overwritten; choose another name")

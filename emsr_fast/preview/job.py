@@ -65,7 +65,7 @@ def make_preview(
         lambda done: None
     ),
 ) -> Preview:
-    """Return LR, bicubic, SR and trust of one place; SR has the pixels of ``infer --roi``.
+    """Return LR, bicubic, SR and trust of one place; SR has the pixels of ``infer`` with that ``roi``.
 
     Args:
         path: anything ``open_source`` reads.

@@ -181,7 +181,7 @@ def read_config(path: Path | None, changes: Sequence[str] = ()) -> TrainConfig:
     try:
         values: Any = yaml.safe_load(path.read_text()) if path else {}
         if not isinstance(values, dict):
-            raise UsageError(f"{where} holds no settings; `emsr-fast train --init` writes an example")
+            raise UsageError(f"{where} holds no settings; `init` of emsr-fast train writes an example")
         if path:
             _anchor(values, path.resolve().parent)
         # paths on the command line are relative to where it is typed

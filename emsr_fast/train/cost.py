@@ -99,7 +99,7 @@ def say_cost(cost: Cost, config: TrainConfig, step: int, seconds: float, device:
         return
     say(f"run     {steps} steps, about {duration(whole)}")
     if whole > _LONG_S:
-        say("note    to be done sooner: --minutes, fewer steps, a smaller crop, batch or model, or a GPU")
+        say("note    to be done sooner: `minutes`, fewer steps, a smaller crop, batch or model, or a GPU")
 
 
 def duration(seconds: float) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import json
 import math
-import shlex
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -116,7 +115,7 @@ def finetune(
         except Diverged as error:
             raise VolumeError(
                 f"finetuning broke down, nothing is written: the loss is no longer a number at rate {rate:g}; "
-                "check the grey values of the images (emsr-fast inspect), and give --range"
+                "check the grey values of the images (emsr-fast inspect), and give `range=LO:HI`"
             ) from error
         if outcome.stopped_by not in (None, SIGINT) or not outcome.steps:
             say(f"kept    nothing: stopped after {outcome.steps} steps; {final.name} is not written")
@@ -144,8 +143,6 @@ def finetune(
         )
     early = "stopped early, and kept what was learnt until then: " if outcome.stopped_by else ""
     say(f"kept    {early}{final}, and the picture {picture_beside(final)}")
-    stack = str(lr) if lr is not None else "STACK.tif"
-    say(f"use     emsr-fast infer {shlex.quote(stack)} -o OUT.ome.zarr --model {shlex.quote(str(final))}")
     return _report(outcome, judgement, final)
 
 
@@ -185,7 +182,7 @@ def _range_of(pairs: Path | None) -> str | None:
     try:
         found = json.loads(settings.read_text(encoding="utf-8")).get("grey_range")
     except (ValueError, AttributeError) as error:
-        raise VolumeError(f"{settings} is damaged ({error}); make the pairs anew, or give --range") from error
+        raise VolumeError(f"{settings} is damaged ({error}); make the pairs anew, or give `range=LO:HI`") from error
     return str(found) if found else None
 
 

@@ -144,7 +144,7 @@ class _Run:
                 # a file that broke in mid-run, or another process, must not cost what was learnt
                 self._checkpoint()
                 if self.processes > 1 and isinstance(error, RuntimeError) and not isinstance(error, EmsrError):
-                    raise BackendError("another process of this run stopped; see its message, use --resume") from error
+                    raise BackendError("another process of this run stopped; see its message, use `resume`") from error
                 raise
             result = self._validate(stop) if not stopped_by else None
             self._checkpoint()
@@ -156,10 +156,10 @@ class _Run:
         last = self.folder / "last.pt"
         if resume:
             if not last.exists():
-                raise UsageError(f"{last} does not exist; start without --resume")
+                raise UsageError(f"{last} does not exist; start without `resume`")
             self.state.load(last, self.config)
         elif last.exists():
-            raise UsageError(f"{self.folder} holds a run; continue it with --resume, or give another output folder")
+            raise UsageError(f"{self.folder} holds a run; continue it with `resume`, or give another output folder")
         if self.rank == 0:
             try:
                 self.folder.mkdir(parents=True, exist_ok=True)
@@ -169,17 +169,17 @@ class _Run:
                 raise VolumeError(f"output folder {self.folder} cannot be written: {error.strerror}") from error
 
     def _check_left(self) -> None:
-        """Raise UsageError where the run has used up its steps or its minutes: --resume alone would do nothing."""
+        """Raise UsageError where the run has used up its steps or its minutes: ``resume`` alone would do nothing."""
         state, config = self.state, self.config
         if state.step >= config.steps:
-            used, more = f"done its {config.steps} steps", f"--steps={2 * config.steps}"
+            used, more = f"done its {config.steps} steps", f"`steps={2 * config.steps}`"
         elif config.minutes and state.seconds >= 60 * config.minutes:
-            used, more = f"used its {config.minutes:g} minutes", f"--minutes={2 * config.minutes:g}"
+            used, more = f"used its {config.minutes:g} minutes", f"`minutes={2 * config.minutes:g}`"
         else:
             return
         raise UsageError(
             f"the run in {self.folder} has {used}, {state.step} steps in all; to go on give more of them, such as "
-            f"{more} --resume; to use what it learnt take {self._model_path('last')}"
+            f"{more}, with `resume`; to use what it learnt take {self._model_path('last')}"
         )
 
     def _steps(self, stop: list[int]) -> int:
@@ -250,7 +250,7 @@ class _Run:
             place = f"lost, {path} could not be written ({error})"
         raise Diverged(
             f"loss or gradient is {value} at step {self.state.step}; its batch is in {place}: look at it; "
-            "then go on from the last checkpoint with --resume and a lower optimiser.rate, or optimiser.clip"
+            "then go on from the last checkpoint with `resume` and a lower optimiser.rate, or optimiser.clip"
         )
 
     def _log(self, loss: Tensor, norm: Tensor) -> None:

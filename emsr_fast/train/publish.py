@@ -45,7 +45,7 @@ def check_output(path: Path, *, overwrite: bool, inputs: Iterable[Path] = ()) ->
         if not os.path.lexists(place):
             continue
         if not overwrite:
-            raise VolumeError(f"output {place} exists; choose another name or give --overwrite")
+            raise VolumeError(f"output {place} exists; choose another name or give `overwrite=True`")
         # a typing error must not cost a file of other data
         if not place.is_file() or not known(place):
             raise VolumeError(f"output {place} is no {what} of ours: not overwritten; choose another name")

@@ -31,7 +31,7 @@ class Records:
                     writer.writeheader()
                 writer.writerow(row)
         except OSError as error:
-            raise VolumeError(f"{path} cannot be written: {error.strerror}; free space and use --resume") from error
+            raise VolumeError(f"{path} cannot be written: {error.strerror}; free space and use `resume`") from error
         if self._tensorboard:
             self._draw(table, row)
 

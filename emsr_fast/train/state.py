@@ -86,7 +86,7 @@ class TrainState:
             partial.unlink(missing_ok=True)
             reason = error.strerror if isinstance(error, OSError) else str(error).splitlines()[0]
             raise VolumeError(
-                f"checkpoint {path} cannot be written ({reason}); the one before is kept: free space and use --resume"
+                f"checkpoint {path} cannot be written ({reason}); the one before is kept: free space and use `resume`"
             ) from error
 
     def load(self, path: Path, config: TrainConfig) -> None:
@@ -125,7 +125,7 @@ def _read(path: Path) -> dict[str, Any]:
     except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, TypeError, ValueError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise CheckpointError(
-            f"{path} is no checkpoint of a training run ({reason}); start without --resume"
+            f"{path} is no checkpoint of a training run ({reason}); start without `resume`"
         ) from error
     if missing:
         raise CheckpointError(f"{path} is no checkpoint of a training run: it lacks {sorted(missing)[0]!r}")

@@ -142,12 +142,12 @@ def test_a_failure_is_refused_with_exit_5_every_time_unless_told_otherwise(model
     entry, _ = cache.fetch("engine", {"a": 1}, make)
     engine = FakeProvider(model, shifted)
     for _ in range(2):
-        with pytest.raises(BackendError, match=r"failed its truth test: .*--no-truth-test") as raised:
+        with pytest.raises(BackendError, match=r"failed its truth test: .*`truth_test=False`") as raised:
             judged(engine, model, entry, refuse=True, say=lambda line: None)
         assert raised.value.exit_code == 5
     assert cache.entries()[0].facts["truth"]["fake"]["passed"] is False
     told = judged(engine, model, entry, refuse=False, say=lambda line: None)
-    assert told == {"passed": False, "reason": "not tested (--no-truth-test)"}
+    assert told == {"passed": False, "reason": "not tested (`truth_test=False`)"}
 
 
 def test_an_engine_opens_tested_and_the_second_time_at_once(model):

@@ -140,7 +140,7 @@ def test_half_precision_is_seen_where_float32_was_promised():
 def test_sizes_that_contradict_each_other_are_refused():
     with pytest.raises(UsageError, match=r"height is 64 at least, 32 at best"):
         Shapes((1, 64, 64), (1, 32, 32), (1, 64, 64))
-    with pytest.raises(UsageError, match=r"--opt is '64'.*320x320"):
+    with pytest.raises(UsageError, match=r"`best` is '64'.*320x320"):
         parse_size("64", "--opt")
     with pytest.raises(UsageError, match="at least 4 px a side"):
         to_onnx(tiny(window_fit="resize"), "fp32", Shapes.only(1, 3, 8))
@@ -150,7 +150,7 @@ def test_sizes_that_contradict_each_other_are_refused():
 
 
 def test_an_unknown_window_fit_is_one_clear_line(tmp_path):
-    with pytest.raises(UsageError, match="window-fit is 'x'; give pad or resize"):
+    with pytest.raises(UsageError, match="`window_fit` is 'x'; give pad or resize"):
         export(tmp_path / "m.onnx", window_fit="x")
 
 

@@ -16,7 +16,7 @@ import pytest
 import typer.main
 
 from emsr_fast.cli import app, main
-from emsr_fast.cli.training import changes_of
+from emsr_fast.cli.train import changes_of
 from emsr_fast.train.config import TrainConfig
 
 ROOT = Path(__file__).parents[2]

@@ -243,7 +243,7 @@ def test_marks_of_absence_do_not_move_the_measured_range(tmp_path, slices, mark)
     assert (found.low, found.high) == (wanted.low, wanted.high)
     with (
         open_source(file_of(tmp_path, np.full((1, 9, 9), mark), "f4")) as source,
-        pytest.raises(VolumeError, match=r"no finite pixel below 1e\+18 .* --range"),
+        pytest.raises(VolumeError, match=r"no finite pixel below 1e\+18 .* `range=LO:HI`"),
     ):
         measure(source)
 

@@ -161,8 +161,8 @@ def test_the_measured_range_is_inverted_on_output(dtype):
     [
         (lambda shape: np.zeros((*shape[:2], 3, 3), np.float32), r"returned shape \(1, 1, 3, 3\)"),
         (lambda shape: np.full(shape, np.nan, np.float32), "returned 576 NaN or infinite"),
-        (lambda shape: (_ for _ in ()).throw(RuntimeError("CUDA out of memory. Tried")), "smaller --tile"),
-        (lambda shape: (_ for _ in ()).throw(MemoryError()), "smaller --tile"),
+        (lambda shape: (_ for _ in ()).throw(RuntimeError("CUDA out of memory. Tried")), "smaller `tile`"),
+        (lambda shape: (_ for _ in ()).throw(MemoryError()), "smaller `tile`"),
     ],
 )
 def test_what_an_engine_does_wrong_is_said_with_its_place(make, message):

@@ -187,7 +187,7 @@ def test_an_automatic_tile_is_halved_until_it_fits_and_stays_so(tmp_path, stack,
 
 def test_a_given_tile_is_never_changed(tmp_path, stack, use_nearest):
     engine = use_nearest(largest_px=120 * 120)
-    with pytest.raises(BackendError, match=r"ran out of memory on a tile of 160x160 px .* smaller --tile"):
+    with pytest.raises(BackendError, match=r"ran out of memory on a tile of 160x160 px .* smaller `tile`"):
         infer(stack, tmp_path / "a.zarr", tile=128, input_voxel="ignore")
     assert engine.shapes == [(160, 160)]
     assert not list(tmp_path.iterdir())

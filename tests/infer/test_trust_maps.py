@@ -128,7 +128,7 @@ def test_a_map_of_an_earlier_run_is_not_overwritten_unasked(stack, tmp_path, use
     old = tmp_path / "x3.trust-error.tif"
     tifffile.imwrite(old, np.zeros((3, 3), np.float32))
     before = old.read_bytes()
-    with pytest.raises(VolumeError, match=r"x3\.trust-error\.tif exists; .* --overwrite"):
+    with pytest.raises(VolumeError, match=r"x3\.trust-error\.tif exists; .* `overwrite=True`"):
         infer(stack, tmp_path / "x3.tif", **MANY_BLOCKS)
     assert [p.name for p in tmp_path.iterdir()] == [old.name]
     assert old.read_bytes() == before

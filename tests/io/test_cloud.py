@@ -103,7 +103,7 @@ def test_a_pyramid_and_several_datasets_of_n5(tmp_path):
     n5(root / "em" / "s1", PIXELS[:, ::2, ::2], downsamplingFactors=[2, 2, 1])
     (root / "attributes.json").write_text('{"n5": "2.5.0"}')
     (root / "em" / "attributes.json").write_text('{"resolution": [4, 5, 30]}')
-    with pytest.raises(VolumeError, match=r"2 images; name one with --key: em/s0 \(70 x 50 x 7 uint8\), em/s1"):
+    with pytest.raises(VolumeError, match=r"2 images; name one with `key`: em/s0 \(70 x 50 x 7 uint8\), em/s1"):
         open_source(root)
     with open_source(root, key="em") as source:
         check(source)

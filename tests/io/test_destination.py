@@ -56,7 +56,7 @@ def test_an_unfinished_output_leaves_nothing(tmp_path, name, stop):
 @pytest.mark.parametrize("name", OUTPUTS)
 def test_the_old_output_survives_until_the_new_one_is_complete(tmp_path, name):
     write(tmp_path / name, 1)
-    with pytest.raises(VolumeError, match=r"exists; .* --overwrite"):
+    with pytest.raises(VolumeError, match=r"exists; .* `overwrite=True`"):
         create_target(tmp_path / name, SPEC)
     with pytest.raises(RuntimeError), create_target(tmp_path / name, SPEC, overwrite=True):
         raise RuntimeError

@@ -209,7 +209,7 @@ def test_pairing_names_such_a_slice_before_it_searches(tmp_path):
     tifffile.imwrite(
         tmp_path.parent / f"{tmp_path.name}.tif", np.zeros((3, 90, 90), np.uint8), photometric="minisblack"
     )
-    with pytest.raises(VolumeError, match=r"HR slice 1: .*git lfs pull.*leave it out with --slices"):
+    with pytest.raises(VolumeError, match=r"HR slice 1: .*git lfs pull.*leave it out with `slices`"):
         pair(tmp_path.parent / f"{tmp_path.name}.tif", tmp_path, tmp_path.parent / f"{tmp_path.name}.pairs", scale=2)
 
 

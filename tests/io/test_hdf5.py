@@ -38,7 +38,7 @@ def test_several_images_must_be_chosen_from(file):
         content.create_dataset("other/labels", data=PIXELS[0].astype(np.uint16))
         content.create_dataset("table", data=np.zeros(3))
     with pytest.raises(
-        VolumeError, match=r"has 2 images; name one with --key: raw \(3 x 24 x 28 uint8\), other/labels \("
+        VolumeError, match=r"has 2 images; name one with `key`: raw \(3 x 24 x 28 uint8\), other/labels \("
     ):
         open_source(file)
     with pytest.raises(VolumeError, match="no image 'table' of its own"):

@@ -62,7 +62,7 @@ def test_axes_are_named_as_matlab_counts_them(tmp_path, version):
 @pytest.mark.parametrize("version", WRITERS)
 def test_variables_are_to_be_chosen_from(tmp_path, version):
     WRITERS[version](tmp_path / "a.mat", {"a": PIXELS, "b": PIXELS[:, :, 0]})
-    with pytest.raises(VolumeError, match=r"2 images; name one with --key: a \(.*\), b \("):
+    with pytest.raises(VolumeError, match=r"2 images; name one with `key`: a \(.*\), b \("):
         open_source(tmp_path / "a.mat")
     with open_source(f"{tmp_path}/a.mat:b") as source:
         assert source.shape == (1, 24, 28)

@@ -153,29 +153,29 @@ def test_the_choice_that_discards_detail_is_advised_last_and_each_says_its_cost(
     with pytest.raises(UsageError) as refused:
         fitted((40.0, 13.8, 13.8))
     _, _, choices = str(refused.value).partition("choose: ")
-    assert choices.startswith("--input-voxel ignore runs on the pixels as they are: keeps their detail")
+    assert choices.startswith("`input_voxel=ignore` runs on the pixels as they are: keeps their detail")
     last = choices.split("; ")[-1]
     assert last.startswith(
-        "--input-voxel file last: resampling from 13.8 x 13.8 nm to 24 nm discards detail: 0.33 times"
+        "`input_voxel=file` last: resampling from 13.8 x 13.8 nm to 24 nm discards detail: 0.33 times"
     )
     assert "worse than bicubic" in last
     # one axis is enough
-    with pytest.raises(UsageError, match=r"; --input-voxel file last: resampling from 20 x 50 nm to 30 nm discards"):
+    with pytest.raises(UsageError, match=r"; `input_voxel=file` last: resampling from 20 x 50 nm to 30 nm discards"):
         fitted((40.0, 20.0, 50.0))
 
 
 def test_interpolating_to_finer_pixels_loses_nothing_and_says_how_many_there_will_be():
     with pytest.raises(
-        UsageError, match=r"choose: --input-voxel file interpolates to 30 nm: 2\.8 times the pixels"
+        UsageError, match=r"choose: `input_voxel=file` interpolates to 30 nm: 2\.8 times the pixels"
     ) as one:
         fitted((40.0, 50.0, 50.0))
     assert "discards" not in str(one.value)
 
 
 def test_a_size_stated_in_part_cannot_be_resampled_from():
-    with pytest.raises(UsageError, match="choose: --input-voxel ignore") as refused:
+    with pytest.raises(UsageError, match="choose: `input_voxel=ignore`") as refused:
         fitted((40.0, None, 50.0))
-    assert "--input-voxel file" not in str(refused.value)
+    assert "input_voxel=file" not in str(refused.value)
 
 
 @pytest.mark.parametrize(
@@ -184,7 +184,7 @@ def test_a_size_stated_in_part_cannot_be_resampled_from():
 )
 def test_resampling_to_coarser_pixels_warns(voxel, choice, warned):
     _, said = fitted((40.0, voxel, voxel), choice)
-    assert ("warning resampling from" in said and "--input-voxel ignore keeps the detail" in said) == warned
+    assert ("warning resampling from" in said and "`input_voxel=ignore` keeps the detail" in said) == warned
 
 
 @pytest.mark.parametrize(
@@ -230,12 +230,12 @@ def test_a_stated_size_that_fits_only_relabels():
 
 @pytest.mark.parametrize("text", ["", "a", "0", "-5", "1,2,3", "nan", "inf", "50nm"])
 def test_other_words_are_refused(text):
-    with pytest.raises(UsageError, match="input-voxel is"):
+    with pytest.raises(UsageError, match="`input_voxel` is"):
         parse_input_voxel(text)
 
 
 def test_the_file_must_state_what_is_taken_from_it():
-    with pytest.raises(UsageError, match="--input-voxel 50"):
+    with pytest.raises(UsageError, match="`input_voxel=50`"):
         fitted((None, None, None), "file")
 
 

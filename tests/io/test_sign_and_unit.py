@@ -129,7 +129,7 @@ def test_bigdataviewers_int16_stands_for_uint16(bdv):
         assert "BigDataViewer's int16 stands for uint16: read as uint16" in source.info.notes
         assert source.info.voxel_size_nm == UNKNOWN
         assert "BigDataViewer keeps it in a.xml, which is not beside the file" in source.info.voxel_size_from
-    with pytest.raises(VolumeError, match="has 2 images; name one with --key"):
+    with pytest.raises(VolumeError, match="has 2 images; name one with `key`"):
         open_source(bdv)
 
 

@@ -246,7 +246,7 @@ def test_pages_of_different_sizes_are_to_be_chosen_from(tmp_path):
     with tifffile.TiffWriter(tmp_path / "a.tif") as file:
         file.write(np.zeros((9, 9), "u1"))
         file.write(np.zeros((9, 8), "u1"))
-    with pytest.raises(VolumeError, match=r"2 images; name one with --key: 0 \(9 x 9 uint8\), 1 \(9 x 8 uint8\)"):
+    with pytest.raises(VolumeError, match=r"2 images; name one with `key`: 0 \(9 x 9 uint8\), 1 \(9 x 8 uint8\)"):
         open_source(tmp_path / "a.tif")
     with open_source(tmp_path / "a.tif", key="1") as source:
         assert source.shape == (1, 9, 8)

@@ -78,7 +78,7 @@ def test_series_are_chosen_by_number_with_their_own_voxel_size(tmp_path):
         for size, pixels in ((4.0, PIXELS), (8.0, PIXELS[:, ::2, ::2])):
             file.write(pixels, photometric="minisblack",
                        metadata={"axes": "ZYX", "PhysicalSizeX": size, "PhysicalSizeXUnit": "nm"})  # fmt: skip
-    with pytest.raises(VolumeError, match=r"2 images; name one with --key: 0 \(4 x 70 x 90 uint16\), 1 \("):
+    with pytest.raises(VolumeError, match=r"2 images; name one with `key`: 0 \(4 x 70 x 90 uint16\), 1 \("):
         open_source(tmp_path / "a.ome.tif")
     for name, expected, size in (("0", PIXELS, 4.0), ("1", PIXELS[:, ::2, ::2], 8.0)):
         with open_source(tmp_path / "a.ome.tif", key=name) as source:

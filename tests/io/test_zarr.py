@@ -128,7 +128,7 @@ def test_arrays_of_a_group_are_to_be_chosen_from(tmp_path, zarr_format):
     with open_source(tmp_path / "a.zarr") as source:
         assert source.info.key == "volumes/raw"
     root.create_array("labels", data=PIXELS)
-    with pytest.raises(VolumeError, match=r"2 images; name one with --key: labels \(7 x .*\), volumes/raw"):
+    with pytest.raises(VolumeError, match=r"2 images; name one with `key`: labels \(7 x .*\), volumes/raw"):
         open_source(tmp_path / "a.zarr")
     for name in (f"{tmp_path}/a.zarr:/volumes/raw", tmp_path / "a.zarr" / "volumes" / "raw"):
         with open_source(name) as source:
@@ -198,7 +198,7 @@ def test_metadata_above_that_list_the_level_must_be_valid_and_others_need_not(tm
     with pytest.raises(VolumeError, match="is not valid OME-Zarr"):
         open_source(path / "s0")
     (path / ".zattrs").write_text("{")
-    with pytest.raises(VolumeError, match=r"zattrs is no JSON.*--axes"):
+    with pytest.raises(VolumeError, match=r"zattrs is no JSON.*`axes`"):
         open_source(path / "s0")
 
 

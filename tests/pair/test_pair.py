@@ -174,7 +174,7 @@ def _wrong(folder, lr, hr):
     yield "constant HR", lr, flat, {}, VolumeError, "flat.tif is constant"
     yield "constant LR", black, hr, {}, VolumeError, "black.tif is constant"
     yield "other spacing", lr, apart, {}, VolumeError, "20 nm apart in .* and 40 nm in"
-    yield "no sizes", lr, unsized, {}, VolumeError, "unsized.tif states no pixel size .*--hr-voxel"
+    yield "no sizes", lr, unsized, {}, VolumeError, "unsized.tif states no pixel size .*`hr_voxel=Z,Y,X`"
     yield "oblong", lr, oblong, {}, VolumeError, "pixels of 10 x 12 nm"
     yield "sizes swapped", hr, lr, {}, VolumeError, "0.3 HR pixels.*x3 need 2.4 to 3.75"
     yield "HR tiny", hr, lr, {"lr_voxel": "33", "hr_voxel": "11"}, VolumeError, "19x19 LR px; at least 24"
@@ -182,12 +182,12 @@ def _wrong(folder, lr, hr):
     yield "HR larger", hr, tiled, {}, VolumeError, r"covers 186x182 LR px, more than .* \(141x138\)"
     yield "other tissue", lr, turned, {"z_offset": OFFSET}, VolumeError, "was not found in .* NCC of 0"
     yield "NaN", broken, hr, {"z_offset": OFFSET}, VolumeError, f"slice {OFFSET + 3} of .*nan.tif has 1 NaN"
-    yield "no such depth", lr, hr, {"z_offset": 99}, VolumeError, "with z-offset 99 no slice"
+    yield "no such depth", lr, hr, {"z_offset": 99}, VolumeError, "with `z_offset=99` no slice"
     yield "no such slices", lr, hr, {"slices": "40:"}, UsageError, "reach beyond"
     yield "bad voxel", lr, hr, {"hr_voxel": "1x2"}, UsageError, "'1x2'; give Z,Y,X in nm"
     yield "bad scale", lr, hr, {"scale": 5}, UsageError, "scale is 5"
-    yield "bad ncc", lr, hr, {"min_ncc": 1.5}, UsageError, "min-ncc is 1.5"
-    yield "bad angle", lr, hr, {"max_angle": 90}, UsageError, "max-angle is 90"
+    yield "bad ncc", lr, hr, {"min_ncc": 1.5}, UsageError, "`min_ncc` is 1.5"
+    yield "bad angle", lr, hr, {"max_angle": 90}, UsageError, "`max_angle` is 90"
     yield "bad format", lr, hr, {"kind": "png"}, UsageError, "format is 'png'"
     yield "too strict", lr, hr, {"min_ncc": 0.9999, "z_offset": OFFSET}, VolumeError, "was not found"
 
@@ -204,7 +204,7 @@ def test_bad_input_is_named_and_nothing_is_written(acquired, tmp_path):
 
 def test_places_that_are_taken_are_kept(acquired, made, tmp_path, capsys):
     folder, _ = made
-    with pytest.raises(VolumeError, match="exists; choose another name or give --overwrite"):
+    with pytest.raises(VolumeError, match="exists; choose another name or give `overwrite=True`"):
         pair(*acquired, folder)
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "thesis.doc").write_text("x")

@@ -14,7 +14,7 @@ from PIL import Image
 
 from emsr_fast import EmsrConfig, UsageError, VolumeError
 from emsr_fast.cli import main
-from emsr_fast.cli.training import changes_of
+from emsr_fast.cli.train import changes_of
 from emsr_fast.train import TrainConfig, read_config, train
 from emsr_fast.train.config import Degradation, Loss, Noise, Optimiser, Source
 from emsr_fast.train.dataset import Crops, Numbers, crop_of

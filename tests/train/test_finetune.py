@@ -169,7 +169,7 @@ def test_one_small_image_is_enough(start, tmp_path):
     [
         ({"output": "m.pt"}, UsageError, "must end in .safetensors"),
         ({"output": "none/m.safetensors"}, VolumeError, "mkdir -p"),
-        ({"output": "taken.safetensors"}, VolumeError, "exists; choose another name or give --overwrite"),
+        ({"output": "taken.safetensors"}, VolumeError, "exists; choose another name or give `overwrite=True`"),
         ({"output": "taken.safetensors", "overwrite": True}, VolumeError, "no model of ours: not overwritten"),
         ({"output": "drawn.safetensors", "overwrite": True}, VolumeError, "no picture of ours: not overwritten"),
         ({"output": "my images/m.safetensors"}, UsageError, "lies inside the input"),

@@ -218,7 +218,7 @@ def test_the_rate_may_change_when_resuming(small_run):
 
 def test_runs_are_not_mixed_up(small_run):
     run(small_run, steps=2)
-    with pytest.raises(UsageError, match="holds a run; continue it with --resume"):
+    with pytest.raises(UsageError, match="holds a run; continue it with `resume`"):
         run(small_run, steps=2)
     with pytest.raises(CheckpointError, match="of a run with batch = 2, now it is 4"):
         run(small_run, batch=4, resume=True)

@@ -76,9 +76,9 @@ def test_minutes_end_a_run_inside_a_step(small_run, monkeypatch):
 
 def test_a_run_that_has_used_its_time_says_what_to_do(small_run):
     run(small_run, steps=2)
-    with pytest.raises(UsageError, match=r"has done its 2 steps.*--steps=4 --resume.*last\.safetensors"):
+    with pytest.raises(UsageError, match=r"has done its 2 steps.*`steps=4`, with `resume`.*last\.safetensors"):
         run(small_run, steps=2, resume=True)
-    with pytest.raises(UsageError, match=r"has used its 1e-05 minutes.*--minutes=2e-05 --resume"):
+    with pytest.raises(UsageError, match=r"has used its 1e-05 minutes.*`minutes=2e-05`, with `resume`"):
         run(small_run, resume=True, minutes=1e-5)
 
 
@@ -118,7 +118,7 @@ def test_a_run_of_weeks_is_announced(small_run, stack):
     lines = []
     say_cost(cost, config, 0, 0.0, cpu, lines.append)
     assert "days" in lines[1]
-    assert lines[2].startswith("note    to be done sooner: --minutes")
+    assert lines[2].startswith("note    to be done sooner: `minutes`")
 
 
 def test_a_run_keeps_the_size_of_what_it_starts_from(small_run, tmp_path):

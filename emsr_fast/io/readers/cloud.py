@@ -73,7 +73,7 @@ def _open_n5(store: Store, key: str | None, axes: str | None) -> SourceVolume | 
         return None
     if node is None:
         chosen(_n5_arrays(store), key, store.path)
-        raise VolumeError(f"{store.path} has no N5 dataset {key!r}; check --key")
+        raise VolumeError(f"{store.path} has no N5 dataset {key!r}; check `key`")
     group: Mapping[str, Any] = {}
     notes: tuple[str, ...] = ()
     if "dimensions" in node:
@@ -91,7 +91,7 @@ def _open_n5(store: Store, key: str | None, axes: str | None) -> SourceVolume | 
             finest = chosen(_n5_arrays(store, place), None, store.path / place)
             inside = store.json(f"{finest}/attributes.json") or {}
         else:
-            notes = ("level s0 of a pyramid; another one with --key",)
+            notes = ("level s0 of a pyramid; another one with `key`",)
         above = store.json(f"{finest.rpartition('/')[0]}/attributes.json")
         group, node, place = above or {}, inside, finest
     array = store.array("n5", place)
@@ -148,7 +148,7 @@ def _open_zarr(
     found = node(place)
     if found is None:
         chosen(listed, key, store.path)
-        raise VolumeError(f"{store.path} has no array {key!r}; check --key")
+        raise VolumeError(f"{store.path} has no array {key!r}; check `key`")
     attributes, is_array, dimension_names = found
     member: tuple[Multiscale, str] | None = None
     if not is_array:
@@ -156,7 +156,7 @@ def _open_zarr(
         if image is None:
             below = {name: what for name, what in listed.items() if not place or name.startswith(f"{place}/")}
             if not below:
-                raise VolumeError(f"{store.path / place} is a group that cannot be listed; name an array with --key")
+                raise VolumeError(f"{store.path / place} is a group that cannot be listed; name an array with `key`")
             place = chosen(below, None, store.path)
         else:
             level = next(iter(image.levels))
@@ -168,7 +168,7 @@ def _open_zarr(
         member = image_above(_groups_above(store, node, place))
     described = store.json(f"{place}/zarr.json" if zarr_format == 3 else f"{place}/.zarray")
     if described is None:
-        raise VolumeError(f"{store.path} has no array {place!r}, which its metadata name; name another with --key")
+        raise VolumeError(f"{store.path} has no array {place!r}, which its metadata name; name another with `key`")
     as_named, notes, absent = as_stored(store.folder(place), described, store.path / place)
     if zarr_format == 2:
         array = store.array("zarr", place, metadata=_as_tensorstore_reads(as_named))
@@ -260,4 +260,4 @@ def _described(node: Mapping[str, Any]) -> str:
 
 
 def _levels(levels: Mapping[str, Any]) -> tuple[str, ...]:
-    return (f"{len(levels)} levels: {', '.join(levels)}; another one with --key",) if len(levels) > 1 else ()
+    return (f"{len(levels)} levels: {', '.join(levels)}; another one with `key`",) if len(levels) > 1 else ()

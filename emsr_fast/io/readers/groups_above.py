@@ -60,5 +60,5 @@ def _json(path: Path) -> Mapping[str, Any]:
     try:
         values = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise VolumeError(f"{path} is no JSON: {error}; mend it, or name the axes with --axes to do without") from error
+        raise VolumeError(f"{path} is no JSON: {error}; mend it, or name the axes with `axes` to do without") from error
     return values if isinstance(values, Mapping) else {}

@@ -49,7 +49,7 @@ def open_source(path: Path, key: str | None, axes: str | None) -> SourceVolume:
     if key is not None:
         raise VolumeError(f"{path} is images in files, one slice each: leave key {key!r} out, or name one of the files")
     if axes not in (None, "ZYX", "YX"):
-        raise UsageError(f"axes {axes!r} do not fit {path}: images in files are slices, ZYX; leave --axes out")
+        raise UsageError(f"axes {axes!r} do not fit {path}: images in files are slices, ZYX; leave `axes` out")
     return ImagesSource(path)
 
 

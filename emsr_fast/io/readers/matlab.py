@@ -33,7 +33,7 @@ def _open_v73(path: Path, key: str | None, axes: str | None) -> SourceVolume:
         kind = data.attrs.get("MATLAB_class", b"")
         _check_class(kind.decode("utf-8", "replace") if isinstance(kind, bytes) else str(kind), name, path)
         if data.attrs.get("MATLAB_empty", 0):
-            raise VolumeError(f"{path}: variable {name!r} is empty; choose another with --key")
+            raise VolumeError(f"{path}: variable {name!r} is empty; choose another with `key`")
         layout, words = layout_of(data.shape[::-1], path, asked=axes, usual=_USUAL)
         # MATLAB stores its columns first, HDF5 its last axis: the same bytes with the axes reversed
         return dataset_source(
@@ -87,9 +87,9 @@ class _Numbers:
 def _check_class(kind: str, name: str, path: Path) -> None:
     if kind == "logical":
         raise VolumeError(
-            f"{path}: variable {name!r} is logical, a mask and not a grey image; choose another with --key"
+            f"{path}: variable {name!r} is logical, a mask and not a grey image; choose another with `key`"
         )
     if kind == "complex":
         raise VolumeError(f"{path}: variable {name!r} holds complex numbers; save its magnitude as single")
     if kind in _NO_NUMBERS:
-        raise VolumeError(f"{path}: variable {name!r} is of class {kind}, not numbers; choose another with --key")
+        raise VolumeError(f"{path}: variable {name!r} is of class {kind}, not numbers; choose another with `key`")

@@ -97,7 +97,7 @@ def _multiscale_metadata(attributes: Mapping[str, Any]) -> Mapping[str, Any]:
     return ome if isinstance(ome, Mapping) else attributes
 
 
-_ADVICE = "write it again, or name one array with --key and its axes with --axes to read it all the same"
+_ADVICE = "write it again, or name one array with `key` and its axes with `axes` to read it all the same"
 
 
 def _checked(

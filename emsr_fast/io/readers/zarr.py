@@ -66,7 +66,7 @@ def zarr_source(
         level: its path from the root, "" for the root itself.
         image: the multiscale image that it is a level of, and its name in it; None for a plain array.
         path: of the root.
-        axes: what ``--axes`` says.
+        axes: what ``axes`` says.
         zarr_format: 2 or 3.
         notes: what else is known of it.
         absent: how many chunks are not stored, see ``VolumeInfo``.
@@ -84,7 +84,7 @@ def zarr_source(
         voxel_size_nm, more = around.voxel_size(name, layout)
         told += [*around.notes, *more]
         if len(around.levels) > 1:
-            how = "; another one with --key" if level.endswith(name) else f"; this is {name}, given by its path"
+            how = "; another one with `key`" if level.endswith(name) else f"; this is {name}, given by its path"
             told.append(f"{len(around.levels)} levels: {', '.join(around.levels)}{how}")
     info = VolumeInfo(
         path=path,
@@ -118,7 +118,7 @@ def _find(
             node = root[key]
         except KeyError:
             chosen(_candidates(root, path), key, path)  # raises, listing what there is
-            raise VolumeError(f"{path} has no array {key!r}; check --key") from None
+            raise VolumeError(f"{path} has no array {key!r}; check `key`") from None
     if isinstance(node, zarr.Array):
         # named with its axes it is taken as it is, whatever the metadata around it
         return node, place, None if axes else _image_of(root, place, path)

@@ -163,7 +163,7 @@ class TiffSource(SourceVolume):
 
 
 def _named(axes: str, asked: str, shape: tuple[int, ...], path: Path) -> str:
-    """Return what ``--axes`` says; of a TIFF it can only say what its pages are, not what lies in a page."""
+    """Return what ``axes`` says; of a TIFF it can only say what its pages are, not what lies in a page."""
     shape = shape if len(axes) == len(shape) else (-1, *shape)
     if len(asked) != len(axes) or not asked.endswith("YX") or not axes.endswith("YX"):
         sized = ", ".join(f"{name}={size}" for name, size in zip(axes, shape, strict=True))

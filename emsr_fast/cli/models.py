@@ -1,11 +1,39 @@
-"""The table that `emsr-fast models` prints."""
+"""The command that lists the models of the package: models."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated
 
-from emsr_fast.model.card import ModelCard
-from emsr_fast.model.zoo import count_parameters
+import typer
+
+from emsr_fast.cli.common import Json, print_json
+
+if TYPE_CHECKING:
+    from emsr_fast.model.card import ModelCard
+
+
+def models(
+    full: Annotated[
+        bool,
+        typer.Option("--full", help="Print all that is known: training, figures, limits, licence and credits."),
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """List the models that come with the package.
+
+    The default model is first.
+    """
+    from emsr_fast.model import DEFAULT_MODEL, available_models, read_card
+
+    names = sorted(available_models(), key=lambda name: name != DEFAULT_MODEL)
+    cards = [read_card(name) for name in names]
+    if as_json:
+        print_json({"models": [card.model_dump() for card in cards], "default": DEFAULT_MODEL})
+    elif full:
+        print("\n\n".join(card.describe(is_default=card.name == DEFAULT_MODEL) for card in cards))
+    else:
+        print(models_table(cards, DEFAULT_MODEL))
 
 
 def models_table(cards: Sequence[ModelCard], default: str) -> str:
@@ -23,6 +51,8 @@ def models_table(cards: Sequence[ModelCard], default: str) -> str:
 
 
 def _row(card: ModelCard, default: str) -> tuple[str, str, str, str]:
+    from emsr_fast.model.zoo import count_parameters
+
     gains = card.metrics.get("psnr_gain_over_bicubic_db", {}).values()
     return (
         f"{card.name} (default)" if card.name == default else card.name,
