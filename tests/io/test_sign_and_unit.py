@@ -74,6 +74,15 @@ def test_bytes_that_a_sign_would_tear_apart_have_none_whatever_the_header_says(t
         assert "both ends of their range and not around 0: read as uint8" in " ".join(source.info.notes)
 
 
+@pytest.mark.parametrize(("least", "most", "dtype"), [(5000, 60000, "u2"), (-9000, 9000, "i2"), (0, 4095, "i2")])
+def test_int16_is_judged_by_itself_too(tmp_path, least, most, dtype):
+    pixels = picture(least, most).astype(dtype)
+    with open_source(mrc(tmp_path / "a.mrc", pixels.view("i2"), 0, 0)) as source:
+        assert source.dtype == dtype
+        assert (source.read(1, EVERYTHING, EVERYTHING) == pixels[1]).all()
+        assert ("read as uint16" in " ".join(source.info.notes)) == (dtype == "u2")
+
+
 @pytest.mark.parametrize(
     ("least", "most", "low", "high", "noted"),
     [

@@ -71,8 +71,9 @@ def _source(path: Path, file: Any, raw: bytes, order: str, axes: str | None) -> 
     stamp, flags = (int(np.frombuffer(raw, f"{order}i4", 1, at)[0]) for at in (_STAMP_AT, _FLAGS_AT))
     imod_flags = flags if stamp == _IMOD_STAMP else None
     reason = _why_unsigned(header, data.dtype, imod_flags, path)
-    if not reason and data.dtype == np.int8 and imod_flags is None:
-        reason = _sign_by_bytes(header, data, notes)
+    # IMOD's mark is about bytes alone
+    if not reason and data.dtype.kind == "i" and (data.itemsize == 2 or imod_flags is None):
+        reason = _sign_by_values(header, data, notes)
     if reason:
         data = data.view(data.dtype.str.replace("i", "u"))
         notes.append(f"{reason}: read as {data.dtype.name}")
@@ -120,18 +121,19 @@ def _why_unsigned(header: Any, dtype: np.dtype, imod_flags: int | None, path: Pa
     return ""
 
 
-def _sign_by_bytes(header: Any, data: np.ndarray, notes: list[str]) -> str:
-    """Return why the bytes have no sign, judged by themselves; "" if they have one or cannot tell, which is noted.
+def _sign_by_values(header: Any, data: np.ndarray, notes: list[str]) -> str:
+    """Return why integers have no sign, judged by themselves; "" if they have one or, noted for bytes, cannot tell.
 
-    Grey values of an image are next to each other. With a sign, the bytes 255 and 0 are (-1 and 0); without one, 127
-    and 128 are, which with a sign would be its two ends.
+    Grey values of an image are next to each other. With a sign, the first bytes 255 and 0 are (-1 and 0); without one,
+    127 and 128 are, which with a sign would be its two ends.
     """
     depth = int(np.prod(data.shape[:-2], dtype=int))
     step = max(1, int(np.ceil(np.sqrt(data.shape[-2] * data.shape[-1] / _SAMPLED_PIXELS))))
-    slices = data.reshape(depth, *data.shape[-2:])
+    slices = data.view(data.dtype.str.replace("i", "u")).reshape(depth, *data.shape[-2:])
+    shift = 8 * (data.itemsize - 1)
     chosen = np.unique(np.linspace(0, depth - 1, min(depth, _SAMPLED_SLICES)).round().astype(int))
     counts = sum(
-        (np.bincount(slices[z, ::step, ::step].ravel().view(np.uint8), minlength=256) for z in chosen),
+        (np.bincount(slices[z, ::step, ::step].ravel() >> shift & 255, minlength=256) for z in chosen),
         start=np.zeros(256, int),
     )
     if not counts[128:].any():
@@ -140,9 +142,9 @@ def _sign_by_bytes(header: Any, data: np.ndarray, notes: list[str]) -> str:
     around_128 = min(counts[128 - _NEAR : 128].sum(), counts[128 : 128 + _NEAR].sum())
     few = _FEW * counts.sum()
     if around_128 > 10 * around_0 + few:
-        return "its bytes read with a sign would be at both ends of their range and not around 0"
+        return "its values read with a sign would be at both ends of their range and not around 0"
     low, high = float(header.dmin), float(header.dmax)
-    if not (-128 <= low < 0 and low < high <= 127) and around_0 <= 10 * around_128 + few:
+    if data.itemsize == 1 and not (-128 <= low < 0 and low < high <= 127) and around_0 <= 10 * around_128 + few:
         notes.append("the header does not say whether bytes have a sign: read as int8")
     return ""
 
