@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
@@ -34,6 +35,9 @@ def train(
     if init:
         _write_template(config)
         return 0
+    if not config.exists():
+        example = shlex.join(["emsr-fast", "train", str(config), "--init"])
+        raise VolumeError(f"{config} does not exist; write an example: {example}")
     from emsr_fast.train import read_config
     from emsr_fast.train import train as run
     from emsr_fast.train.config import TrainConfig

@@ -16,13 +16,14 @@ _PERCENTILES = (0.1, 99.9)
 _PAPER, _INK = 255, 0
 
 
-def side_by_side(panels: Sequence[tuple[str, np.ndarray]], path: str | Path) -> None:
+def side_by_side(panels: Sequence[tuple[str, np.ndarray]], path: str | Path, *, notes: Sequence[str] = ()) -> None:
     """Write ``panels`` as one grey PNG: a row of images under their titles, all in the same grey scale.
 
     Args:
         panels: titles and images, (H, W) of any real dtype; the first one's size is that of all panels, and images
             smaller by a whole factor are magnified to it by repeating pixels. Small panels are magnified together.
         path: the PNG; replaced if it exists.
+        notes: lines of text below the images.
 
     Raises:
         ValueError: no panel, or one whose size does not divide the largest.
@@ -34,7 +35,9 @@ def side_by_side(panels: Sequence[tuple[str, np.ndarray]], path: str | Path) -> 
     zoom = max(1, -(-_SMALLEST_PANEL_PX // max(height, width)))
     low, high = grey_window([image for _, image in panels])
     step = width * zoom + _GAP_PX
-    sheet = Image.new("L", (_GAP_PX + step * len(panels), _TITLE_PX + height * zoom + _GAP_PX), _PAPER)
+    sheet = Image.new(
+        "L", (_GAP_PX + step * len(panels), _TITLE_PX + height * zoom + _GAP_PX + _TITLE_PX * len(notes)), _PAPER
+    )
     pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(_FONT_PX)
     for number, (title, image) in enumerate(panels):
         left = _GAP_PX + number * step
@@ -42,6 +45,8 @@ def side_by_side(panels: Sequence[tuple[str, np.ndarray]], path: str | Path) -> 
         grey = np.clip((image.astype(np.float64) - low) / (high - low), 0, 1)
         pixels = magnified(np.rint(grey * 255).astype(np.uint8), height * zoom, width * zoom, title)
         sheet.paste(Image.fromarray(pixels), (left, _TITLE_PX))
+    for number, note in enumerate(notes):
+        pen.text((_GAP_PX, _TITLE_PX * (number + 1) + height * zoom + _GAP_PX), note, fill=_INK, font=font)
     sheet.save(path, format="PNG")
 
 

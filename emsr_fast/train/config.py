@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from emsr_fast.errors import UsageError
+from emsr_fast.errors import UsageError, VolumeError
 from emsr_fast.installing import install_line
 from emsr_fast.model.config import EmsrConfig
 
@@ -172,6 +172,7 @@ def read_config(path: Path | None, changes: Sequence[str] = ()) -> TrainConfig:
 
     Raises:
         UsageError: the file is no YAML, or a setting is unknown or out of range; says which.
+        VolumeError: the file cannot be read.
     """
     try:
         import yaml
@@ -189,7 +190,7 @@ def read_config(path: Path | None, changes: Sequence[str] = ()) -> TrainConfig:
             _apply(values, change)
         return TrainConfig.model_validate(values)
     except OSError as error:
-        raise UsageError(f"{where} cannot be read: {error.strerror}") from error
+        raise VolumeError(f"{where} cannot be read: {error.strerror}; check the path and its permissions") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UsageError(f"{where} is no YAML: {' '.join(str(error).split())}") from error
     except ValidationError as error:

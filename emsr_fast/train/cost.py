@@ -17,6 +17,7 @@ from emsr_fast.train.config import TrainConfig
 from emsr_fast.train.dataset import Crops
 from emsr_fast.train.state import TrainState
 from emsr_fast.train.step import crops_per_pass, loss_of, on_device
+from emsr_fast.wording import counted
 
 Say = Callable[[str], None]
 
@@ -84,7 +85,7 @@ def say_cost(cost: Cost, config: TrainConfig, step: int, seconds: float, device:
     """
     free = free_bytes(device)
     there = f", {free / 1e9:.3g} GB are free" if free is not None else ""
-    threads = f", {torch.get_num_threads()} thread(s)" if device.type == "cpu" else ""
+    threads = f", {counted(torch.get_num_threads(), 'thread')}" if device.type == "cpu" else ""
     say(f"step    about {duration(cost.seconds)} and {cost.bytes / 1e9:.2g} GB on {device}{threads}{there}")
     if free is not None and cost.bytes > free:
         raise BackendError(
@@ -108,6 +109,13 @@ def duration(seconds: float) -> str:
         if seconds >= 2 * length:
             return f"{_two_digits(seconds / length)} {unit}"
     return f"{_two_digits(seconds)} s"
+
+
+def clock(seconds: float) -> str:
+    """Return a time as on a clock, such as 0:22 or 1:00:05."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
 def _two_digits(value: float) -> str:

@@ -21,6 +21,7 @@ from emsr_fast.train.judge import Judgement, held_regions, judge, picture, resul
 from emsr_fast.train.loop import Diverged, Outcome, train
 from emsr_fast.train.pairs import TooSmall, files_of, manifest, pairs_of
 from emsr_fast.train.publish import check_output, picture_beside, publish
+from emsr_fast.wording import counted
 
 Say = Callable[[str], None]
 
@@ -118,19 +119,22 @@ def finetune(
                 "check the grey values of the images (emsr-fast inspect), and give `range=LO:HI`"
             ) from error
         if outcome.stopped_by not in (None, SIGINT) or not outcome.steps:
-            say(f"kept    nothing: stopped after {outcome.steps} steps; {final.name} is not written")
+            say(f"kept    nothing: stopped after {counted(outcome.steps, 'step')}; {final.name} is not written")
             return _report(outcome, None, None)
         if outcome.stopped_by:
-            say(f"stopped after {outcome.steps} steps: are they worth keeping? Ctrl-C again keeps nothing")
+            say(
+                f"stopped after {counted(outcome.steps, 'step')}; comparing with the start. "
+                "Ctrl-C again throws them away"
+            )
         end = load_model(outcome.model, device=device)
         after = results_of(end, regions)
         judgement = judge(regions, before, after, scale)
         for line in judgement.table(start.card.name, name):
             say(f"        {line}")
-        if not judgement.better:
+        if beaten_by := judgement.beaten_by(start.card.name):
             say(
-                f"kept    nothing: after {outcome.steps} steps no better than {start.card.name} on what was held back; "
-                f"{final.name} is not written"
+                f"kept    nothing: {counted(outcome.steps, 'step')} made it no better than {beaten_by}, on what was "
+                f"held back; {final.name} is not written"
             )
             return _report(outcome, judgement, None)
         names = _names(inputs)
@@ -192,9 +196,12 @@ def _fitting(config: TrainConfig, scale: int, folder: Path) -> tuple[TrainConfig
         config = config.model_copy(update={"crop": crop})
         try:
             return config, *pairs_of(config.sources[0], scale, crop, folder)
-        except TooSmall:
+        except TooSmall as error:
             if crop == _CROPS_PX[-1]:
-                raise
+                raise VolumeError(
+                    f"{error.path} is {error.height}x{error.width} HR px, too small to learn from and to hold some "
+                    f"back; give images of at least {2 * scale * crop}x{scale * crop} HR px"
+                ) from error
     raise AssertionError  # the loop returns or raises
 
 

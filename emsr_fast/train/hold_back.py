@@ -11,6 +11,9 @@ from emsr_fast.errors import UsageError
 from emsr_fast.io.selection import parse_slices
 from emsr_fast.train.config import Degradation, Source
 from emsr_fast.train.volumes import TrainingVolume
+from emsr_fast.wording import counted
+
+_SHOWN_NAMES = 3
 
 
 @dataclass(frozen=True)
@@ -26,13 +29,33 @@ class Pair:
 
     def describe(self) -> str:
         """Return both files, slices and shapes in words."""
-        sides = ((self.origin, self.z), (self.reference, self.reference_z))
-        return " -> ".join(f"{v.path.name}[{z}] {v.shape[1]}x{v.shape[2]}" for v, z in sides)
+        sides = dict.fromkeys(((self.origin, self.z), (self.reference, self.reference_z)))
+        named = [f"{_named(v, z)} {v.shape[1]}x{v.shape[2]}" for v, z in sides]
+        return " -> ".join(named) if len(named) > 1 else f"{named[0]}, LR is made of it"
 
     @property
     def places(self) -> set[tuple[Path, int]]:
         """File and slice of both partners."""
         return {(self.origin.path, self.z), (self.reference.path, self.reference_z)}
+
+
+def described_split(training: Sequence[Pair], held: Sequence[Pair]) -> str:
+    """Return in words how many slices there are to learn from and which are held back."""
+    noun = "slice" if all(len(p.places) == 1 for p in training) else "pair"
+    if not held:
+        return f"{counted(len(training), noun)} to learn from, none held back"
+    names = [_named(p.reference, p.reference_z) for p in held]
+    names[_SHOWN_NAMES:] = [f"and {len(names) - _SHOWN_NAMES} more"] if len(names) > _SHOWN_NAMES else []
+    learnt = {place for p in training for place in p.places}
+    if any(p.places & learnt for p in held):
+        first, last = held[0].rows
+        return f"{counted(len(training), noun)} to learn from, rows of each held back ({first}:{last} of {names[0]})"
+    every = counted(len(training) + len(held), noun)
+    return f"{every}: {len(training)} to learn from, {len(held)} held back ({', '.join(names)})"
+
+
+def _named(volume: TrainingVolume, z: int) -> str:
+    return volume.path.name if volume.shape[0] == 1 else f"{volume.path.name} slice {z}"
 
 
 def split(source: Source, pairs: Sequence[Pair], crop_hr: int, scale: int) -> tuple[list[Pair], list[Pair]]:

@@ -18,7 +18,8 @@ from emsr_fast.train.hold_back import Pair
 from emsr_fast.train.validate import validation_crops
 
 _REGIONS, _SIDE_PX = 16, 96  # LR px: together a second's work for the small model
-_LEAST_GAIN_DB = 0.01  # the last digit that the table shows
+_LEAST_GAIN_DB = 0.01  # over the start: the last digit that the table shows
+_LEAST_CLEAR_DB = 0.05  # over what needs no network
 _DEVIATIONS = 2.0  # of the mean over regions, by which a gain must differ from none
 
 
@@ -34,6 +35,7 @@ class Region:
 class Judgement:
     """PSNR (dB, data range 1) and SSIM of every region after a least-squares affine fit, (regions, 2) each."""
 
+    repeated: np.ndarray  # LR pixels repeated: of white noise, the best prediction that there is
     bicubic: np.ndarray
     start: np.ndarray
     end: np.ndarray
@@ -43,17 +45,22 @@ class Judgement:
         """PSNR gained over the start, of each region."""
         return self.end[:, 0] - self.start[:, 0]
 
-    @property
-    def better(self) -> bool:
-        """Whether the end is better than the start by more than chance, and better than bicubic interpolation."""
-        gains = self.gains_db
-        gain = float(gains.mean())
-        chance = _DEVIATIONS * float(gains.std(ddof=1)) / len(gains) ** 0.5
-        return gain >= _LEAST_GAIN_DB and gain > chance and bool(self.end[:, 0].mean() > self.bicubic[:, 0].mean())
+    def beaten_by(self, start: str) -> str | None:
+        """Return what the end is not better than by more than chance: ``start``, its start's name, or less; or None."""
+        for name, other, least in (
+            (start, self.start, _LEAST_GAIN_DB),
+            ("bicubic interpolation", self.bicubic, _LEAST_CLEAR_DB),
+            ("repeating each pixel, the best that can be done with noise", self.repeated, _LEAST_CLEAR_DB),
+        ):
+            gains = self.end[:, 0] - other[:, 0]
+            chance = _DEVIATIONS * float(gains.std(ddof=1)) / len(gains) ** 0.5
+            if not gains.mean() > max(least, chance):
+                return name
+        return None
 
     def table(self, start: str, end: str) -> list[str]:
         """Return the means as lines of a table, the networks under their names."""
-        rows = (("bicubic", self.bicubic), (start, self.start), (end, self.end))
+        rows = (("pixels repeated", self.repeated), ("bicubic", self.bicubic), (start, self.start), (end, self.end))
         width = max(len(name) for name, _ in rows)
         lines = [f"{'held back':<{width}}  PSNR, dB    SSIM  over {start}"]
         for name, figures in rows:
@@ -64,7 +71,7 @@ class Judgement:
 
     def as_metrics(self) -> dict[str, dict[str, float] | str]:
         """Return the means as they are written into a model card."""
-        named = {"bicubic": self.bicubic, "start": self.start, "finetuned": self.end}
+        named = {"pixels repeated": self.repeated, "bicubic": self.bicubic, "start": self.start, "finetuned": self.end}
         return {
             "held_back_psnr_db": {name: round(float(figures[:, 0].mean()), 2) for name, figures in named.items()},
             "held_back_ssim": {name: round(float(figures[:, 1].mean()), 4) for name, figures in named.items()},
@@ -89,9 +96,15 @@ def results_of(network: Emsr, regions: Sequence[Region]) -> list[np.ndarray]:
 
 
 def judge(regions: Sequence[Region], start: Sequence[np.ndarray], end: Sequence[np.ndarray], scale: int) -> Judgement:
-    """Compare the results of both networks, and bicubic interpolation, with the references."""
+    """Compare the results of both networks, and what needs none, with the references."""
+    repeated = [pixels_repeated(region.lr, scale) for region in regions]
     large = [bicubic(region.lr, scale) for region in regions]
-    return Judgement(*(_figures(images, regions) for images in (large, start, end)))
+    return Judgement(*(_figures(images, regions) for images in (repeated, large, start, end)))
+
+
+def pixels_repeated(lr: np.ndarray, scale: int) -> np.ndarray:
+    """Return ``lr`` at HR size."""
+    return np.kron(lr, np.ones((scale, scale)))
 
 
 def _figures(images: Sequence[np.ndarray], regions: Sequence[Region]) -> np.ndarray:
@@ -130,15 +143,26 @@ def picture(
         return np.concatenate([affine_fit(images[n], regions[n].reference) for n in shown])
 
     large = [bicubic(region.lr, scale) for region in regions]
-    pixels = [np.kron(region.lr, np.ones((scale, scale))) for region in regions]
-    decibels = [figures[shown, 0].mean() for figures in (judgement.bicubic, judgement.start, judgement.end)]
+    pixels = [pixels_repeated(region.lr, scale) for region in regions]
+    methods = (("bicubic", judgement.bicubic), (names[0], judgement.start), (names[1], judgement.end))
+
+    def decibels(which: list[int]) -> str:
+        return ", ".join(f"{name} {figures[which, 0].mean():.2f}" for name, figures in methods)
+
+    rows = [
+        f"{what}: {decibels([n])}" for what, n in zip(("least gain", "median gain", "most gain"), shown, strict=True)
+    ]
     side_by_side(
         [
             ("LR", column(pixels)),
-            (f"bicubic, {decibels[0]:.2f} dB", column(large)),
-            (f"{names[0][:16]}, {decibels[1]:.2f} dB", column(results[0])),
-            (f"{names[1][:16]}, {decibels[2]:.2f} dB", column(results[1])),
+            ("bicubic", column(large)),
+            (names[0][:24], column(results[0])),
+            (names[1][:24], column(results[1])),
             ("reference", np.concatenate([regions[n].reference for n in shown])),
         ],
         path,
+        notes=[
+            f"Rows from the top, PSNR in dB: {'; '.join(rows)}",
+            f"Mean of all {len(order)} regions held back, as in the table: {decibels(list(order))}",
+        ],
     )

@@ -23,15 +23,16 @@ from emsr_fast.model import Emsr, save_model
 from emsr_fast.model.zoo import choose_device
 from emsr_fast.train import process
 from emsr_fast.train.config import TrainConfig
-from emsr_fast.train.cost import duration, measure_cost, say_cost
+from emsr_fast.train.cost import clock, duration, measure_cost, say_cost
 from emsr_fast.train.dataset import Crop, Crops, Numbers, readable
-from emsr_fast.train.hold_back import Pair
+from emsr_fast.train.hold_back import Pair, described_split
 from emsr_fast.train.pairs import check_apart, pairs_of
 from emsr_fast.train.records import Records
 from emsr_fast.train.start import card_of, first_network
 from emsr_fast.train.state import TrainState
 from emsr_fast.train.step import NotANumber, StepDropped, Stepper
 from emsr_fast.train.validate import Validation, validate, validation_crops
+from emsr_fast.wording import counted
 
 Say = Callable[[str], None]
 _SHOWN_PAIRS = 3
@@ -71,11 +72,22 @@ def train(config: TrainConfig, *, resume: bool = False, say: Say = print, networ
     if importlib.util.find_spec("skimage") is None:
         raise UsageError(f"training needs the extra packages: {install_line('train')}")
     with process.processes() as (rank, processes):
-        return _Run(config, rank, processes, say if rank == 0 else lambda line: None, network).run(resume)
+        _check_folder(config.output, resume)
+        return _Run(config, rank, processes, say if rank == 0 else lambda line: None, network, resume).run()
+
+
+def _check_folder(folder: Path, resume: bool) -> None:
+    last = folder / "last.pt"
+    if resume and not last.exists():
+        raise UsageError(f"{last} does not exist; start without `resume`")
+    if last.exists() and not resume:
+        raise UsageError(f"{folder} holds a run; continue it with `resume`, or give another output folder")
 
 
 class _Run:
-    def __init__(self, config: TrainConfig, rank: int, processes: int, say: Say, network: Emsr | None = None) -> None:
+    def __init__(
+        self, config: TrainConfig, rank: int, processes: int, say: Say, network: Emsr | None, resume: bool
+    ) -> None:
         self.config, self.rank, self.processes, self.say = config, rank, processes, say
         if config.batch % processes:
             raise UsageError(f"batch is {config.batch}, which {processes} processes do not divide; give a multiple")
@@ -96,6 +108,10 @@ class _Run:
         network.train().to(self.device)
         network.to(memory_format=memory)  # type: ignore[call-overload]
         self.state = TrainState.fresh(network, config)
+        # before the data, which may take long to read
+        if resume:
+            self.state.load(self.folder / "last.pt", config)
+            self._check_left()
         # what the first process makes, denoised references, the others find
         if rank > 0:
             dist.barrier()
@@ -110,10 +126,8 @@ class _Run:
             training, validation = pairs_of(source, self.scale, self.config.crop, self.folder / "denoised")
             groups.append((source.weight, training))
             held.append(validation)
-            self.say(
-                f"data    {source.strategy}: {len(training)} slice pairs ({len(validation)} held back), "
-                f"weight {source.weight:g}"
-            )
+            several = f"{source.strategy}, weight {source.weight:g}: " if len(self.config.sources) > 1 else ""
+            self.say(f"data    {several}{described_split(training, validation)}")
             for pair in training[:_SHOWN_PAIRS]:
                 self.say(f"        {pair.describe()}")
             if len(training) > _SHOWN_PAIRS:
@@ -121,14 +135,13 @@ class _Run:
         check_apart([p for _, group in groups for p in group], [p for group in held for p in group])
         return groups, held
 
-    def run(self, resume: bool) -> Outcome:
-        self._prepare_folder(resume)
-        if resume:
-            self._check_left()
+    def run(self) -> Outcome:
+        self._prepare_folder()
         parameters = sum(p.numel() for p in self.state.model.parameters())
         self.say(
             f"model   {self.config.name}: {parameters:,} parameters, x{self.scale}, on {self.device}, "
-            f"{self.config.precision}, {self.processes} process(es), from step {self.state.step}"
+            f"{self.config.precision}, from step {self.state.step}"
+            f"{f', {self.processes} processes' if self.processes > 1 else ''}"
         )
         if self.rank == 0:
             data = Crops(self.groups, self.config, self.scale)
@@ -152,14 +165,7 @@ class _Run:
         state = self.state
         return Outcome(state.step, state.seconds, self._model_path("last"), result, stopped_by or None)
 
-    def _prepare_folder(self, resume: bool) -> None:
-        last = self.folder / "last.pt"
-        if resume:
-            if not last.exists():
-                raise UsageError(f"{last} does not exist; start without `resume`")
-            self.state.load(last, self.config)
-        elif last.exists():
-            raise UsageError(f"{self.folder} holds a run; continue it with `resume`, or give another output folder")
+    def _prepare_folder(self) -> None:
         if self.rank == 0:
             try:
                 self.folder.mkdir(parents=True, exist_ok=True)
@@ -172,14 +178,15 @@ class _Run:
         """Raise UsageError where the run has used up its steps or its minutes: ``resume`` alone would do nothing."""
         state, config = self.state, self.config
         if state.step >= config.steps:
-            used, more = f"done its {config.steps} steps", f"`steps={2 * config.steps}`"
+            used, more = f"done its {counted(config.steps, 'step')}", f"`steps={2 * config.steps}`"
         elif config.minutes and state.seconds >= 60 * config.minutes:
-            used, more = f"used its {config.minutes:g} minutes", f"`minutes={2 * config.minutes:g}`"
+            used = f"used its {config.minutes:g} minutes ({counted(state.step, 'step')})"
+            more = f"`minutes={2 * config.minutes:g}`"
         else:
             return
         raise UsageError(
-            f"the run in {self.folder} has {used}, {state.step} steps in all; to go on give more of them, such as "
-            f"{more}, with `resume`; to use what it learnt take {self._model_path('last')}"
+            f"the run in {self.folder} has {used}; to go on: `resume`, with {more}; "
+            f"to use it now: {self._model_path('last')}"
         )
 
     def _steps(self, stop: list[int]) -> int:
@@ -261,12 +268,13 @@ class _Run:
     def _say_progress(self, loss: float, limit: float | None) -> None:
         state, config = self.state, self.config
         rate = state.step / max(state.seconds, 1e-9)
-        steps = min(config.steps, round(rate * limit)) if limit else config.steps
-        pixels = rate * config.batch * config.crop**2 / 1e6
-        self.say(
-            f"step {state.step}/{steps}, loss {loss:.5f}, {pixels:.3f} LR Mpx/s, "
-            f"{duration((steps - state.step) / max(rate, 1e-9))} left"
-        )
+        pixels = f"loss {loss:.5f}, {rate * config.batch * config.crop**2 / 1e6:.3f} LR Mpx/s"
+        if limit and state.seconds / limit > state.step / config.steps:
+            # how many steps the time has room for is not known, and moves
+            self.say(f"step {state.step}, {clock(state.seconds)} of {clock(limit)}, {pixels}")
+            return
+        left = (config.steps - state.step) / max(rate, 1e-9)
+        self.say(f"step {state.step}/{config.steps}, {pixels}, {duration(left)} left")
 
     def _validate(self, stop: list[int]) -> Validation | None:
         """Validate, unless there is nothing to do it on, or a signal comes meanwhile."""

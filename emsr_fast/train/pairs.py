@@ -29,6 +29,11 @@ _CONTRAST_RATIO = 2.0  # between LR and HR, beyond which their grey values canno
 class TooSmall(VolumeError):
     """An image has no room for a crop."""
 
+    def __init__(self, text: str, volume: TrainingVolume) -> None:
+        super().__init__(text)
+        self.path = volume.path
+        _, self.height, self.width = volume.shape
+
 
 def pairs_of(source: Source, scale: int, crop: int, cache: Path) -> tuple[list[Pair], list[Pair]]:
     """Return the pairs of ``source`` for training and those held back for validation.
@@ -182,7 +187,7 @@ def _check_whole(pair: Pair) -> None:
     """Refuse a slice that cannot be read before training starts, not when it is first drawn."""
     for volume, z in ((pair.origin, pair.z), (pair.reference, pair.reference_z)):
         if z in volume.damaged:
-            raise VolumeError(f"slice {z} of {volume.path}: {volume.damaged[z]}; or leave it out with slices")
+            raise VolumeError(f"slice {z} of {volume.path}: {volume.damaged[z]}; or leave it out")
 
 
 def _check_room(pair: Pair, scale: int, crop: int) -> None:
@@ -193,7 +198,8 @@ def _check_room(pair: Pair, scale: int, crop: int) -> None:
     if high < scale * crop or wide < scale * crop:
         raise TooSmall(
             f"{pair.reference.path} offers {high}x{wide} HR px, a crop of {crop} LR px "
-            f"needs {scale * crop}x{scale * crop}; give a smaller crop"
+            f"needs {scale * crop}x{scale * crop}; give a smaller crop",
+            pair.reference,
         )
 
 
@@ -205,7 +211,7 @@ def _check_content(pairs: Sequence[Pair], scale: int) -> None:
         for volume, z in ((pair.origin, pair.z), (pair.reference, pair.reference_z)):
             values = volume.normalisation.to_model(volume.whole(z))
             if values.min() == values.max():
-                raise VolumeError(f"{volume.path} slice {z} is constant; leave it out with slices")
+                raise VolumeError(f"{volume.path} slice {z} is constant; leave it out")
             # what denoising takes away is contrast, too
             if volume.normalisation.origin != DENOISED:
                 spreads.append(_contrast(values))

@@ -119,7 +119,7 @@ def test_a_pair_set_trains_as_it_is(made, tmp_path):
     outcome = train(config, say=lines.append)
     assert outcome.steps == 4
     assert load_model(outcome.model).config.scale == 3
-    assert any("real: 4 slice pairs (1 held back)" in line for line in lines)
+    assert any("5 pairs: 4 to learn from, 1 held back" in line for line in lines)
     # LR as `infer` would take it, and HR on the same scale
     training, _ = pairs_of(config.sources[0], 3, config.crop, tmp_path)
     for p in training:

@@ -15,8 +15,10 @@ from PIL import Image
 
 from emsr_fast import Emsr, EmsrConfig, ModelCard, UsageError, VolumeError, load_model, save_model
 from emsr_fast.cli import main
+from emsr_fast.pictures.demo import bicubic
+from emsr_fast.train.degrade import reduce
 from emsr_fast.train.finetune import finetune
-from emsr_fast.train.judge import Judgement
+from emsr_fast.train.judge import Judgement, Region, judge, pixels_repeated
 from emsr_fast.train.loop import train
 
 SIDE = 144
@@ -61,8 +63,9 @@ def test_a_better_model_is_written_with_its_picture_and_the_next_command(hr, tmp
     printed = capsys.readouterr()
     assert printed.out == f"{model}\n"
     assert f"emsr-fast infer STACK.tif -o OUT.ome.zarr --model {model}" in printed.err
-    assert "4 slice pairs (1 held back)" in printed.err
-    for name in ("bicubic", SHIPPED, "my"):
+    assert "5 slices: 4 to learn from, 1 held back (2.png)" in printed.err
+    assert "LR is made of it" in printed.err
+    for name in ("pixels", "bicubic", SHIPPED, "my"):
         assert any(line.split()[:1] == [name] and "." in line for line in printed.err.splitlines()), name
     assert sorted(path.name for path in out.iterdir()) == ["my.finetune.png", "my.safetensors"]
     with Image.open(out / "my.finetune.png") as sheet:
@@ -98,7 +101,7 @@ def test_what_is_no_better_is_not_written(hr, tmp_path, spoil):
     done = finetune(images, output=tmp_path / "my.safetensors", steps=2, minutes=30, rate=rate, say=lines.append)
     assert not done["kept"]
     assert done["output"] is None
-    assert "no better than" in lines[-1]
+    assert "2 steps made it no better than" in lines[-1]
     assert "my.safetensors is not written" in lines[-1]
     assert sorted(path.name for path in tmp_path.iterdir()) == before
 
@@ -110,7 +113,7 @@ def test_training_that_breaks_down_is_an_error_and_writes_nothing(hr, start, tmp
 
 
 def test_no_better_is_exit_code_4_and_an_old_model_stays(hr, start, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(Judgement, "better", False)
+    monkeypatch.setattr(Judgement, "beaten_by", lambda self, start: start)
     out = tmp_path / "my.safetensors"
     out.write_bytes((tmp_path / "newborn.safetensors").read_bytes())
     arguments = ["finetune", str(hr), "-o", str(out), "--model", start, "--steps", "1", "--json", "--overwrite"]
@@ -121,18 +124,45 @@ def test_no_better_is_exit_code_4_and_an_old_model_stays(hr, start, tmp_path, mo
 
 
 @pytest.mark.parametrize(
-    ("start_db", "end_db", "bicubic_db", "better"),
+    ("start_db", "end_db", "bicubic_db", "repeated_db", "beaten_by"),
     [
-        ([20, 21, 22], [20.5, 21.4, 22.6], 20, True),
-        # as much worse as better; below the last digit shown; better than the start, but bicubic is better still
-        ([20, 21, 22], [21, 21, 21.2], 20, False),
-        ([20, 21, 22], [20.001, 21.002, 22.001], 20, False),
-        ([20, 21, 22], [20.5, 21.4, 22.6], 25, False),
+        ([20, 21, 22], [20.5, 21.4, 22.6], 20, 19, None),
+        # as much worse as better; below the last digit shown; better than the start, but others are better still
+        ([20, 21, 22], [21, 21, 21.2], 20, 19, "the start"),
+        ([20, 21, 22], [20.001, 21.002, 22.001], 20, 19, "the start"),
+        ([20, 21, 22], [20.5, 21.4, 22.6], 25, 19, "bicubic interpolation"),
+        # hardly better, and better by chance
+        ([20, 20, 20], [20.51, 20.52, 20.53], 20.48, 19, "bicubic interpolation"),
+        ([20, 20, 20], [20.4, 20.5, 20.9], 20.4, 19, "bicubic interpolation"),
+        ([20, 20, 20], [20.51, 20.52, 20.53], 20.4, 20.5, "repeating each pixel"),
     ],
 )
-def test_better_is_more_than_chance_and_more_than_bicubic(start_db, end_db, bicubic_db, better):
-    bicubic, start, end = (np.array([[db, 0.5] for db in row]) for row in ([bicubic_db] * 3, start_db, end_db))
-    assert Judgement(bicubic, start, end).better is better
+def test_better_is_more_than_chance_and_more_than_needs_no_network(
+    start_db, end_db, bicubic_db, repeated_db, beaten_by
+):
+    figures = [[repeated_db] * 3, [bicubic_db] * 3, start_db, end_db]
+    judgement = Judgement(*(np.array([[db, 0.5] for db in row]) for row in figures))
+    found = judgement.beaten_by("the start")
+    assert found is None if beaten_by is None else found.startswith(beaten_by)
+
+
+@pytest.mark.parametrize("side", [96, 144, 288])
+@pytest.mark.parametrize("kind", ["uniform", "gaussian", "poisson"])
+def test_what_a_network_can_learn_of_noise_is_not_better(kind, side):
+    """The mean of a pixel's noise, given the LR pixel, is the LR pixel: a network comes near it, and beats bicubic."""
+    rng = np.random.default_rng(side)
+    draw = {
+        "uniform": lambda: rng.uniform(0, 1, (side, side)),
+        "gaussian": lambda: rng.normal(0.5, 0.15, (side, side)),
+        "poisson": lambda: rng.poisson(20, (side, side)) / 40,
+    }[kind]
+    references = [draw().astype(np.float32) for _ in range(16)]
+    regions = [Region(reduce(image, 3), image) for image in references]
+    smooth = [bicubic(region.lr, 3) for region in regions]
+    learnt = [0.9 * pixels_repeated(r.lr, 3) + 0.1 * large for r, large in zip(regions, smooth, strict=True)]
+    judgement = judge(regions, smooth, learnt, 3)
+    assert judgement.gains_db.mean() > 0.05
+    assert judgement.beaten_by("the start").startswith("repeating each pixel")
 
 
 def test_acquired_pairs_and_their_pixel_size(tmp_path):
@@ -158,9 +188,9 @@ def test_one_small_image_is_enough(start, tmp_path):
     Image.fromarray(patches(0, 60)).save(tmp_path / "one.png")
     lines = []
     finetune([tmp_path / "one.png"], output=tmp_path / "m.safetensors", model=start, steps=1, say=lines.append)
-    assert any("1 slice pairs (1 held back)" in line for line in lines)
+    assert any("1 slice to learn from, rows of each held back (36:60 of one.png)" in line for line in lines)
     Image.fromarray(patches(0, 40)).save(tmp_path / "tiny.png")
-    with pytest.raises(VolumeError, match="a crop of 8 LR px needs"):
+    with pytest.raises(VolumeError, match=r"tiny.png is 40x40 HR px, too small .* give images of at least 48x24 HR px"):
         finetune([tmp_path / "tiny.png"], output=tmp_path / "n.safetensors", model=start, steps=1)
 
 
@@ -255,7 +285,7 @@ def test_ctrl_c_at_the_terminal(hr, start, tmp_path):
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=120)
     assert process.returncode == 130, errors
-    assert "are they worth keeping? Ctrl-C again keeps nothing" in errors
+    assert "comparing with the start. Ctrl-C again throws them away" in errors
     assert "kept    " in errors
     # complete or not there
     if (tmp_path / "m.safetensors").exists():

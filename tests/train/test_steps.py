@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from emsr_fast import BackendError, Emsr, EmsrConfig, UsageError, load_model
+from emsr_fast.cli import main
 from emsr_fast.train import TrainConfig, train
 from emsr_fast.train.cost import measure_cost, say_cost
 from emsr_fast.train.dataset import Crops
@@ -76,10 +77,44 @@ def test_minutes_end_a_run_inside_a_step(small_run, monkeypatch):
 
 def test_a_run_that_has_used_its_time_says_what_to_do(small_run):
     run(small_run, steps=2)
-    with pytest.raises(UsageError, match=r"has done its 2 steps.*`steps=4`, with `resume`.*last\.safetensors"):
+    with pytest.raises(UsageError, match=r"has done its 2 steps.*`resume`, with `steps=4`.*last\.safetensors"):
         run(small_run, steps=2, resume=True)
-    with pytest.raises(UsageError, match=r"has used its 1e-05 minutes.*`minutes=2e-05`, with `resume`"):
+    with pytest.raises(UsageError, match=r"has used its 1e-05 minutes \(2 steps\).*`resume`, with `minutes=2e-05`"):
         run(small_run, resume=True, minutes=1e-5)
+
+
+def test_what_stands_in_the_way_of_a_run_is_said_before_the_data_are_read(small_run, monkeypatch):
+    run(small_run, steps=2)
+
+    def read_nothing(*arguments):
+        raise AssertionError("the data were read")
+
+    monkeypatch.setattr("emsr_fast.train.loop.pairs_of", read_nothing)
+    with pytest.raises(UsageError, match="holds a run"):
+        run(small_run, steps=2)
+    with pytest.raises(UsageError, match="has done its 2 steps"):
+        run(small_run, steps=2, resume=True)
+    with pytest.raises(UsageError, match="does not exist; start without"):
+        run({**small_run, "output": small_run["output"] + "2"}, resume=True)
+
+
+def test_progress_counts_what_ends_the_run(small_run, tmp_path):
+    lines = []
+    train(TrainConfig.model_validate({**small_run, "steps": 10**6, "minutes": 0.02}), say=lines.append)
+    said = [line for line in lines if line.startswith("step ") and "loss" in line]
+    # a total of steps would be a guess
+    assert re.match(r"step 1, 0:0\d of 0:01, loss ", said[0]), said
+    lines = []
+    settings = {**small_run, "output": str(tmp_path / "steps"), "steps": 2, "minutes": 600}
+    train(TrainConfig.model_validate(settings), say=lines.append)
+    said = [line for line in lines if line.startswith("step ") and "loss" in line]
+    assert [line.split(",")[0] for line in said] == ["step 1/2", "step 2/2"]
+
+
+def test_a_file_of_settings_that_is_not_there(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["train"]) == 3
+    assert "train.yaml does not exist; write an example: emsr-fast train train.yaml --init" in capsys.readouterr().err
 
 
 def test_passes_add_up_to_the_batch(small_run, tmp_path, monkeypatch):
