@@ -15,6 +15,7 @@ INSTALL = $(BIN)/pip install --disable-pip-version-check --constraint constraint
 
 help:
 	@echo "make demo       install, super-resolve a real EM stack, leave an OME-Zarr and a side-by-side picture in demo/"
+	@echo "make extra-train  add the packages that train, pair, noise and finetune need; so for every extra (docs/install.md)"
 	@echo "make test       install, run the test suite (minutes)"
 	@echo "make test-all   the same with every sweep: interpreted and emulated GPU kernels, long loops; CI runs this"
 	@echo "make packaging  build and install the package in every supported way (a few minutes)"
@@ -46,6 +47,10 @@ $(VENV)/.installed-dev: $(VENV)/.sources $(SOURCES)
 	@echo "installing into $(VENV): torch and other packages, then the kernels are compiled; some minutes the first time"
 	$(INSTALL) -e '.[dev]'
 	@touch $@ $(VENV)/.installed
+
+# the packages of an extra alone: to install the package again would compile the kernels again
+extra-%: $(VENV)/.installed
+	$(BIN)/python -m emsr_fast.installing $* | xargs -d '\n' $(INSTALL)
 
 demo: $(VENV)/.installed
 	$(BIN)/python examples/demo.py

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -16,7 +17,7 @@ import torch
 from emsr_fast import _dispatch, _native
 from emsr_fast.bench.job import bench
 from emsr_fast.cli import main
-from emsr_fast.installing import install_line
+from emsr_fast.installing import install_line, packages_of
 from emsr_fast.train.config import TrainConfig
 from emsr_fast.train.loop import train
 
@@ -107,8 +108,27 @@ def test_who_asks_for_the_reference_is_not_warned(uncompiled, small, tmp_path, c
     assert notes(capfd.readouterr().err) == []
 
 
-def test_the_line_that_installs_names_the_sources_and_not_an_index(monkeypatch, tmp_path):
-    assert install_line("onnx") == f"{sys.executable} -m pip install -e '{ROOT}[onnx]'"
+def test_the_line_that_installs_an_extra_builds_nothing():
+    line = shlex.split(install_line("train"))
+    assert line[:6] == [sys.executable, "-m", "pip", "install", "-c", str(ROOT / "constraints.txt")]
+    # packages alone: the sources would be compiled again
+    assert {re.split("[>=;]", package)[0] for package in line[6:]} == {
+        "pyyaml",
+        "scikit-image",
+        "pywavelets",
+        "tensorboard",
+    }
+    # an extra in an extra, and a condition
+    packages = packages_of("trt")
+    assert any(package.startswith("onnxruntime") for package in packages)
+    assert any(re.fullmatch(r"tensorrt.*; platform_machine == .x86_64.", package) for package in packages)
+    assert not any("emsr-fast" in package for package in packages)
+
+
+def test_the_line_that_installs_the_package_names_the_sources_and_not_an_index(monkeypatch, tmp_path):
+    assert install_line() == f"{sys.executable} -m pip install -c {ROOT}/constraints.txt -e {ROOT}"
+    monkeypatch.setattr("emsr_fast.installing._NAME", "no-such-package")
+    assert install_line("onnx") == f"{sys.executable} -m pip install -c {ROOT}/constraints.txt -e '{ROOT}[onnx]'"
     monkeypatch.setattr("emsr_fast.installing._ROOT", tmp_path)
     assert install_line("onnx") == "pip install '.[onnx]' in a clone of emsr_fast"
     for path in [*(ROOT / "emsr_fast").rglob("*.py"), *(ROOT / "docs").glob("*.md"), ROOT / "README.md"]:
@@ -132,9 +152,9 @@ def checkout(tmp_path):
 
 
 def test_the_makefile_installs_editable_and_builds_again_when_what_is_compiled_changes(checkout):
-    def asked():
+    def asked(target="demo"):
         (checkout / "asked").write_text("")
-        subprocess.run(["make", "demo"], cwd=checkout, capture_output=True, check=True)
+        subprocess.run(["make", target], cwd=checkout, capture_output=True, check=True)
         return (checkout / "asked").read_text().splitlines()
 
     install, demo = asked()
@@ -149,3 +169,5 @@ def test_the_makefile_installs_editable_and_builds_again_when_what_is_compiled_c
     assert asked() == [demo]
     os.utime(checkout / "csrc/atrous.h", (later, later))
     assert asked() == [install, demo]
+    assert asked("extra-train")[0] == "python -m emsr_fast.installing train"
+    assert not any("-e" in line.split() for line in asked("extra-train"))
