@@ -82,7 +82,9 @@ def copy_of_the_sources(tmp_path):
 
 def test_wheel_from_a_clone_with_all_kernels(tmp_path, fresh):
     sources = copy_of_the_sources(tmp_path)
-    run(sys.executable, "-m", "pip", "wheel", "--no-deps", "-w", "wheels", str(sources), cwd=tmp_path)
+    # for one GPU: that the kernels compile for every other is what tests/kernels shows
+    command = (sys.executable, "-m", "pip", "wheel", "--no-deps", "-w", "wheels", str(sources))
+    run(*command, cwd=tmp_path, EMSR_CUDA_ARCHITECTURES="90-real")
     (wheel,) = (tmp_path / "wheels").glob("*.whl")
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
