@@ -141,7 +141,7 @@ def test_sizes_that_contradict_each_other_are_refused():
     with pytest.raises(UsageError, match=r"height is 64 at least, 32 at best"):
         Shapes((1, 64, 64), (1, 32, 32), (1, 64, 64))
     with pytest.raises(UsageError, match=r"`best` is '64'.*320x320"):
-        parse_size("64", "--opt")
+        parse_size("64", "`best`")
     with pytest.raises(UsageError, match="at least 4 px a side"):
         to_onnx(tiny(window_fit="resize"), "fp32", Shapes.only(1, 3, 8))
     with pytest.raises(UsageError, match="precision is 'int8'"):
