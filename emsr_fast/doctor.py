@@ -58,7 +58,10 @@ def _machine() -> dict[str, str]:
 
 
 def _backends() -> dict[str, str]:
-    rows = {name: _yes_or(_dispatch.why_not_here(name)) for name in _dispatch.BACKENDS}
+    # without a GPU, how the kernels were built does not matter
+    no_gpu = None if torch.cuda.is_available() else "it needs a GPU, and torch sees none"
+    reasons = {name: no_gpu if name in ("cuda", "triton") else None for name in _dispatch.BACKENDS}
+    rows = {name: _yes_or(reason or _dispatch.why_not_here(name)) for name, reason in reasons.items()}
     try:
         forced = _dispatch.preferred()
         rows["EMSR_FAST_BACKEND"] = ",".join(forced) if forced else "not set: the first that can run is taken"

@@ -153,7 +153,7 @@ def infer(
     elif not dry_run:
         line.say(
             f"done    {done['blocks']} blocks in {done['seconds']:.1f} s, {done['lr_mpx_per_s']:.3f} LR Mpx/s, "
-            f"{100 * done['network_fraction']:.1f} % of it in the network, "
+            f"{100 * done['network_fraction']:.1f} % of the time was the network's, "
             f"{100 * done['clipped_fraction']:.3g} % of pixels clipped"
         )
         if done["complete"]:

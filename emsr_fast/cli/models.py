@@ -47,6 +47,11 @@ def models_table(cards: Sequence[ModelCard], default: str) -> str:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     body = [f"{line}\n    {card.description}" for line, card in zip(lines[1:], cards, strict=True)]
+    # what speaks against the others helps to choose
+    body = [
+        f"{text}\n    {card.limits[0]}" if card.name != default and card.limits else text
+        for text, card in zip(body, cards, strict=True)
+    ]
     return "\n".join([lines[0], *body, "", "figures, limits, licence and credits: emsr-fast models --full"])
 
 

@@ -37,6 +37,7 @@ def noise(
     typed(context).say(
         f"noise   {found.sigma:.2f} grey levels of 255 at the mean intensity, from {found.points:,} blocks"
     )
+    typed(context).say("        for train.yaml, under degradation:")
     print(
         f"noise: {{kind: poisson_gaussian, gain: [{found.gain:.4g}, {found.gain:.4g}], "
         f"offset: [{found.offset:.4g}, {found.offset:.4g}]}}"

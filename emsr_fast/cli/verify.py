@@ -9,6 +9,7 @@ import typer
 
 from emsr_fast.cli.common import Json, print_json, typed
 from emsr_fast.errors import PartialError
+from emsr_fast.wording import counted
 
 
 def verify(
@@ -30,6 +31,6 @@ def verify(
         line = typed(context)
         for problem in found["problems"]:
             print(line.spell(problem))
-        whole = "complete" if found["complete"] else f"{len(found['problems'])} problem(s)"
+        whole = "complete" if found["complete"] else counted(len(found["problems"]), "problem")
         line.say(f"{found['output']}: {found['checked']} parts checked, {whole}")
     return 0 if found["complete"] else PartialError.exit_code

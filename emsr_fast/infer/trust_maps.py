@@ -67,10 +67,10 @@ def _sampled(source: SourceVolume, grey: Normalisation) -> Iterator[np.ndarray]:
 def described_trust(trust: Trust) -> str:
     """Return in words what is measured and with what."""
     sigma = 255 * float(trust.sigma(np.full(1, 0.5, np.float32))[0])
-    known = "no calibration of this model: disagreement and residual only, no expected error"
+    known = "this model is not calibrated: maps of disagreement and residual only, no expected error"
     if trust.calibration is not None:
-        known = "calibrated"
-    return f"noise of the input {sigma:.2f} of 255 grey levels at mid grey; {known}"
+        known = "the error map is calibrated for it"
+    return f"the input's noise is {sigma:.1f} of 255 grey levels; {known}"
 
 
 def map_spec(spec: TargetSpec, name: str, plan: Plan) -> TargetSpec:

@@ -148,8 +148,18 @@ def _reader(path: Path) -> str:
         reason = error.strerror if isinstance(error, OSError) else error
         raise VolumeError(f"{path} cannot be read: {reason}; check the path and its permissions") from error
     if found is None:
+        if promised := _promised(path):
+            raise VolumeError(f"{path} ends in {path.suffix}, but its content is not {promised}; give {READABLE}")
         raise VolumeError(f"{path} is not an image this version reads; give {READABLE}")
     return found.reader
+
+
+def _promised(path: Path) -> str | None:
+    """Return the format that a file's name promises, if it is one that is read."""
+    suffix = path.suffix.lower()
+    named = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".mat": "MATLAB"}
+    named |= {own: kind.name for kind in FORMATS for own in kind.suffixes if kind.name in ("TIFF", "HDF5", "MRC")}
+    return named.get(suffix) if path.is_file() else None
 
 
 def output_format(path: str | Path) -> Format:

@@ -52,6 +52,9 @@ def parse_input_voxel(text: str | None) -> InputVoxel | None:
     return InputVoxel(resample=True, sizes_nm=(sizes[0], sizes[-1]))
 
 
+_SAME_SIZE = 0.0005  # a mismatch that prints as 0.0 %
+
+
 def fit_to_model(
     source: SourceVolume,
     trained_nm: Sequence[float],
@@ -100,7 +103,9 @@ def fit_to_model(
             raise UsageError(f"{figures}; {remedy or remedies(stated, target)}")
         say(f"note    {figures}; ignored as asked")
     else:
-        say(f"note    {trained}: within {100 * worst:.1f} %")
+        exact = worst < _SAME_SIZE
+        near = f"{known[0]:g} nm is a size that {model} was trained on" if exact else trained
+        say(f"note    {near}{'' if exact else f'; the input is within {100 * worst:.1f} % of one of them'}")
     return source
 
 

@@ -16,6 +16,8 @@ from emsr_fast.model.config import INPUT_BOUNDS, EmsrConfig
 
 CARD_KEY = "emsr_card"
 
+_WIDTH = 100  # characters of a line of a description, where it can be helped
+
 
 class ModelCard(BaseModel):
     """Everything but the weights: stored as JSON in the metadata of a model file."""
@@ -61,11 +63,24 @@ class ModelCard(BaseModel):
         for title, value in self.model_dump(exclude={"name", "format_version"}).items():
             if value in ("", [], {}):
                 continue
-            # sentences get a line each, numbers share one
-            rows = value if isinstance(value, list) and isinstance(value[0], str) else [_in_words(value)]
+            rows = _in_rows(value)
             heads = [title.replace("_", " "), *[""] * (len(rows) - 1)]
             lines += [f"  {head:<14}{row}" for head, row in zip(heads, rows, strict=True)]
         return "\n".join(lines)
+
+
+def _in_rows(value: Any) -> list[str]:
+    """Return a value as lines: sentences get one each, what is short shares one."""
+    if isinstance(value, list) and isinstance(value[0], str):
+        return list(dict.fromkeys(value))
+    words = _in_words(value)
+    if len(words) <= _WIDTH or not isinstance(value, dict):
+        return [words]
+    rows = []
+    for name, inner in value.items():
+        below, head = _in_rows(inner) if inner else [str(inner)], name.replace("_", " ")
+        rows += [f"{head}: {below[0]}"] if len(below) == 1 else [f"{head}:", *(f"  {row}" for row in below)]
+    return rows
 
 
 def _in_words(value: Any) -> str:

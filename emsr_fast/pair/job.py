@@ -169,7 +169,7 @@ def _say_found(found: Found, shapes: Geometry, say: Callable[[str], None]) -> No
     say(
         f"found   HR slice {found.z} in LR slice {found.z + found.offset}, centre at {pose.centre[0]:.2f}, "
         f"{pose.centre[1]:.2f} px (y, x), turned by {pose.rotation_deg:.3f} degrees, {pose.ratio:.4f} HR px per LR px "
-        f"({shapes.ratio:.4f} stated), NCC {found.ncc:.3f}, {found.deviations:.0f} deviations from chance"
+        f"({shapes.ratio:.4f} stated), match (NCC) {found.ncc:.3f}, {found.deviations:.0f} sigma above chance"
     )
 
 

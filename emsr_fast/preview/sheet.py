@@ -98,7 +98,7 @@ def _grey_panels(preview: Preview) -> list[_Panel]:
     pixels = [np.rint(grey * 255).astype(np.uint8)[..., None].repeat(3, axis=2) for grey in greys]
     return [
         _Panel(f"LR{_size(preview, 1)}", "pixels repeated", pixels[0]),
-        _Panel("bicubic", f"black {_number(low)}, white {_number(high)}", pixels[1]),
+        _Panel("bicubic", f"display range {_number(low)} to {_number(high)}", pixels[1]),
         _Panel(f"SR, {preview.model}{_size(preview, preview.scale)}", f"x{preview.scale} in y and x", pixels[2]),
     ]
 

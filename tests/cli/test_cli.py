@@ -85,7 +85,7 @@ def _bad_inputs(folder):
     rng = np.random.default_rng(0)
     yield "missing", folder / "missing.tif", 3, "does not exist"
     (folder / "text.tif").write_text("this is no image")
-    yield "no image", folder / "text.tif", 3, "not an image"
+    yield "no image", folder / "text.tif", 3, "its content is not TIFF"
     (folder / "empty.tif").touch()
     yield "0 bytes", folder / "empty.tif", 3, "0 bytes"
     cut = stack(folder / "cut.tif", rng.integers(0, 255, (5, 40, 40)).astype(np.uint8))

@@ -124,3 +124,12 @@ def test_a_folder_without_images_is_refused(tmp_path):
     (tmp_path / "a.txt").write_text("no image")
     with pytest.raises(VolumeError, match="no PNG, JPEG or TIFF"):
         open_source(tmp_path)
+
+
+@pytest.mark.parametrize(("name", "kind"), [("text.png", "PNG"), ("text.JPG", "JPEG"), ("text.tif", "TIFF")])
+def test_a_name_that_promises_another_content(tmp_path, name, kind):
+    (tmp_path / name).write_text("this is no image, whatever its name says")
+    with pytest.raises(
+        VolumeError, match=f"ends in .{name.partition('.')[2]}, but its content is not {kind}; give TIFF"
+    ):
+        open_source(tmp_path / name)

@@ -267,3 +267,9 @@ def test_infer_resamples_and_writes_the_voxel_size_it_made(tmp_path, examples, c
 def test_a_size_in_another_unit_is_refused(size):
     with pytest.raises(UsageError, match=r"input pixels of 1e[-+]09 nm would be resampled .* a factor above 1000"):
         fitted((None, 40, 40), size)
+
+
+def test_a_size_that_the_model_was_trained_on_is_said_to_be_one():
+    _, said = fitted((40.0, 30.0, 30.0))
+    assert "30 nm is a size that" in said
+    assert "%" not in said

@@ -104,3 +104,20 @@ def test_a_stack_whose_writer_calls_its_slices_channels(tmp_path, capfd):
     code, (line,) = error_of(capfd, "inspect", str(tmp_path / "three.tif"))
     assert code == 3
     assert "save it with axes ZYX" in line
+
+
+def test_the_full_list_has_short_lines_and_says_nothing_twice(capsys):
+    assert main(["models", "--full"]) == 0
+    text = capsys.readouterr().out
+    for line in text.splitlines():
+        # a sentence may be longer; numbers are not strung together
+        assert line.count(";") <= 8, line
+        assert len(line) <= 150, line
+    data = [line for line in text.split("\n\n")[0].splitlines() if "synthetic:" in line]
+    assert data
+    assert len(data) == len(set(data))
+
+
+def test_the_table_says_what_speaks_against_the_others(capsys):
+    assert main(["models"]) == 0
+    assert "hardly better than emsr-x3-small, at six times its cost" in capsys.readouterr().out

@@ -34,7 +34,7 @@ def test_the_middle_slice_is_shown_and_its_path_printed(small, tmp_path):
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
     path = tmp_path / "small_slice2.png"
     assert done.stdout == f"{path}\n"
-    assert "trust   noise of the input" in done.stderr
+    assert "trust   the input's noise is" in done.stderr
     picture = np.asarray(Image.open(path))
     # four panels of 2 x 270 px a row, three of them grey
     assert picture.shape[2] == 3
