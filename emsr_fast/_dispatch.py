@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import importlib.util
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, TypeVar
@@ -151,17 +151,10 @@ def as_asked(backend: str) -> str:
     return backend if backend != "auto" else ",".join(preferred()) or "auto"
 
 
-def first(names: Sequence[str], why_not: Callable[[str], str | None]) -> str:
-    """Return the first of ``names`` that ``why_not`` has nothing against.
-
-    Raises:
-        BackendError: there is none; gives the reason of each.
-    """
-    for name in names:
-        if why_not(name) is None:
-            return name
-    reasons = "; ".join(f"backend {name!r} cannot run: {why_not(name)}" for name in names)
-    raise BackendError(f"{reasons}; several may be given in order, as in cuda,reference")
+def refusal(reasons: Mapping[str, str | None]) -> BackendError:
+    """Return the error that says why each of the backends asked for cannot run."""
+    each = "; ".join(f"backend {name!r} cannot run: {reason}" for name, reason in reasons.items())
+    return BackendError(f"{each}; several may be given in order, as in cuda,reference")
 
 
 def why_slow(device: torch.device) -> str | None:
@@ -184,5 +177,8 @@ def why_slow(device: torch.device) -> str | None:
 def kernels_on(device: torch.device) -> str:
     """Return the backend that float32 networks run their operators on at ``device``, with the CPU's instruction set."""
     x = torch.empty(1, 1, 1, 1, device=device)
-    chosen = first(candidates("auto", BACKENDS), lambda name: why_not(name, x))
+    reasons = {name: why_not(name, x) for name in candidates("auto", BACKENDS)}
+    chosen = next((name for name, reason in reasons.items() if reason is None), None)
+    if chosen is None:
+        raise refusal(reasons)
     return f"cpp, {_native.cpu_isa()}" if chosen == "cpp" else chosen

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor
-
-from emsr_fast import _recording
 
 try:
     from emsr_fast import _C
@@ -63,24 +60,6 @@ def address(t: Tensor) -> int:
     return t.data_ptr()
 
 
-def memory(t: Tensor) -> int:
-    """Return where the memory begins that ``t`` shares with its views."""
-    return t.untyped_storage().data_ptr()
-
-
-def _launch(
-    function: Callable[..., Any],
-    images: Sequence[Tensor],
-    *arguments: object,
-    weights: Sequence[Tensor] = (),
-    constants: Sequence[Tensor] = (),
-) -> None:
-    """Call a CPU kernel, which reads and writes ``images``."""
-    function(*arguments)
-    if (listener := _recording.listener()) is not None:
-        listener.launched(function, arguments, images, weights, constants)
-
-
 def _place(t: Tensor) -> tuple[int, int]:
     """Return where a CUDA call on ``t`` runs: device index and current stream."""
     return t.device.index, torch.cuda.current_stream(t.device).cuda_stream
@@ -91,7 +70,7 @@ def atrous_details(x: Tensor, out: Tensor, levels: int) -> None:
     if x.is_cuda:
         _C.atrous_details_cuda(view(x), view(out), levels, *_place(x))
     else:
-        _launch(_C.atrous_details_cpu, [x, out], view(x), view(out), levels, torch.get_num_threads())
+        _C.atrous_details_cpu(view(x), view(out), levels, torch.get_num_threads())
 
 
 def atrous_details_backward(grad: Tensor, out: Tensor, levels: int) -> None:
@@ -112,8 +91,7 @@ def window_attention(x: Tensor, out: Tensor, parameters: Sequence[Tensor], heads
     hidden = parameters[7].shape[0]
     pointers = tuple(p.data_ptr() for p in parameters)
     grid = (maps[0].numel(), maps[1].numel(), *(m.data_ptr() for m in maps))
-    arguments = (view(x), view(out), pointers, heads, hidden, grid, torch.get_num_threads())
-    _launch(_C.window_attention_cpu, [x, out], *arguments, weights=parameters, constants=maps)
+    _C.window_attention_cpu(view(x), view(out), pointers, heads, hidden, grid, torch.get_num_threads())
 
 
 def window_attention_cuda(x: Tensor, out: Tensor, parameters: Sequence[Tensor], heads: int) -> None:
@@ -154,9 +132,9 @@ def conv3x3_pack(weight: Tensor, packed: Tensor) -> None:
 def conv3x3(x: Tensor, out: Tensor, other: Tensor | None, packed: Tensor, activation: int, gated: bool) -> None:
     """Write the convolution of ``x`` into ``out``, with the packed weight, activation and second image."""
     combine = 0 if other is None else 2 if gated else 1
-    images, second = ([x, out], ()) if other is None else ([x, out, other], view(other))
-    arguments = (view(x), view(out), second, packed.data_ptr(), activation, combine, torch.get_num_threads())
-    _launch(_C.conv3x3_cpu, images, *arguments, constants=[packed])
+    second = () if other is None else view(other)
+    threads = torch.get_num_threads()
+    _C.conv3x3_cpu(view(x), view(out), second, packed.data_ptr(), activation, combine, threads)
 
 
 def conv3x3_cuda(x: Tensor, out: Tensor, other: Tensor | None, weight: Tensor, activation: int, gated: bool) -> None:
@@ -177,11 +155,9 @@ def residual_block_cuda(x: Tensor, out: Tensor, first: Tensor, second: Tensor) -
 def edge_gate(x: Tensor, out: Tensor, packed_k1: Tensor, k2: Tensor, bias: Tensor, packed_k3: Tensor) -> None:
     """Write the edge gate of ``x`` (B, C, H, W) into ``out``; k1 and k3 packed for ``conv3x3``, the rest contiguous."""
     pointers = (packed_k1.data_ptr(), k2.data_ptr(), bias.data_ptr(), packed_k3.data_ptr())
-    arguments = (view(x), view(out), *pointers, torch.get_num_threads())
-    _launch(_C.edge_gate_cpu, [x, out], *arguments, weights=[k2, bias], constants=[packed_k1, packed_k3])
+    _C.edge_gate_cpu(view(x), view(out), *pointers, torch.get_num_threads())
 
 
 def upsample_to_image(x: Tensor, out: Tensor, weight: Tensor, scale: int) -> None:
     """Write the HR image of ``x`` (B, C, H, W), channels side by side, into ``out``, with the folded ``weight``."""
-    arguments = (view(x), view(out), weight.data_ptr(), scale, torch.get_num_threads())
-    _launch(_C.upsample_to_image_cpu, [x, out], *arguments, constants=[weight])
+    _C.upsample_to_image_cpu(view(x), view(out), weight.data_ptr(), scale, torch.get_num_threads())

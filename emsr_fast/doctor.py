@@ -15,11 +15,13 @@ from emsr_fast.engine.factory import ENGINES, why_not_engine
 from emsr_fast.errors import BackendError
 from emsr_fast.export.tensorrt import PROVIDERS, why_not_installed
 from emsr_fast.model.zoo import available_models
+from emsr_fast.ops import OPERATORS
 
 
 def report() -> str:
     """Return versions, processor, GPU, and each backend and engine with yes or the reason why not."""
-    sections = {"versions": _versions(), "machine": _machine(), "backends": _backends(), "engines": _engines()}
+    sections = {"versions": _versions(), "machine": _machine(), "backends": _backends(), "operators": _operators()}
+    sections["engines"] = _engines()
     width = max(len(name) for rows in sections.values() for name in rows)
     lines = []
     for title, rows in sections.items():
@@ -67,6 +69,16 @@ def _backends() -> dict[str, str]:
         rows["EMSR_FAST_BACKEND"] = ",".join(forced) if forced else "not set: the first that can run is taken"
     except BackendError as error:
         rows["EMSR_FAST_BACKEND"] = f"wrong: {error}"
+    return rows
+
+
+def _operators() -> dict[str, str]:
+    """Return for each operator the backends that have it here, the first to be tried first."""
+    rows = {}
+    for name, operator in OPERATORS.items():
+        here = [b for b in operator.automatic if _dispatch.why_not_here(b) is None]
+        asked = [f"{b} on request" for b in operator.on_request if _dispatch.why_not_here(b) is None]
+        rows[name] = ", ".join(here + asked)
     return rows
 
 

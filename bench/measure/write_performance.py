@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import replay_cpu
+import python_cpu
 import slice_cpu
 from emsr_fast import Emsr, EmsrConfig
 from emsr_fast.bench import roofline, rounds
@@ -97,11 +97,11 @@ def _slice(found: list[Document]) -> str:
     return "\n".join(parts)
 
 
-def _replay(found: list[Document]) -> str:
+def _python(found: list[Document]) -> str:
     parts = []
     for document in found:
         parts.append(f"{document['settings']['rounds']} rounds; {_where(document)}:\n")
-        parts.append(replay_cpu.table(document["rows"]) + "\n")
+        parts.append(python_cpu.table(document["rows"]) + "\n")
     return "\n".join(parts)
 
 
@@ -125,7 +125,7 @@ TABLES: dict[str, Callable[[list[Document]], str]] = {
     "network_cpu": _network,
     "slice_cpu": _slice,
     "scaling_cpu": _scaling,
-    "replay_cpu": _replay,
+    "python_cpu": _python,
 }
 
 

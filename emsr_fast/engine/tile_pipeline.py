@@ -12,8 +12,8 @@ from torch import Tensor
 
 from emsr_fast.engine import grey as conversion
 from emsr_fast.engine.base import Grey, GreyTiles
+from emsr_fast.model.cuda_graphs import Graph, tf32_switches, wait_for
 from emsr_fast.model.network import Emsr
-from emsr_fast.model.runner import Graph, tf32_switches, wait_for
 
 DEPTH = 2  # batches in flight: one is copied while another is computed
 MOST_SHAPES = 16  # that stay captured
@@ -109,12 +109,12 @@ class TilePipeline:
 
     def _replay_of(self, shape: tuple[int, ...]) -> Run:
         if self._device.type != "cuda":
-            return lambda y: self._model.compute(y.to(self._weight.dtype))
+            return lambda y: self._model(y.to(self._weight.dtype))
         y = torch.zeros(shape, dtype=self._weight.dtype, device=self._device)
         wait_for(self._device)
         # baked into the graph: not needed at a replay
         with ieee_float32():
-            graph = Graph(self._model.compute, y, self._pool)
+            graph = Graph(self._model, y, self._pool)
         wait_for(self._device)
         return graph.replay
 

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from emsr_fast.model import replay, runner
 from emsr_fast.model.blocks import Conv3x3, EdgeBlock
 from emsr_fast.model.card import ModelCard
 from emsr_fast.model.config import EmsrConfig
@@ -19,9 +17,9 @@ class Emsr(nn.Module):
     Any H, W >= 1 with ``window_fit="pad"``, >= 4 with "resize". Intensities are normalised, usually to [0, 1]; the
     output is linear and not clipped. Equivariant to shifts by multiples of the window, 4 LR px.
 
-    Under ``torch.inference_mode()`` a call replays what the first one of its shape did: on a CPU a list of kernel calls
-    (``model.replay``), on a CUDA device a CUDA graph (``model.runner``). Our kernels on the latter take float16 and
-    bfloat16: ``Emsr().cuda().half().to(memory_format=torch.channels_last)``; float32 is PyTorch's there.
+    Our kernels take float32 on a CPU, float16 and bfloat16 on a CUDA device:
+    ``Emsr().cuda().half().to(memory_format=torch.channels_last)``; float32 is PyTorch's there. As CUDA graphs:
+    ``model.cuda_graphs.GraphedNetwork``.
 
     Source: arXiv 2401.08115.
     """
@@ -42,14 +40,6 @@ class Emsr(nn.Module):
             return self(y[None, None])[0, 0]
         if y.dim() != 4 or y.shape[1] != 1:
             raise ValueError(f"y must be one image (H, W) or a batch (B, 1, H, W), got shape {tuple(y.shape)}")
-        if torch.compiler.is_compiling():
-            return self.compute(y)
-        if runner.why_not(self, y) is None:
-            return runner.run(self, self.compute, y)
-        return replay.run(self, self.compute, y)
-
-    def compute(self, y: Tensor) -> Tensor:
-        """Return the super-resolved batch of ``y`` (B, 1, H, W), launch by launch."""
         edges = atrous_details(y, self.config.levels)
         x = shallow = self.conv_in(y)
         for block in self.blocks[:-1]:

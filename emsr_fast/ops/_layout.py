@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import Parameter
 
-from emsr_fast import _native, _recording
+from emsr_fast import _native
 from emsr_fast.ops._buffers import empty_features
+from emsr_fast.ops._operator import register, wants_gradient
 
 
 def channels_last(x: Tensor) -> Tensor:
@@ -34,23 +36,33 @@ def on_sixteen_bytes(x: Tensor) -> Tensor:
 def features_like(x: Tensor, channels: int) -> Tensor:
     """Return an empty (B, channels, H, W) of the size of ``x``, dense and channels last."""
     b, _, h, w = x.shape
-    out = None
-    # not what only stands for a tensor, in torch.compile
-    if type(x) in (Tensor, Parameter) and x.device.type == "cpu" and x.dtype == torch.float32:
+    # not what only stands for a tensor, in torch.compile; images of few channels come rarely, in sizes of their own
+    if type(x) in (Tensor, Parameter) and channels >= 16 and x.dtype == torch.float32 and x.device.type == "cpu":
         out = empty_features((b, h, w, channels))
-    return (x.new_empty((b, h, w, channels)) if out is None else out).permute(0, 3, 1, 2)
+        if out is not None:
+            return out.permute(0, 3, 1, 2)
+    return x.new_empty_strided((b, channels, h, w), (h * w * channels, 1, w * channels, channels))
 
 
-def image_like(x: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """Return an empty, contiguous tensor with dtype and device of ``x``."""
-    out = None
-    if (listener := _recording.listener()) is not None and type(x) is Tensor and x.dtype == torch.float32:
-        out = listener.memory(shape)
-    return x.new_empty(shape) if out is None else out
+def concatenated(a: Tensor, b: Tensor) -> Tensor:
+    """Return images (B, C_a, H, W) and (B, C_b, H, W) as one, (B, C_a + C_b, H, W).
+
+    On a CPU without torch.cat: it wakes PyTorch's own threads, which then spin on cores that our kernels need (10 % of
+    emsr-x3-small at 341x341 on two cores).
+    """
+    if torch.compiler.is_compiling() or wants_gradient(a, b):
+        return torch.cat([a, b], dim=1)
+    return torch.ops.emsr_fast.concatenated(a, b)
 
 
-def concatenated(images: list[Tensor]) -> Tensor:
-    """Return images (B, C_i, H, W) of one size as one, (B, sum of C_i, H, W)."""
-    if (listener := _recording.listener()) is not None:
-        return listener.concatenated(images)
-    return torch.cat(images, dim=1)
+def _concatenated(a: Tensor, b: Tensor) -> Tensor:
+    if a.is_cuda or not a.dtype == b.dtype == torch.float32:
+        return torch.cat([a, b], dim=1)
+    return torch.from_numpy(np.concatenate([a.detach().numpy(), b.detach().numpy()], axis=1))
+
+
+def _as_one(a: Tensor, b: Tensor) -> Tensor:
+    return a.new_empty((a.shape[0], a.shape[1] + b.shape[1], *a.shape[2:]))
+
+
+register("concatenated", "(Tensor a, Tensor b) -> Tensor", _concatenated, _as_one)

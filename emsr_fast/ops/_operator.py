@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,10 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
+from torch.nn import Parameter
 
 from emsr_fast import _dispatch
 
+MOST_KNOWN = 1000  # calls whose backend an operator remembers
 LIBRARY = torch.library.Library("emsr_fast", "FRAGMENT")
+_PLAIN = (Tensor, Parameter)
 
 
 @dataclass(eq=False)
@@ -40,6 +42,7 @@ class Operator:
     backends: tuple[str, ...] = field(init=False)
     automatic: tuple[str, ...] = field(init=False)  # those that "auto" tries
     _registered: Callable[..., Tensor] = field(init=False)
+    _known: dict[tuple[Any, ...], str] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         self.backends = tuple(b for b in _dispatch.BACKENDS if b in self.kernels or b == "reference")
@@ -68,32 +71,24 @@ class Operator:
             BackendError: the backend asked for, here or by EMSR_FAST_BACKEND, is unknown or cannot run; says why.
         """
         names = _dispatch.candidates(backend, self.automatic)
-        return _dispatch.first(names, lambda name: self.why_not(name, *arguments))
+        for name in names:
+            if self.why_not(name, *arguments) is None:
+                return name
+        raise _dispatch.refusal({name: self.why_not(name, *arguments) for name in names})
 
     def __call__(self, *arguments: Any, backend: str = "auto") -> Tensor:
-        self.check(*arguments)
         if self.gradient is None and wants_gradient(*arguments):
+            self.check(*arguments)
             return self.reference(*arguments)
-        chosen = self.choose(*arguments, backend=backend)
-        if chosen == "reference" or (self.gradient is not None and has_tangent(*arguments)):
+        if self._checked_and_chosen(arguments, backend) == "reference" or has_tangent(*arguments):
             return self.reference(*arguments)
-        if torch.compiler.is_compiling():
-            # what is checked now only stands for the tensors to come
-            return self._registered(*arguments, backend)
-        _under_way.call = self, arguments, chosen
-        try:
-            return self._registered(*arguments, backend)
-        finally:
-            _under_way.call = None
+        return self._registered(*arguments, backend)
 
     def _run(self, *given: Any) -> Tensor:
         """Compute: what PyTorch calls for CPU and CUDA tensors, also when the operator is not called by us."""
         arguments = given[:-1]
-        chosen = self._chosen_for(arguments)
-        if chosen is None:
-            # C++ trusts every shape
-            self.check(*arguments)
-            chosen = self.choose(*arguments, backend=given[-1])
+        # C++ trusts every shape
+        chosen = self._checked_and_chosen(arguments, given[-1])
         out = self.like(*arguments)
         if chosen == "reference":
             result = self.reference(*arguments)
@@ -101,29 +96,34 @@ class Operator:
         self.kernels[chosen](arguments[0], out, *arguments[1:])
         return out
 
-    def _chosen_for(self, arguments: tuple[Any, ...]) -> str | None:
-        """Return what ``__call__`` chose a moment ago for these very arguments, or None if it did not."""
-        if (call := _under_way.call) is None:
-            return None
-        _under_way.call = None
-        operator, checked, chosen = call
-        same = operator is self and all(map(_same, arguments, checked))
-        return chosen if same else None
+    def _checked_and_chosen(self, arguments: tuple[Any, ...], backend: str) -> str:
+        """Check the arguments and return the backend that runs them; what is found is remembered.
+
+        Check and choice follow from shapes, dtypes, devices and the arguments that are no tensors, the preference and
+        autocast: a second call of equal ones is neither checked nor chosen for again.
+        """
+        key = [backend, _dispatch.preferred(), torch.is_autocast_enabled(arguments[0].device.type)]
+        known = not torch.compiler.is_compiling()
+        for argument in arguments:
+            if type(argument) in _PLAIN:
+                key += (argument.shape, argument.dtype, argument.device)
+            elif isinstance(argument, Tensor):
+                # what only stands for a tensor may have sizes that are not numbers
+                known = False
+            else:
+                key.append(argument)
+        if known and (chosen := self._known.get(tuple(key))) is not None:
+            return chosen
+        self.check(*arguments)
+        chosen = self.choose(*arguments, backend=backend)
+        if known:
+            if len(self._known) >= MOST_KNOWN:
+                self._known.clear()
+            self._known[tuple(key)] = chosen
+        return chosen
 
 
 OPERATORS: dict[str, Operator] = {}  # the public ones, by name
-
-
-class _UnderWay(threading.local):
-    # an operator, its arguments after the check, and the backend; until PyTorch has come back to us
-    call: tuple[Operator, tuple[Any, ...], str] | None = None
-
-
-_under_way = _UnderWay()
-
-
-def _same(a: Any, b: Any) -> bool:
-    return a is b or (not isinstance(a, Tensor) and not isinstance(b, Tensor) and bool(a == b))
 
 
 def register(name: str, schema: str, run: Callable[..., Any], fake: Callable[..., Any]) -> None:
@@ -136,7 +136,8 @@ def register(name: str, schema: str, run: Callable[..., Any], fake: Callable[...
 
 def has_tangent(*arguments: Any) -> bool:
     """Return whether a forward derivative (``torch.func.jvp``) is asked for: our operators would say it is zero."""
-    if torch.compiler.is_compiling():
+    # outside every forward derivative, as nearly always, the level is -1
+    if torch.compiler.is_compiling() or forward_ad._current_level < 0:
         return False
     for argument in arguments:
         if isinstance(argument, Tensor) and forward_ad.unpack_dual(argument).tangent is not None:
@@ -153,16 +154,23 @@ def wants_gradient(*arguments: Any) -> bool:
 
 def check_images(x: Tensor) -> None:
     """Raise ValueError unless ``x`` is a batch of images, (B, C, H, W), with at least a pixel each."""
-    if x.dim() != 4 or 0 in x.shape[1:]:
+    shape = x.shape
+    if len(shape) != 4 or shape[1] < 1 or shape[2] < 1 or shape[3] < 1:
         raise ValueError(f"x must be (B, C, H, W), at least one channel, row and column, got shape {tuple(x.shape)}")
 
 
 def check_weights(x: Tensor, **weights: tuple[Tensor, tuple[int, ...]]) -> None:
     """Raise ValueError unless each of ``weights`` has the shape beside it and lies on the device of ``x``."""
-    device = x.device
     for name, (weight, shape) in weights.items():
         if weight.shape != shape:
             channels = x.shape[1]
             raise ValueError(f"{name} must have shape {shape} for {channels} channels, got {tuple(weight.shape)}")
-        if weight.device != device:
-            raise ValueError(f"{name} is on {weight.device}, x on {x.device}: move both to one device")
+    check_devices(x, **{name: weight for name, (weight, _) in weights.items()})
+
+
+def check_devices(x: Tensor, **others: Tensor | None) -> None:
+    """Raise ValueError unless all ``others`` lie on the device of ``x``."""
+    device = x.device
+    for name, other in others.items():
+        if other is not None and other.device != device:
+            raise ValueError(f"{name} is on {other.device}, x on {device}: move both to one device")

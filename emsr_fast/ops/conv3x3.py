@@ -7,7 +7,7 @@ from torch import Tensor
 
 from emsr_fast import _dispatch, _native
 from emsr_fast.ops._layout import dense_channels_last, features_like, on_sixteen_bytes, side_by_side
-from emsr_fast.ops._operator import Operator, check_images
+from emsr_fast.ops._operator import Operator, check_devices, check_images
 from emsr_fast.ops._packed import PackedWeights
 from emsr_fast.reference import conv3x3 as reference
 
@@ -54,19 +54,17 @@ def conv3x3(
 def _check(x: Tensor, weight: Tensor, activation: str, residual: Tensor | None, gate: Tensor | None) -> None:
     check_images(x)
     b, c, h, w = x.shape
-    if weight.dim() != 4 or weight.shape[0] < 1 or weight.shape[1:] != (c, 3, 3):
+    outputs = weight.shape[0] if weight.dim() == 4 else 0
+    if outputs < 1 or weight.shape != (outputs, c, 3, 3):
         raise ValueError(f"weight must be (C_out, {c}, 3, 3) for {c} channels, got shape {tuple(weight.shape)}")
     if activation not in ACTIVATIONS:
         raise ValueError(f"activation must be one of {ACTIVATIONS}, got {activation!r}")
     if gate is not None and (residual is not None or activation != "none"):
         raise ValueError("gate takes the place of residual and activation: give one of them")
-    for name, other in (("weight", weight), ("residual", residual), ("gate", gate)):
-        if other is None:
-            continue
-        if other is not weight and other.shape != (b, weight.shape[0], h, w):
-            raise ValueError(f"{name} must have shape {(b, weight.shape[0], h, w)}, got {tuple(other.shape)}")
-        if other.device != x.device:
-            raise ValueError(f"{name} is on {other.device}, x on {x.device}: move both to one device")
+    check_devices(x, weight=weight, residual=residual, gate=gate)
+    for name, other in (("residual", residual), ("gate", gate)):
+        if other is not None and other.shape != (b, outputs, h, w):
+            raise ValueError(f"{name} must have shape {(b, outputs, h, w)}, got {tuple(other.shape)}")
 
 
 def _limits(
@@ -98,13 +96,13 @@ def why_not_precision(backend: str, x: Tensor, *others: Tensor | None) -> str | 
     """Return why the kernel of ``backend`` cannot convolve ``x`` with ``others`` in their precision, or None."""
     if torch.is_autocast_enabled(x.device.type):
         return "autocast chooses the precision of convolutions"
-    if backend == "cpp":
-        if x.dtype != torch.float32 or any(t is not None and t.dtype != torch.float32 for t in others):
-            return "the kernel computes in float32, not every tensor is"
-    elif x.dtype == torch.float32:
+    dtype = torch.float32 if backend == "cpp" else x.dtype
+    if backend != "cpp" and dtype == torch.float32:
         return "the kernel multiplies in float16 or bfloat16: in TF32, float32 would lose 13 of its 24 bits"
-    elif any(t is not None and t.dtype != x.dtype for t in others):
-        return f"x is {x.dtype}, not every tensor is"
+    for t in (x, *others):
+        if t is not None and t.dtype != dtype:
+            found = "the kernel computes in float32" if backend == "cpp" else f"x is {dtype}"
+            return f"{found}, not every tensor is"
     return None
 
 

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from emsr_fast import _native
 from emsr_fast.ops._layout import dense_channels_last, features_like, on_sixteen_bytes
-from emsr_fast.ops._operator import Operator, check_images, wants_gradient
+from emsr_fast.ops._operator import Operator, check_devices, check_images, wants_gradient
 from emsr_fast.ops.conv3x3 import conv3x3, why_not_hopper, why_not_precision
 from emsr_fast.reference import residual_block as reference
 
@@ -52,9 +52,7 @@ def _check(x: Tensor, first: Tensor, second: Tensor) -> None:
         raise ValueError(f"first must be (M, {c}, 3, 3) for {c} channels, got shape {tuple(first.shape)}")
     if second.shape != (c, first.shape[0], 3, 3):
         raise ValueError(f"second must be {(c, first.shape[0], 3, 3)}, got shape {tuple(second.shape)}")
-    for name, weight in (("first", first), ("second", second)):
-        if weight.device != x.device:
-            raise ValueError(f"{name} is on {weight.device}, x on {x.device}: move both to one device")
+    check_devices(x, first=first, second=second)
 
 
 def _limits(backend: str, x: Tensor, first: Tensor, second: Tensor) -> str | None:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from emsr_fast import _native
-from emsr_fast.ops._layout import dense_channels_last, image_like, side_by_side
+from emsr_fast.ops._layout import dense_channels_last, side_by_side
 from emsr_fast.ops._operator import Operator, check_images, check_weights
 from emsr_fast.ops._packed import PackedWeights
 from emsr_fast.ops.conv3x3 import why_not_precision
@@ -111,7 +111,7 @@ def _triton(x: Tensor, out: Tensor, up_weight: Tensor, out_weight: Tensor, scale
 
 def _like(x: Tensor, up_weight: Tensor, out_weight: Tensor, scale: int) -> Tensor:
     b, _, h, w = x.shape
-    return image_like(x, (b, 1, scale * h, scale * w))
+    return x.new_empty((b, 1, scale * h, scale * w))
 
 
 FOLDED = PackedWeights(_pack)  # by up_weight

@@ -1,12 +1,16 @@
 """Rules of the house that a reader cannot see break: see CONTRIBUTING.md."""
 
+import re
 import subprocess
 import sys
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
 
 import emsr_fast
+from emsr_fast.ops import OPERATORS
+from emsr_fast.ops._operator import Operator
 
 ROOT = Path(__file__).parents[2]
 SOURCES = [
@@ -15,8 +19,8 @@ SOURCES = [
 NATIVE = [
     p for folder in ("csrc", "kernels") for p in (ROOT / folder).rglob("*") if p.suffix in (".cpp", ".h", ".cu", ".cuh")
 ]
-# reference/published.py is a whole network, for comparison, and no operator
-OPERATORS = [p.stem for p in (ROOT / "emsr_fast" / "reference").glob("[!_]*.py") if p.stem != "published"]
+# the file of each operator is named as the module that declares it
+FILES = {operator.check.__module__.rpartition(".")[2]: operator for operator in OPERATORS.values()}
 
 
 def test_only_native_touches_the_compiled_module():
@@ -33,17 +37,53 @@ def test_nobody_imports_kernels_by_its_folder():
         assert not any(line.strip().startswith(("import kernels", "from kernels")) for line in lines), path
 
 
-@pytest.mark.parametrize("operator", OPERATORS)
-def test_an_operator_has_its_files(operator):
-    composed = operator == "residual_block"  # on a CPU it is two of conv3x3
-    for name in (
-        f"emsr_fast/ops/{operator}.py",
-        f"csrc/{operator}.h",
-        *(() if composed else (f"csrc/cpu/{operator}.cpp",)),
-        f"tests/ops/test_{operator}.py",
-        f"bench/ops/bench_{operator}.py",
+@pytest.mark.parametrize("name", FILES)
+def test_an_operator_has_the_files_that_it_declares(name):
+    kernels = FILES[name].kernels
+    wanted = [
+        f"emsr_fast/reference/{name}.py",
+        f"emsr_fast/ops/{name}.py",
+        f"csrc/{name}.h",
+        f"tests/ops/test_{name}.py",
+        f"bench/ops/bench_{name}.py",
+    ]
+    # residual_block runs as two of conv3x3 there
+    composed = name == "residual_block"
+    if "cpp" in kernels and not composed:
+        wanted.append(f"csrc/cpu/{name}.cpp")
+    if "triton" in kernels and not composed:
+        wanted.append(f"kernels/triton/{name}.py")
+    if "cuda" in kernels:
+        wanted.append(f"kernels/cuda/{name}.cu")
+    assert [path for path in wanted if not (ROOT / path).is_file()] == []
+
+
+def test_every_kernel_file_is_declared():
+    for folder, backend in (
+        ("csrc/cpu/*.cpp", "cpp"),
+        ("kernels/triton/*.py", "triton"),
+        ("kernels/cuda/*.cu", "cuda"),
     ):
-        assert (ROOT / name).is_file(), name
+        others = {"__init__", "dispatch", "isa", "parallel", "runtime_info"}
+        for path in ROOT.glob(folder):
+            assert path.stem in others or backend in FILES[path.stem].kernels, path
+    # reference/published.py is a whole network, for comparison, and no operator
+    references = {path.stem for path in (ROOT / "emsr_fast" / "reference").glob("[!_]*.py")}
+    assert references == {*FILES, "published"}
+
+
+def test_the_walk_in_contributing_names_every_file():
+    walk = (ROOT / "CONTRIBUTING.md").read_text().partition("## An operator from nothing")[2].partition("## Rules")[0]
+    for path in re.findall(r"`([\w/]+\.(?:py|pyi|cpp|cu|h|txt))`", walk):
+        assert (ROOT / path).is_file() or (ROOT / "emsr_fast" / path).is_file(), path
+    for name in ("atrous_details", "ops/__init__.py", "_native.py", "bindings.cpp", "dispatch.cpp", "CMakeLists.txt"):
+        assert name in walk
+    assert set(re.findall(r"^           (\w+)=", walk, re.MULTILINE)) <= {f.name for f in fields(Operator)}
+
+
+def test_the_network_knows_no_way_around_it():
+    text = (ROOT / "emsr_fast" / "model" / "network.py").read_text()
+    assert not re.search(r"^\s*(from|import) .*(cuda_graphs|engine)", text, re.MULTILINE)
 
 
 def test_no_file_is_longer_than_a_reader_can_hold():

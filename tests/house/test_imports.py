@@ -85,14 +85,7 @@ def test_nothing_below_imports_anything_above():
     assert not upwards
 
 
-@pytest.mark.parametrize(
-    "room",
-    [
-        # model/replay.py builds the network that calls it
-        pytest.param(room, marks=pytest.mark.xfail(strict=False)) if room == "model" else room
-        for room in ROOMS
-    ],
-)
+@pytest.mark.parametrize("room", ROOMS)
 def test_no_imports_run_in_a_circle(room):
     # within a room: between rooms the order above allows none
     graph = {name: [o for o in others if room_of(o) == room] for name, others in GRAPH.items() if room_of(name) == room}

@@ -18,7 +18,8 @@ from emsr_fast.engine import tile_pipeline as cuda_graph
 from emsr_fast.engine.in_flight import in_flight
 from emsr_fast.engine.tile_pipeline import DEPTH, ieee_float32
 from emsr_fast.engine.torch_engine import PRECISIONS
-from emsr_fast.model import runner
+from emsr_fast.model import cuda_graphs
+from emsr_fast.model.cuda_graphs import GraphedNetwork
 
 SMALL = EmsrConfig(features=16, blocks=1, heads=4)
 cuda = pytest.mark.cuda
@@ -157,10 +158,10 @@ def test_what_cannot_be_captured_never_begins(monkeypatch):
         y = torch.empty(1, 1, 8, 8, device="cuda")
     deep = Emsr(dataclasses.replace(SMALL, levels=5))
     with torch.inference_mode():
-        assert runner.why_not(Emsr(SMALL), y) is None
-        assert "at most 4 levels, got 5" in runner.why_not(deep, y)
+        assert cuda_graphs.why_not(Emsr(SMALL), y) is None
+        assert "at most 4 levels, got 5" in cuda_graphs.why_not(deep, y)
         with _dispatch.use_backend("reference"):
-            assert "EMSR_FAST_BACKEND asks for it" in runner.why_not(Emsr(SMALL), y)
+            assert "EMSR_FAST_BACKEND asks for it" in cuda_graphs.why_not(Emsr(SMALL), y)
 
 
 def test_a_batch_in_flight_keeps_its_buffers():
@@ -176,7 +177,7 @@ def test_a_batch_in_flight_keeps_its_buffers():
 
 
 def test_a_cpu_needs_no_graph():
-    assert runner.why_not(Emsr(SMALL), torch.rand(1, 1, 8, 8)) == "y is on cpu, graphs need a CUDA device"
+    assert cuda_graphs.why_not(Emsr(SMALL), torch.rand(1, 1, 8, 8)) == "y is on cpu, graphs need a CUDA device"
 
 
 def test_a_graph_is_known_by_the_place_of_its_weights():
@@ -196,31 +197,33 @@ def test_a_graph_is_known_by_the_place_of_its_weights():
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32], ids=str)
 def test_a_replay_gives_what_single_launches_give(gpu, dtype):
     model = half_network().to(dtype)
+    graphed = GraphedNetwork(model)
     with warnings.catch_warnings(), torch.inference_mode():
         warnings.simplefilter("error")
         for size in ((2, 40, 36), (1, 13, 130), (2, 40, 36)):
             y = torch.rand(size[0], 1, *size[1:], device=gpu, dtype=dtype)
-            assert runner.why_not(model, y) is None
-            assert torch.equal(model(y), model.compute(y))
+            assert cuda_graphs.why_not(model, y) is None
+            assert torch.equal(graphed(y), model(y))
 
 
 @cuda
 def test_a_changed_weight_is_seen_by_a_replay(gpu):
     model, y = half_network(), torch.rand(1, 1, 16, 16, device=gpu, dtype=torch.float16)
+    graphed = GraphedNetwork(model)
     with torch.inference_mode():
-        before = model(y)
+        before = graphed(y)
         model.conv_out.weight.mul_(2)
-        assert torch.equal(model(y), model.compute(y))
-        assert not torch.equal(model(y), before)
+        assert torch.equal(graphed(y), model(y))
+        assert not torch.equal(graphed(y), before)
         model.conv_in.weight.data = torch.randn_like(model.conv_in.weight)
-        assert torch.equal(model(y), model.compute(y))
+        assert torch.equal(graphed(y), model(y))
 
 
 @cuda
 def test_a_replay_neither_allocates_nor_waits(gpu):
     model, y = half_network(), torch.rand(1, 1, 64, 64, device=gpu, dtype=torch.float16)
     with torch.inference_mode():
-        graph = runner.Graph(model.compute, y)
+        graph = cuda_graphs.Graph(model, y)
         before = torch.cuda.memory_stats(gpu)["allocation.all.allocated"]
         torch.cuda.set_sync_debug_mode("error")
         try:
@@ -234,16 +237,17 @@ def test_a_replay_neither_allocates_nor_waits(gpu):
 @cuda
 def test_two_streams_and_threads_do_not_mix(gpu):
     model = half_network()
+    graphed = GraphedNetwork(model)
     images = [torch.rand(1, 1, 48, 48, device=gpu, dtype=torch.float16) for _ in range(4)]
     with torch.inference_mode():
-        expected = [model.compute(y) for y in images]
+        expected = [model(y) for y in images]
     torch.cuda.synchronize()
     wrong = []
 
     def work(n):
         with torch.inference_mode(), torch.cuda.stream(torch.cuda.Stream()):
             for _ in range(20):
-                if not torch.equal(model(images[n]), expected[n]):
+                if not torch.equal(graphed(images[n]), expected[n]):
                     wrong.append(n)
 
     threads = [threading.Thread(target=work, args=(n,)) for n in range(4)]
@@ -262,8 +266,8 @@ def test_two_devices_do_not_mix(gpu):
     results = []
     with torch.inference_mode():
         for n in (0, 1, 0, 1):
-            model = half_network().to(f"cuda:{n}")
-            results.append(model(y.to(f"cuda:{n}")).cpu())
+            graphed = GraphedNetwork(half_network().to(f"cuda:{n}"))
+            results.append(graphed(y.to(f"cuda:{n}")).cpu())
     assert all(torch.equal(result, results[0]) for result in results)
 
 
@@ -296,22 +300,22 @@ def test_streams_of_one_engine_may_be_read_in_turns(gpu):
 
 @cuda
 def test_networks_are_captured_by_several_threads_at_a_time(gpu):
-    models = [half_network() for _ in range(4)]
+    networks = [GraphedNetwork(half_network()) for _ in range(4)]
     y = torch.rand(1, 1, 24, 24, device=gpu, dtype=torch.float16)
     failed = []
 
-    def work(model):
+    def work(graphed):
         with torch.inference_mode(), torch.cuda.stream(torch.cuda.Stream()):
-            if not torch.equal(model(y), model.compute(y)):
-                failed.append(model)
+            if not torch.equal(graphed(y), graphed.network(y)):
+                failed.append(graphed)
 
-    threads = [threading.Thread(target=work, args=(model,)) for model in models]
+    threads = [threading.Thread(target=work, args=(graphed,)) for graphed in networks]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
     assert failed == []
-    assert all(None not in runner._graphs[model]._graphs.values() for model in models)
+    assert all(None not in graphed._graphs.values() for graphed in networks)
 
 
 @cuda
@@ -322,4 +326,4 @@ def test_the_network_compiles_with_our_operators(gpu):
             compiled = torch.compile(model, fullgraph=True, mode=mode)
             for _ in range(3):
                 result = compiled(y).clone()
-            torch.testing.assert_close(result, model.compute(y), rtol=1e-2, atol=1e-2)
+            torch.testing.assert_close(result, model(y), rtol=1e-2, atol=1e-2)

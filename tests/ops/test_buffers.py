@@ -35,7 +35,7 @@ def test_at_most_eight_buffers_of_one_size_wait():
     kept = empty_features((1, 360, 352, 64))
     assert [len(waiting) for waiting in _buffers._idle.values()] == [0]
     assert kept is not None
-    assert empty_features((1, 64, 64, 64)) is None
+    assert empty_features((1, 32, 32, 32)) is None
 
 
 def test_a_second_call_meets_no_new_pages():

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from emsr_fast import BackendError, _dispatch, atrous_details, conv3x3, ops
-from emsr_fast.ops import OPERATORS
+from emsr_fast import BackendError, _dispatch, atrous_details, conv3x3, doctor, ops
+from emsr_fast.ops import OPERATORS, _operator
 
 X = torch.rand(1, 1, 8, 8)
 DETAILS = OPERATORS["atrous_details"]
@@ -26,6 +26,13 @@ def test_every_public_operator_is_declared_and_exported():
         assert callable(getattr(ops, name))
 
 
+def test_the_doctor_lists_every_operator():
+    text = doctor.report()
+    assert "  conv3x3            cpp, reference" in text
+    for name in OPERATORS:
+        assert name in text
+
+
 def test_why_not_is_the_whole_reason():
     assert DETAILS.why_not("cpp", X, 3) is None
     assert "at most 4 levels, got 5" in DETAILS.why_not("cpp", X, 5)
@@ -34,8 +41,11 @@ def test_why_not_is_the_whole_reason():
     assert DETAILS.why_not("reference", X, 5) is None
 
 
-def test_a_call_is_checked_once_and_chosen_for_once(monkeypatch):
+@pytest.fixture
+def counted(monkeypatch):
+    """How often ``conv3x3`` is checked, and a backend chosen for it."""
     operator, calls = OPERATORS["conv3x3"], {"check": 0, "limits": 0}
+    monkeypatch.setattr(operator, "_known", {})
     for what in calls:
 
         def counting(*arguments, what=what, wrapped=getattr(operator, what)):
@@ -43,15 +53,23 @@ def test_a_call_is_checked_once_and_chosen_for_once(monkeypatch):
             return wrapped(*arguments)
 
         monkeypatch.setattr(operator, what, counting)
+    return calls
+
+
+def test_a_call_is_checked_once_and_chosen_for_once(counted):
     x, weight = torch.randn(1, 16, 6, 6), torch.randn(16, 16, 3, 3)
     conv3x3(x, weight)
-    assert calls == {"check": 1, "limits": 1}
-    # not called by us
-    torch.ops.emsr_fast.conv3x3(x, weight, "none", None, None, "auto")
-    assert calls == {"check": 2, "limits": 2}
+    assert counted == {"check": 1, "limits": 1}
+    # what was found holds for equal shapes
+    conv3x3(x + 1, weight)
+    assert counted == {"check": 1, "limits": 1}
+    conv3x3(torch.randn(1, 16, 6, 7), weight)
+    assert counted == {"check": 2, "limits": 2}
+    torch.ops.emsr_fast.conv3x3(torch.randn(1, 16, 9, 9), weight, "none", None, None, "auto")
+    assert counted == {"check": 3, "limits": 3}
 
 
-def test_a_choice_is_of_its_call():
+def test_what_was_found_is_not_taken_for_another_call():
     x, weight = torch.randn(1, 16, 6, 6), torch.randn(16, 16, 3, 3)
     plain = conv3x3(x, weight)
     with _dispatch.use_backend("cuda"), pytest.raises(BackendError, match="needs a CUDA device"):
@@ -67,6 +85,13 @@ def test_a_choice_is_of_its_call():
     with pytest.raises(ValueError, match="activation must be one of"):
         conv3x3(x, weight, activation="gelu")
     assert torch.equal(conv3x3(x, weight), plain)
+
+
+def test_what_is_remembered_is_bounded(monkeypatch):
+    monkeypatch.setattr(_operator, "MOST_KNOWN", 5)
+    for side in range(1, 20):
+        atrous_details(torch.rand(1, 1, side, 3))
+        assert len(DETAILS._known) <= 5
 
 
 def test_a_mode_sees_the_operator():

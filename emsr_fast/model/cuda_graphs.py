@@ -1,8 +1,4 @@
-"""The network as CUDA graphs: one launch for a whole forward pass, static buffers, nothing allocated in a replay.
-
-``Emsr.forward`` comes here by itself under ``torch.inference_mode()`` on a CUDA device; the first call of a shape
-captures, which takes a few forward passes. EMSR_FAST_CUDA_GRAPHS=0 keeps it to single launches.
-"""
+"""The network as CUDA graphs: one launch for a whole forward pass, static buffers, nothing allocated in a replay."""
 
 from __future__ import annotations
 
@@ -11,17 +7,14 @@ import threading
 import warnings
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
-from weakref import WeakKeyDictionary
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from emsr_fast import _dispatch, _native
+from emsr_fast.model.network import Emsr
 from emsr_fast.ops import OPERATORS
-
-if TYPE_CHECKING:
-    from emsr_fast.model.network import Emsr
 
 WARM_UPS = 3  # passes before a capture: Triton compiles, cuDNN chooses, constants go to the device
 MOST_GRAPHS = 12  # of a network; each holds the features of its shape
@@ -64,39 +57,47 @@ class Graph:
         return self.out
 
 
-class Graphs:
-    """The graphs of one network, the least used dropped first."""
+class GraphedNetwork:
+    """Calls a network under ``torch.inference_mode()`` on a CUDA device by CUDA graphs, the least used dropped first.
 
-    def __init__(self) -> None:
+    The first call of a shape captures, which takes a few passes. Where ``why_not`` has a reason, the network is called
+    as it is. EMSR_FAST_CUDA_GRAPHS=0 does so always.
+    """
+
+    def __init__(self, network: Emsr) -> None:
+        self.network = network
         self._lock = threading.Lock()
         self._graphs: OrderedDict[Any, Graph | None] = OrderedDict()
 
-    def run(self, key: Any, forward: Callable[[Tensor], Tensor], y: Tensor) -> Tensor:
-        """Return ``forward(y)`` from the graph of ``key``, captured if there is none."""
+    def __call__(self, y: Tensor) -> Tensor:
+        """Return ``network(y)``, from the graph of this shape, stream, precision and weights."""
+        if why_not(self.network, y) is not None:
+            return self.network(y)
+        stream = torch.cuda.current_stream(y.device)
+        # weights are read where they are: changed ones are seen, moved ones need a graph of their own
+        weights = _native.fingerprint(self.network.parameters())
+        precision = tuple(value for _, _, value in tf32_switches())
+        key = (tuple(y.shape), y.dtype, y.device, stream.cuda_stream, _dispatch.preferred(), precision, weights)
         with self._lock:
             if key not in self._graphs:
-                self._add(key, forward, y)
+                self._add(key, y)
             self._graphs.move_to_end(key)
             graph = self._graphs[key]
             # a copy of one's own, before the next replay
-            return forward(y) if graph is None else graph.replay(y).clone()
+            return self.network(y) if graph is None else graph.replay(y).clone()
 
-    def _add(self, key: Any, forward: Callable[[Tensor], Tensor], y: Tensor) -> None:
+    def _add(self, key: Any, y: Tensor) -> None:
         while len(self._graphs) >= MOST_GRAPHS:
             # its buffers go: whatever still runs in them must have ended
             wait_for(y.device)
             self._graphs.popitem(last=False)
         try:
-            self._graphs[key] = Graph(forward, y)
+            self._graphs[key] = Graph(self.network, y)
         except torch.OutOfMemoryError:
             raise
         except RuntimeError as error:
             self._graphs[key] = None
-            warnings.warn(f"no CUDA graph for {tuple(y.shape)}, running launch by launch: {error}", stacklevel=4)
-
-
-_graphs: WeakKeyDictionary[nn.Module, Graphs] = WeakKeyDictionary()
-_graphs_lock = threading.Lock()
+            warnings.warn(f"no CUDA graph for {tuple(y.shape)}, running launch by launch: {error}", stacklevel=3)
 
 
 def why_not(network: Emsr, y: Tensor) -> str | None:
@@ -135,15 +136,3 @@ def tf32_switches() -> list[tuple[Any, str, Any]]:
         return [(place, "allow_tf32", place.allow_tf32) for place in (cudnn, matmul)]
     except RuntimeError:
         return [(place, "fp32_precision", place.fp32_precision) for place in (cudnn.conv, matmul)]
-
-
-def run(network: Emsr, forward: Callable[[Tensor], Tensor], y: Tensor) -> Tensor:
-    """Return ``forward(y)``, which ``network`` owns, from a graph of this shape, stream, precision and weights."""
-    with _graphs_lock:
-        graphs = _graphs.setdefault(network, Graphs())
-    stream = torch.cuda.current_stream(y.device)
-    # weights are read where they are: changed ones are seen, moved ones need a graph of their own
-    weights = _native.fingerprint(network.parameters())
-    precision = tuple(value for _, _, value in tf32_switches())
-    key = (tuple(y.shape), y.dtype, y.device, stream.cuda_stream, _dispatch.preferred(), precision, weights)
-    return graphs.run(key, forward, y)
