@@ -162,7 +162,8 @@ def picture(
         ],
         path,
         notes=[
-            f"Rows from the top, PSNR in dB: {'; '.join(rows)}",
+            "PSNR in dB of the rows, from the top:",
+            *rows,
             f"Mean of all {len(order)} regions held back, as in the table: {decibels(list(order))}",
         ],
     )
