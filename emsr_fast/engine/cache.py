@@ -11,7 +11,6 @@ import hashlib
 import json
 import os
 import re
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -22,11 +21,13 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from emsr_fast.errors import BackendError
+from emsr_fast.io.publish import write_file
 
 VARIABLE = "EMSR_FAST_CACHE"
-_PARTIAL, _TIMING = ".emsr-fast-partial-", "timing-"
+_TIMING = "timing-"
 # the folder may be one that others use too: nothing else in it is ever touched
 _OURS = re.compile(r"[0-9a-f]{32}\.(onnx|engine|runtime|json|lock)")
+_LEFT = re.compile(r"\.([0-9a-f]{32}\.(onnx|engine|runtime|json)|timing-[0-9a-f]{32})\.partial-.*")
 
 Say = Callable[[str], None]
 
@@ -73,7 +74,7 @@ class Entry:
     def write(self) -> None:
         """Write the description, atomically."""
         values = {name: getattr(self, name) for name in ("key", "facts", "size", "sha256", "created", "build_s")}
-        write_atomically(self.path, json.dumps({**values, "payload": self.payload_path.name}, indent=1).encode())
+        write_file(self.path, json.dumps({**values, "payload": self.payload_path.name}, indent=1).encode())
 
 
 def fetch(
@@ -114,7 +115,7 @@ def fetch(
         entry = Entry(payload_path, key, facts, len(payload), sha256, time.time(), round(time.time() - start, 3))
         # the old description must not stand beside the new payload
         entry.path.unlink(missing_ok=True)
-        write_atomically(payload_path, payload)
+        write_file(payload_path, payload)
         entry.write()
     return entry, payload
 
@@ -193,20 +194,6 @@ def _writable(folder: Path) -> Iterator[None]:
         ) from error
 
 
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write ``content`` to ``path`` so that readers, other users too, see all of it or what was there before."""
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=_PARTIAL, delete=False) as partial:
-        try:
-            partial.write(content)
-            partial.flush()
-            os.fsync(partial.fileno())
-            Path(partial.name).chmod(0o644)  # temporary files are the owner's alone
-            os.replace(partial.name, path)
-        except BaseException:
-            Path(partial.name).unlink(missing_ok=True)
-            raise
-
-
 def entries() -> list[Entry]:
     """Return what is in the cache, last used first; files that are no entries are left out."""
     found = []
@@ -239,7 +226,7 @@ def prune(*, unused_days: float | None = None, everything: bool = False, version
             broken = path.suffix == ".json" and not _is_entry(path)
             if broken or not path.with_suffix(".json").exists():
                 removed += _remove(path.stem)
-        elif path.name.startswith(_PARTIAL) and time.time() - path.stat().st_mtime > 3600:
+        elif _LEFT.fullmatch(path.name) and time.time() - path.stat().st_mtime > 3600:
             # of a process that died
             removed += _unlink(path)
         elif everything and path.name.startswith(_TIMING):

@@ -6,13 +6,13 @@ import json
 import os
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from emsr_fast import __version__
-from emsr_fast.engine.cache import write_atomically
 from emsr_fast.engine.factory import PRECISIONS, weights_hash
 from emsr_fast.engine.tensorrt_engine import TensorRTEngine
 from emsr_fast.engine.truth import Truth, truth_test
@@ -20,6 +20,7 @@ from emsr_fast.errors import BackendError, UsageError, VolumeError
 from emsr_fast.export.onnx_model import check_against_pytorch, check_precision, smallest_side, to_onnx, why_no_onnx
 from emsr_fast.export.shapes import Shapes, parse_size
 from emsr_fast.export.tensorrt import Build, Provider, build, load_provider
+from emsr_fast.io.publish import refuse_special, tidy, write_file
 from emsr_fast.model.network import Emsr
 from emsr_fast.model.zoo import DEFAULT_MODEL, load_model
 
@@ -82,7 +83,9 @@ def export(
     path = Path(output)
     beside = path.with_name(f"{path.name}.json")
     for file in (path,) if format == "onnx" else (path, beside):
-        _check_free(file, overwrite)
+        tidy(file.resolve())
+        _check_free(file, overwrite=overwrite)
+    check = partial(_check_free, overwrite=overwrite)
     found = load_provider(provider, _capability()) if format == "trt" else None
     network = load_model(DEFAULT_MODEL if model is None else model, device="cpu", window_fit=window_fit)
     shapes = _shapes(least, best, most, batch, any_size=format == "onnx", smallest=smallest_side(network))
@@ -99,7 +102,7 @@ def export(
     }
     written["shapes"] = shapes.as_json() if shapes else "any"
     if found is None or shapes is None:
-        write_atomically(path, onnx)
+        write_file(path.resolve(), onnx, check)
     else:
         start = time.monotonic()
         made = build(found, onnx, shapes, say=say)
@@ -109,16 +112,17 @@ def export(
         card = network.card.model_copy(update={"architecture": vars(network.config)}).model_dump()
         description = {"emsr_fast": __version__, "weights": weights_hash(network), **written, "card": card}
         # the description first: an engine is never without it
-        write_atomically(beside, json.dumps(description, indent=1).encode())
-        write_atomically(path, made.engine)
+        write_file(beside.resolve(), json.dumps(description, indent=1).encode(), check)
+        write_file(path.resolve(), made.engine, check)
     return {**written, "bytes": path.stat().st_size}
 
 
-def _check_free(file: Path, overwrite: bool) -> None:
+def _check_free(file: Path, *, overwrite: bool) -> None:
     if not file.parent.is_dir():
         raise VolumeError(f"{file.parent} is no folder; make it with: mkdir -p {file.parent}")
     if not os.access(file.parent, os.W_OK | os.X_OK):
         raise VolumeError(f"{file.parent} cannot be written; give a file in a folder that can")
+    refuse_special(file)
     if file.is_dir() or (file.exists() and not overwrite):
         raise VolumeError(f"{file} exists; give another name, or `overwrite=True`")
 

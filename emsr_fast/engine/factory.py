@@ -28,6 +28,7 @@ from emsr_fast.export.onnx_model import to_onnx, why_no_onnx
 from emsr_fast.export.shapes import Shapes
 from emsr_fast.export.tensorrt import PROVIDERS, build, load_provider, read_timing, why_not_installed
 from emsr_fast.installing import install_line
+from emsr_fast.io.publish import write_file
 from emsr_fast.model import blocks, network
 from emsr_fast.model.network import Emsr
 from emsr_fast.model.zoo import choose_device
@@ -199,7 +200,7 @@ def _tensorrt(
             timing = read_timing(timing_path)
             built = build(found, onnx, shapes, timing=timing, expected_s=expected, say=say)
             if built.timing:
-                cache.write_atomically(timing_path, built.timing)
+                write_file(timing_path, built.timing)
             return built.engine, {"network_layers": built.layers}
 
         def load(refused: str | None = None) -> tuple[cache.Entry, TensorRTEngine]:
@@ -218,7 +219,7 @@ def _tensorrt(
             entry, engine = load(refused=str(error))
         if found.is_rtx and not entry.beside(".runtime").exists():
             engine.warm_up()
-            cache.write_atomically(entry.beside(".runtime"), engine.runtime_cache())
+            write_file(entry.beside(".runtime"), engine.runtime_cache())
     return entry, engine
 
 

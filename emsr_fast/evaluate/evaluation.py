@@ -19,6 +19,7 @@ from emsr_fast.evaluate.number_format import decibels
 from emsr_fast.evaluate.samples import Sample, choose_samples
 from emsr_fast.evaluate.trust import TrustCheck
 from emsr_fast.installing import install_line
+from emsr_fast.io.publish import tidy
 from emsr_fast.io.readers.files import DamagedError
 from emsr_fast.io.selection import choose_slices, parse_slices
 from emsr_fast.metrics import RingCorrelation, added
@@ -166,6 +167,7 @@ def evaluate(
     if trust is not None and reference is None and second_scan is None:
         raise UsageError("trust is judged by the true error; give `reference` or `second_scan`, or leave `trust` out")
     start, stop = parse_slices(slices)
+    tidy(Path(output).resolve())
     final = check_report_folder(output, overwrite=overwrite)
     distance = _lpips(lpips)
     paths = {"reference": reference, "lr": lr, "second_scan": second_scan, "trust": trust}

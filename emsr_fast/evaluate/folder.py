@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import secrets
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 from emsr_fast.errors import UsageError, VolumeError
+from emsr_fast.io.publish import Staging, refuse_special
 
 _FILES = {"report.html", "report.json", "slices.csv"}
 
@@ -27,6 +27,7 @@ def check_report_folder(path: str | Path, *, overwrite: bool) -> Path:
         raise VolumeError(f"output folder {final.parent} does not exist; create it first: mkdir -p '{final.parent}'")
     if not final.exists():
         return final
+    refuse_special(final)
     if not final.is_dir():
         raise VolumeError(f"output {final} is a file, a report is a folder; choose another name")
     held = {entry.name for entry in final.iterdir()}
@@ -40,22 +41,10 @@ def check_report_folder(path: str | Path, *, overwrite: bool) -> Path:
 @contextmanager
 def report_folder(final: Path, *, overwrite: bool) -> Iterator[Path]:
     """Yield an empty hidden folder that becomes ``final`` at the end, and is removed on any error."""
-    partial = final.with_name(f".{final.name[:40]}.partial-{secrets.token_hex(4)}")
     try:
-        partial.mkdir()
-        yield partial
-        check_report_folder(final, overwrite=overwrite)
-        if final.exists():
-            # a folder cannot be renamed over one that holds files: the old report steps aside first
-            old = partial.with_name(f"{partial.name}-replaced")
-            final.rename(old)
-            partial.rename(final)
-            shutil.rmtree(old, ignore_errors=True)
-        else:
-            partial.rename(final)
+        with Staging(final, partial(check_report_folder, overwrite=overwrite), folder=True) as folder:
+            yield folder
     except OSError as error:
         raise VolumeError(
             f"report {final} cannot be written: {error.strerror}; check the disk and the folder"
         ) from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)

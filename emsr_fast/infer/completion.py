@@ -16,6 +16,7 @@ from emsr_fast.infer.run import Run
 from emsr_fast.infer.trust_maps import map_path, map_spec
 from emsr_fast.infer.workfolder import WorkFolder
 from emsr_fast.io.destination import system_errors
+from emsr_fast.io.publish import Check
 from emsr_fast.io.registry import create_target
 from emsr_fast.io.volume import TargetSpec
 from emsr_fast.io.writers.ome_zarr import DurableStore, Pyramid
@@ -41,6 +42,7 @@ def complete(
     *,
     retry: str,
     say: Callable[[str], None],
+    check: Check,
     finish: bool = False,
 ) -> dict[str, Any]:
     """Publish the output if all of it is there; return whether it is, as part of a summary.
@@ -49,6 +51,7 @@ def complete(
         maps: of trust, by name.
         ours: the blocks that were ours to do.
         retry: the command that goes on.
+        check: raises VolumeError unless a final name is free or may be replaced.
         finish: whether missing blocks are an error, and slices that failed are not: they stay 0, are listed in the
             output's metadata, and the caller ends with exit code 4.
 
@@ -89,7 +92,7 @@ def complete(
             return {"complete": False}
         except OSError:
             pass  # no locks on this file system: the second to publish finds nothing left to rename
-        _publish(work, run, volume, maps, slices)
+        _publish(work, run, volume, maps, slices, check)
     if slices:
         named = ", ".join(map(str, sorted(slices)[:_NAMED])) + (", ..." if len(slices) > _NAMED else "")
         say(f"note    {len(slices)} slice(s) could not be done, are 0 and listed in the metadata: {named}")
@@ -102,6 +105,7 @@ def _publish(
     volume: Pyramid,
     maps: Mapping[str, Pyramid],
     failed: dict[int, str],
+    check: Check,
 ) -> None:
     for pyramid in (*maps.values(), volume):
         pyramid.finish()
@@ -114,7 +118,7 @@ def _publish(
         group = zarr.open_group(DurableStore(work.volume, unfinished=work.unfinished), mode="r+")
         own: Any = group.attrs["emsr_fast"]
         group.attrs["emsr_fast"] = own | more
-        work.publish(work.volume)
+        work.publish(work.volume, check)
     else:
         folder = work.empty_export()
         spec = replace(run.output, provenance=run.output.provenance | more)
@@ -124,7 +128,7 @@ def _publish(
             beside[folder / final.name] = final
             _export(pyramid, map_spec(spec, name, run.plan), folder / final.name)
         _export(volume, spec, folder / work.final.name)
-        work.publish(folder / work.final.name, beside)
+        work.publish(folder / work.final.name, check, beside)
 
 
 def _export(volume: Pyramid, spec: TargetSpec, path: Path) -> None:

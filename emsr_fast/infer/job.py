@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from emsr_fast.infer.trust_maps import create_maps, map_path
 from emsr_fast.infer.worker import Worker, open_trust, open_volume
 from emsr_fast.infer.workfolder import WorkFolder
 from emsr_fast.io.destination import check_destination, check_space, printable, resolved
+from emsr_fast.io.publish import Check
 from emsr_fast.io.registry import open_source, output_format, stored_dtype, within
 from emsr_fast.io.selection import parse_memory, parse_share, parse_slices
 from emsr_fast.io.writers.multiscale import VERSIONS
@@ -69,6 +71,7 @@ def infer(
 
 def _infer(request: Request, share: tuple[int, int], work: WorkFolder, say: Say, progress: Progress) -> dict[str, Any]:
     final = work.final
+    work.tidy()
     work.check_place()
     if work.is_remains():
         work.remove()
@@ -78,8 +81,7 @@ def _infer(request: Request, share: tuple[int, int], work: WorkFolder, say: Say,
         say(f"note    {final} was complete already; what a stopped run left beside it is removed")
         summary = _summary(final, run, Statistics(), resumed=len(run.plan), bounded=published.bounded_pixels)
         return summary | {"complete": True}
-    container, _ = within(Path(request.input_path))
-    check_destination(request.output_path, overwrite=request.overwrite, source=container)
+    check_destination(request.output_path, overwrite=request.overwrite, source=_container(request))
     if request.finish:
         return _finish_only(request, work, say)
     with open_source(request.input_path, request.key, request.axes) as stored:
@@ -135,7 +137,7 @@ def _begin(request: Request, work: WorkFolder, run: Run, say: Say) -> Run:
     spec = run.output
     if not run.pyramid:
         for name in run.map_names:
-            check_destination(map_path(work.final, name), overwrite=request.overwrite, source=request.input_path)
+            _free(request)(map_path(work.final, name))
     # what is not compressed has a known size
     if output_format(work.final).name in ("TIFF", "MRC"):
         z, y, x = spec.shape
@@ -158,6 +160,15 @@ def _begun_by_another(work: WorkFolder, run: Run) -> Run:
     begun = work.run()
     begun.check_same(run.identity, work.path)
     return begun
+
+
+def _container(request: Request) -> Path:
+    return within(Path(request.input_path))[0]
+
+
+def _free(request: Request) -> Check:
+    """Return what refuses a final name that is taken."""
+    return partial(check_destination, overwrite=request.overwrite, source=_container(request))
 
 
 def _work(
@@ -197,7 +208,9 @@ def _work(
     wall_s = time.perf_counter() - start
     bounded = note_bounded(work, run, say)
     summary = _summary(work.final, run, statistics, resumed=len(ours) - len(to_do), bounded=bounded, wall_s=wall_s)
-    return summary | complete(work, run, worker.volume, worker.maps, ours, retry=request.retry(), say=say)
+    return summary | complete(
+        work, run, worker.volume, worker.maps, ours, retry=request.retry(), say=say, check=_free(request)
+    )
 
 
 def _leave(request: Request, work: WorkFolder, run: Run, say: Say) -> None:
@@ -223,7 +236,9 @@ def _finish_only(request: Request, work: WorkFolder, say: Say) -> dict[str, Any]
         volume, maps = open_volume(work, run), open_trust(work, run)
         # what goes on is the command that does blocks
         retry = request.retry(finish=None)
-        return summary | complete(work, run, volume, maps, blocks, retry=retry, say=say, finish=True)
+        return summary | complete(
+            work, run, volume, maps, blocks, retry=retry, say=say, check=_free(request), finish=True
+        )
 
 
 def _summary(

@@ -17,12 +17,12 @@ from emsr_fast.infer.fingerprint import InputFingerprint, ModelFingerprint, diff
 from emsr_fast.infer.plan import Plan
 from emsr_fast.infer.strict_json import read_as
 from emsr_fast.io.intensity import Normalisation
+from emsr_fast.io.publish import write_durably
 from emsr_fast.io.selection import Span
 from emsr_fast.io.volume import TargetSpec
-from emsr_fast.io.writers.ome_zarr import write_durably
 from emsr_fast.trust.maps import Trust
 
-FORMAT = 2  # of the file; to be raised whenever a part of ``Run`` changes
+FORMAT = 3  # of the file; to be raised whenever a part of ``Run`` changes
 JOURNAL = "journal.json"
 _MOST_NAMED = 3  # differences in a message
 
@@ -87,7 +87,8 @@ class Identity:
 class Publication:
     """What is about to be given the final name: a kill may come between that and the end of the work folder."""
 
-    ready: str  # path in the work folder
+    ready: str | None  # path in the work folder
+    identities: tuple[str, ...]  # of all files and folders that were ever about to be given their names
     bounded_pixels: int  # of the whole output
 
 

@@ -20,7 +20,7 @@ def read_as(kind: Any, value: Any, name: str) -> Any:
 
     Args:
         kind: a dataclass, or the type of one of its fields: str, int, float, bool, None, Any, a numpy dtype, a literal,
-            a union, a tuple of fixed length, a dict or mapping with text as keys.
+            a union, a tuple of fixed or any length, a dict or mapping with text as keys.
         name: of the value, for messages; parts are ``name.part``.
 
     Raises:
@@ -31,6 +31,10 @@ def read_as(kind: Any, value: Any, name: str) -> Any:
         return _read_dataclass(kind, value, name)
     if origin in (Union, UnionType):
         return _read_union(inner, value, name)
+    if origin is tuple and inner[-1] is Ellipsis:
+        if not isinstance(value, list):
+            raise _wrong(value, name, "a list")
+        return tuple(read_as(inner[0], part, f"{name}[{n}]") for n, part in enumerate(value))
     if origin is tuple:
         if not isinstance(value, list) or len(value) != len(inner):
             raise _wrong(value, name, f"a list of {len(inner)}")

@@ -16,13 +16,11 @@ themselves are the list, so that the two cannot disagree.
 from __future__ import annotations
 
 import fcntl
-import glob
 import hashlib
 import json
 import os
-import secrets
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -31,9 +29,10 @@ from typing import Any, TypeVar
 from emsr_fast.errors import VolumeError
 from emsr_fast.infer.run import JOURNAL, Publication, Run
 from emsr_fast.infer.strict_json import read_as
-from emsr_fast.io.destination import printable, shielded_from_signals, system_errors
+from emsr_fast.io.destination import printable, system_errors
+from emsr_fast.io.publish import Check, Staging, last_look, publish, tidy, write_durably
 from emsr_fast.io.selection import Triple
-from emsr_fast.io.writers.ome_zarr import write_durably
+from emsr_fast.io.shield import shielded_from_signals
 
 Mark = TypeVar("Mark")
 
@@ -67,6 +66,13 @@ class WorkFolder:
         self._failed = self.path / "failed"
         self._bounded = self.path / "bounded"
 
+    def tidy(self) -> None:
+        """Remove what killed processes left beside the output; give an old output its name back."""
+        tidy(self.final)
+        tidy(self.path)
+        with suppress(OSError):
+            self.path.rmdir()  # empty: a kill came at the end of ``remove``
+
     def exists(self) -> bool:
         """Return whether a run has begun."""
         return (self.path / JOURNAL).is_file()
@@ -94,25 +100,18 @@ class WorkFolder:
         Args:
             make_volume: given the path of the volume and a folder for unfinished files, makes the empty volume.
         """
-        start = self.final.with_name(f".{self.final.name[:40]}.starting-{os.getpid()}-{secrets.token_hex(3)}")
-        with system_errors(self.final):
-            try:
+        try:
+            with system_errors(self.final), Staging(self.path, _refuse_any, folder=True, durable=True) as start:
                 for folder in ("unfinished", "failed", "bounded"):
-                    (start / folder).mkdir(parents=True)
+                    (start / folder).mkdir()
                 make_volume(start / "volume", start / "unfinished")
                 (start / "lock").touch()
                 run.save(start, start / "unfinished")
-                with shielded_from_signals():
-                    try:
-                        # the one step: fails where another process was faster
-                        start.rename(self.path)
-                    except OSError:
-                        if not self.exists():
-                            raise
-                        return False
-                    return True
-            finally:
-                shutil.rmtree(start, ignore_errors=True)
+        except VolumeError:
+            if self.exists():
+                return False  # another process was faster
+            raise
+        return True
 
     def run(self) -> Run:
         """Return the run that was begun here.
@@ -210,37 +209,54 @@ class WorkFolder:
         """Write down that the tile was halved ``times`` times, so that all that follows uses the same."""
         (self.path / f"tile-halved-{times}").touch()
 
-    def publish(self, ready: Path, beside: Mapping[Path, Path] | None = None) -> None:
+    def publish(self, ready: Path, check: Check, beside: Mapping[Path, Path] | None = None) -> None:
         """Give ``ready``, in this folder, the final name, and remove the rest; an old output goes only now.
 
         Args:
+            check: raises VolumeError unless a final name is free or may be replaced; then the folder is kept.
             beside: files in this folder and the names they get first, so that who sees the output sees them too.
         """
-        old = self.path / "replaced"
+        names, fate = {**(beside or {}), ready: self.final}, f"is kept in {self.path}"
         with system_errors(self.final), shielded_from_signals():
-            self._note_ready(ready)
-            for part, name in (beside or {}).items():
-                part.replace(name)
-            if self.final.exists():
-                self.final.rename(old)
-            ready.rename(self.final)
-            sync_folder(self.final.parent)
+            published = self._note_ready(ready, list(names))
+
+            def check_others(name: Path) -> None:
+                # what a killed try of ours gave its name already is ours
+                if _identity(name) not in published:
+                    check(name)
+
+            for name in names.values():
+                last_look(name, check_others, fate)
+            for part, name in names.items():
+                publish(part, name, check_others, fate=fate, durable=True)
             self.remove()
 
-    def _note_ready(self, ready: Path | None) -> None:
-        """Write down what is about to be given the final name, if anything."""
-        publication = None
-        if ready is not None:
-            # the count too: a kill while the folder is removed may leave no marks
-            publication = Publication(os.fspath(ready.relative_to(self.path)), self.bounded_pixels())
-        replace(self.run(), publication=publication).save(self.path, self.unfinished)
+    def _note_ready(self, ready: Path | None, parts: Sequence[Path] = ()) -> tuple[str, ...]:
+        """Write down what is about to be given a final name; return the identities of all that ever was."""
+        run = self.run()
+        earlier = run.publication.identities if run.publication else ()
+        identities = (*earlier, *filter(None, map(_identity, parts)))
+        # the count too: a kill while the folder is removed may leave no marks
+        place = None if ready is None else os.fspath(ready.relative_to(self.path))
+        publication = Publication(place, identities, self.bounded_pixels())
+        replace(run, publication=publication).save(self.path, self.unfinished)
+        return identities
 
     def published(self) -> Publication | None:
         """Return what has its final name already, where a kill left only this folder's remains."""
         publication = self.run().publication
-        if publication is None or (self.path / publication.ready).exists() or not self.final.exists():
+        if publication is None or publication.ready is None or not self.final.exists():
             return None
-        return publication
+        left = self.path / publication.ready
+        # where two names are exchanged in one step, the old output is in the place of the new one
+        if not left.exists() or _identity(self.final) in publication.identities:
+            return publication
+        if left.is_dir() and _identity(left) not in publication.identities:
+            raise VolumeError(
+                f"{self.path} was copied while its output was given its name, and may hold the old output of "
+                f"{self.final}; look at both, then delete or rename one of them"
+            )
+        return None
 
     def is_remains(self) -> bool:
         """Return whether a kill came while the folder of a run without any result was being removed."""
@@ -261,8 +277,7 @@ class WorkFolder:
                 if entry.name != JOURNAL:
                     shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
             shutil.rmtree(self.path)
-            for start in self.final.parent.glob(f".{glob.escape(self.final.name[:40])}.starting-*"):
-                shutil.rmtree(start, ignore_errors=True)
+            tidy(self.path)
 
 
 def _mark(folder: Path, index: Triple) -> Path:
@@ -281,10 +296,16 @@ def _encoded(values: dict[str, Any]) -> bytes:
     return (json.dumps(values, indent=1, default=printable) + "\n").encode()
 
 
-def sync_folder(folder: Path) -> None:
-    """Put the folder's names on the disk: a rename alone may be lost with the power."""
-    descriptor = os.open(folder, os.O_RDONLY)
+def _refuse_any(path: Path) -> None:
+    if os.path.lexists(path):
+        raise VolumeError(f"{path} is there already and holds no run; move it away, or choose another output")
+
+
+def _identity(path: Path) -> str | None:
+    """Return what a file or folder keeps when it is renamed, and no other has; None if there is none."""
     try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        found = path.stat()
+    except FileNotFoundError:
+        return None
+    # the number of a file that is gone is given to another; of a folder, the time changes with the names in it
+    return f"{found.st_ino}" if path.is_dir() else f"{found.st_ino}-{found.st_size}-{found.st_mtime_ns}"

@@ -1,20 +1,16 @@
-"""Where an output goes: checks before any work, a hidden temporary name during it, one rename at its end."""
+"""Where an output goes: what is checked before any work, and errors of the disk in words."""
 
 from __future__ import annotations
 
-import atexit
 import errno
 import os
-import secrets
 import shutil
-import signal
-import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
 
 from emsr_fast.errors import UsageError, VolumeError
+from emsr_fast.io.publish import Staging, refuse_special
 from emsr_fast.io.registry import Format, output_format
 
 
@@ -91,6 +87,7 @@ def check_folder(folder: Path) -> None:
 def _check_vacant(final: Path, kind: Format, *, overwrite: bool) -> None:
     if not final.exists():
         return
+    refuse_special(final)
     if not overwrite:
         raise VolumeError(f"output {final} exists; choose another name or give `overwrite=True`")
     # a typing error must not cost a folder of other data
@@ -142,88 +139,18 @@ def system_errors(path: Path) -> Iterator[None]:
         raise volume_error(error, path) from error
 
 
-def _remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        with suppress(OSError):
-            path.unlink(missing_ok=True)
+def staging(path: Path, *, overwrite: bool, folder: bool = False) -> Staging:
+    """Return where an output at ``path`` is made; it takes that name at the end. Its writer calls fsync.
 
+    Args:
+        folder: whether it is a folder.
 
-class Staging:
-    """A hidden sibling of an output's final path, on the same disk, that takes the final name at the end.
-
-    What it holds is removed when it is discarded, and when Python exits without either.
+    Raises:
+        UsageError, VolumeError: see ``check_destination``.
     """
 
-    def __init__(self, path: Path, *, overwrite: bool) -> None:
-        self.final = check_destination(path, overwrite=overwrite)
-        self._overwrite = overwrite
-        # the process id says whose it is; the token keeps containers with equal ids apart
-        self._token = f"{os.getpid()}-{secrets.token_hex(3)}"
-        self.path = self._sibling("partial")
-        self._owner = os.getpid()
-        self._open = True
-        atexit.register(self.discard)
+    def check(final: Path) -> None:
+        check_destination(final, overwrite=overwrite)
 
-    def publish(self) -> None:
-        """Give the staged file or folder its final name; an old output is replaced only now.
-
-        Raises:
-            VolumeError: the name was taken meanwhile, or the disk failed.
-        """
-        with system_errors(self.final), shielded_from_signals():
-            _check_vacant(self.final, output_format(self.final), overwrite=self._overwrite)
-            if self.final.exists() and (self.final.is_dir() or self.path.is_dir()):
-                # a folder cannot be renamed over anything: the old output steps aside first
-                old = self._sibling("replaced")
-                self.final.rename(old)
-                try:
-                    self.path.rename(self.final)
-                except OSError:
-                    old.rename(self.final)
-                    raise
-                _remove(old)
-            else:
-                self.path.replace(self.final)
-            self._close()
-
-    def discard(self) -> None:
-        """Remove what was staged; harmless after ``publish``, when called twice, and in a forked child."""
-        if not self._open or os.getpid() != self._owner:
-            return
-        with shielded_from_signals():
-            _remove(self.path)
-            self._close()
-
-    def _sibling(self, what: str) -> Path:
-        # of long names only the beginning: file systems take 255 bytes, of which a character may need four
-        return self.final.with_name(f".{self.final.name[:40]}.{what}-{self._token}")
-
-    def _close(self) -> None:
-        self._open = False
-        atexit.unregister(self.discard)
-
-
-@contextmanager
-def shielded_from_signals() -> Iterator[None]:
-    """Hold back Ctrl-C and SIGTERM until the block ends, so that it is done whole or not begun."""
-    # only the main thread receives signals, and only it may change their handlers
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    pending: list[int] = []
-
-    def remember(number: int, frame: FrameType | None) -> None:
-        pending.append(number)
-
-    # handlers set outside Python read as None and cannot be put back: leave those alone
-    held: list[int] = [number for number in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(number) is not None]
-    before = {number: signal.signal(number, remember) for number in held}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-        for number in pending[:1]:
-            signal.raise_signal(number)
+    with system_errors(path):
+        return Staging(check_destination(path, overwrite=overwrite), check, folder=folder, durable=True)

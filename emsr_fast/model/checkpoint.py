@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import pickle
-import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -13,10 +12,11 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from emsr_fast.errors import CheckpointError
+from emsr_fast.io.publish import write_file
 from emsr_fast.model import released
 from emsr_fast.model.card import CARD_KEY, ModelCard, parse_card
 from emsr_fast.model.config import EmsrConfig
@@ -29,18 +29,14 @@ _DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 def save_model(model: Emsr, path: str | os.PathLike[str], *, dtype: torch.dtype = torch.float32) -> None:
     """Write ``model`` with its card to ``path`` (.safetensors), atomically; weights are stored as ``dtype``."""
+    write_file(Path(path).resolve(), encoded(model, dtype))
+
+
+def encoded(model: Emsr, dtype: torch.dtype = torch.float32) -> bytes:
+    """Return the content of a model file."""
     card = model.card.model_copy(update={"architecture": asdict(model.config)})
     tensors = {name: t.detach().to("cpu", dtype).contiguous() for name, t in model.state_dict().items()}
-    folder = Path(path).resolve().parent
-    with tempfile.NamedTemporaryFile(dir=folder, prefix=f".{Path(path).name}.", delete=False) as partial:
-        pass
-    try:
-        save_file(tensors, partial.name, metadata={CARD_KEY: card.model_dump_json()})
-        Path(partial.name).chmod(0o644)
-        os.replace(partial.name, path)
-    except BaseException:
-        Path(partial.name).unlink(missing_ok=True)
-        raise
+    return save(tensors, metadata={CARD_KEY: card.model_dump_json()})
 
 
 def read_model(path: str | os.PathLike[str], window_fit: str | None = None) -> Emsr:

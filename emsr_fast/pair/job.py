@@ -13,6 +13,7 @@ import numpy as np
 from emsr_fast import __version__
 from emsr_fast.errors import UsageError, VolumeError
 from emsr_fast.io.intensity import measure
+from emsr_fast.io.publish import tidy
 from emsr_fast.io.registry import open_source
 from emsr_fast.io.selection import choose_slices, parse_slices
 from emsr_fast.io.volume import SourceVolume
@@ -92,7 +93,9 @@ def pair(
     _check_numbers(scale, max_angle, max_magnification, min_ncc, kind)
     if bspline is not None:
         check_spacing(bspline)
-    final = write.check_folder(output, [Path(lr_path), Path(hr_path)], overwrite=overwrite)
+    inputs = [Path(lr_path), Path(hr_path)]
+    tidy(Path(output).resolve())
+    final = write.check_folder(output, inputs, overwrite=overwrite)
     with open_source(lr_path) as lr, open_source(hr_path) as hr:
         chosen = choose_slices(start, stop, hr.shape[0])
         if damaged := [z for z in chosen if z in hr.info.damaged]:
@@ -111,7 +114,7 @@ def pair(
         kept, rejected = _choose(registered, kind, min_ncc)
         if not kept:
             raise VolumeError(f"no slice of {hr.info.path} is left: slice {rejected[0].z}: {rejected[0].reason}")
-        with write.staged(final) as folder:
+        with write.staged(final, inputs, overwrite=overwrite) as folder:
             rows = _write(folder, lr, hr, kept, rejected, shapes, kind)
             height, width = (
                 min(s.stop - s.start for s in sides) for sides in zip(*((k.rows, k.cols) for k in kept), strict=True)

@@ -5,8 +5,6 @@ from __future__ import annotations
 import csv
 import json
 import os
-import secrets
-import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from emsr_fast.errors import UsageError, VolumeError
-from emsr_fast.io.destination import shielded_from_signals, system_errors
+from emsr_fast.io.destination import system_errors
+from emsr_fast.io.publish import Staging, refuse_special
 from emsr_fast.io.registry import create_target, within
 from emsr_fast.io.volume import TargetSpec, TargetVolume
 
@@ -46,6 +45,7 @@ def check_folder(folder: str | Path, inputs: Sequence[Path], *, overwrite: bool)
     if not os.access(parent, os.W_OK | os.X_OK):
         raise VolumeError(f"output folder {parent} is not writable; choose another place or mend its permissions")
     if final.exists():
+        refuse_special(final)
         if not overwrite:
             raise VolumeError(f"output {final} exists; choose another name or give `overwrite=True`")
         # a typing error must not cost a folder of other data
@@ -55,28 +55,14 @@ def check_folder(folder: str | Path, inputs: Sequence[Path], *, overwrite: bool)
 
 
 @contextmanager
-def staged(final: Path) -> Iterator[Path]:
+def staged(final: Path, inputs: Sequence[Path], *, overwrite: bool) -> Iterator[Path]:
     """Give a hidden folder beside ``final`` that takes its name when the block ends well, and is removed otherwise."""
-    token = f"{os.getpid()}-{secrets.token_hex(3)}"
-    partial = final.with_name(f".{final.name[:40]}.partial-{token}")
-    old = final.with_name(f".{final.name[:40]}.replaced-{token}")
-    try:
-        with system_errors(final):
-            partial.mkdir()
-            yield partial
-            with shielded_from_signals():
-                if final.exists():
-                    final.rename(old)
-                try:
-                    partial.rename(final)
-                except OSError:
-                    if old.exists():
-                        old.rename(final)
-                    raise
-    finally:
-        with shielded_from_signals():
-            for leftover in (partial, old):
-                shutil.rmtree(leftover, ignore_errors=True)
+
+    def check(path: Path) -> None:
+        check_folder(path, inputs, overwrite=overwrite)
+
+    with system_errors(final), Staging(final, check, folder=True) as folder:
+        yield folder
 
 
 class Images:

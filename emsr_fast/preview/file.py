@@ -5,12 +5,14 @@ from __future__ import annotations
 import io
 import itertools
 import os
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from emsr_fast.errors import UsageError, VolumeError
 from emsr_fast.io.destination import check_folder, resolved, system_errors
-from emsr_fast.io.registry import within
+from emsr_fast.io.publish import refuse_special, tidy, write_file
+from emsr_fast.io.registry import begins_with, within
 from emsr_fast.preview.job import make_preview
 from emsr_fast.preview.sheet import draw_preview
 
@@ -32,6 +34,8 @@ def write_preview(
         VolumeError: ``output`` exists or cannot be written, and what ``make_preview`` raises.
     """
     container, _ = within(Path(input_path))
+    if output is not None:
+        tidy(resolved(output))
     final = None if output is None else _checked(output, container, overwrite=overwrite)
     # before the network runs: a folder that cannot be written to is known now
     check_folder(Path.cwd() if final is None else final.parent)
@@ -58,19 +62,24 @@ def _checked(output: str | Path, source: Path, *, overwrite: bool) -> Path:
         raise UsageError(f"output is {str(output)!r}; a preview is a PNG: give a name that ends in .png")
     if final == source.resolve():
         raise UsageError(f"output {final} is the input itself; choose another name")
-    if final.exists():
-        if not overwrite:
-            raise VolumeError(f"output {final} exists; choose another name or give `overwrite=True`")
-        with system_errors(final):
-            if final.is_dir() or final.read_bytes()[: len(_PNG)] != _PNG:
-                raise VolumeError(f"output {final} is no PNG: not overwritten; choose another name")
+    with system_errors(final):
+        _check_free(final, overwrite=overwrite)
     return final
 
 
+def _check_free(final: Path, *, overwrite: bool) -> None:
+    if not final.exists():
+        return
+    refuse_special(final)
+    if not overwrite:
+        raise VolumeError(f"output {final} exists; choose another name or give `overwrite=True`")
+    if not begins_with(final, (_PNG,)):
+        raise VolumeError(f"output {final} is no PNG: not overwritten; choose another name")
+
+
 def _write(final: Path, content: bytes, *, overwrite: bool) -> Path:
-    # "x": what came there meanwhile is kept
-    with system_errors(final), final.open("wb" if overwrite else "xb") as file:
-        file.write(content)
+    with system_errors(final):
+        write_file(final, content, partial(_check_free, overwrite=overwrite))
     return final
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import numpy as np
 import tifffile
 
 from emsr_fast.errors import BackendError, VolumeError
+from emsr_fast.io.publish import Staging
 from emsr_fast.io.registry import within
 
 
@@ -56,14 +56,10 @@ def write_stack(path: Path, images: Iterable[np.ndarray]) -> None:
     Raises:
         VolumeError: the disk is full or the folder unwritable.
     """
-    partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tifffile.TiffWriter(partial, bigtiff=True) as file:
+        with Staging(path.resolve()) as part, tifffile.TiffWriter(part, bigtiff=True) as file:
             for image in images:
                 file.write(image, photometric="minisblack", contiguous=True)
-        partial.replace(path)
     except OSError as error:
         raise VolumeError(f"denoised reference {path} cannot be written: {error.strerror}") from error
-    finally:
-        partial.unlink(missing_ok=True)

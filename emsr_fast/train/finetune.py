@@ -12,6 +12,7 @@ from signal import SIGINT
 from typing import Any
 
 from emsr_fast.errors import UsageError, VolumeError
+from emsr_fast.io.publish import tidy
 from emsr_fast.io.registry import within
 from emsr_fast.model import Emsr, ModelCard, load_model
 from emsr_fast.model.zoo import DEFAULT_MODEL, choose_device
@@ -84,6 +85,8 @@ def finetune(
             raise UsageError(f"{what} is {value:g}; give a number above 0")
     inputs = [*images, *(path for path in (hr, lr, pairs) if path is not None)]
     final = check_output(output, overwrite=overwrite, inputs=_files(inputs, pairs))
+    for place in (final, picture_beside(final)):
+        tidy(place)
     start = load_model(model, device=device)
     name, scale = final.stem, start.config.scale
     with tempfile.TemporaryDirectory(prefix="emsr-finetune-") as work:

@@ -19,6 +19,7 @@ from torch.utils.data import DataLoader
 from emsr_fast._dispatch import why_slow
 from emsr_fast.errors import BackendError, EmsrError, UsageError, VolumeError
 from emsr_fast.installing import install_line
+from emsr_fast.io.publish import tidy
 from emsr_fast.model import Emsr, save_model
 from emsr_fast.model.zoo import choose_device
 from emsr_fast.train import process
@@ -171,6 +172,8 @@ class _Run:
                 self.folder.mkdir(parents=True, exist_ok=True)
                 text = yaml.safe_dump(self.config.model_dump(mode="json"), sort_keys=False)
                 (self.folder / "config.yaml").write_text(text)
+                for file in (self.folder / "last.pt", self._model_path("last"), self._model_path("best")):
+                    tidy(file)
             except OSError as error:
                 raise VolumeError(f"output folder {self.folder} cannot be written: {error.strerror}") from error
 

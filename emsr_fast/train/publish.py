@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import os
-import secrets
 from collections.abc import Callable, Iterable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
+from functools import partial
 from pathlib import Path
 
 from emsr_fast.errors import UsageError, VolumeError
-from emsr_fast.io.destination import check_apart, resolved, shielded_from_signals, system_errors
-from emsr_fast.model import Emsr, save_model
+from emsr_fast.io.destination import check_apart, resolved, system_errors
+from emsr_fast.io.publish import Staging, refuse_special
+from emsr_fast.io.shield import shielded_from_signals
+from emsr_fast.model import Emsr
 from emsr_fast.model.card import read_own_card
+from emsr_fast.model.checkpoint import encoded
 
 _PNG = b"\x89PNG"
 
@@ -41,15 +44,21 @@ def check_output(path: Path, *, overwrite: bool, inputs: Iterable[Path] = ()) ->
         raise VolumeError(f"output folder {final.parent} does not exist; create it first: mkdir -p '{final.parent}'")
     if not os.access(final.parent, os.W_OK | os.X_OK):
         raise VolumeError(f"output folder {final.parent} is not writable; choose another place or mend its permissions")
-    for place, what, known in ((final, "model", _is_model), (picture_beside(final), "picture", _is_picture)):
-        if not os.path.lexists(place):
-            continue
-        if not overwrite:
-            raise VolumeError(f"output {place} exists; choose another name or give `overwrite=True`")
-        # a typing error must not cost a file of other data
-        if not place.is_file() or not known(place):
-            raise VolumeError(f"output {place} is no {what} of ours: not overwritten; choose another name")
+    for place in (final, picture_beside(final)):
+        _check_free(place, overwrite=overwrite)
     return final
+
+
+def _check_free(place: Path, *, overwrite: bool) -> None:
+    if not os.path.lexists(place):
+        return
+    refuse_special(place)
+    if not overwrite:
+        raise VolumeError(f"output {place} exists; choose another name or give `overwrite=True`")
+    what, known = ("picture", _is_picture) if place.suffix == ".png" else ("model", _is_model)
+    # a typing error must not cost a file of other data
+    if not place.is_file() or not known(place):
+        raise VolumeError(f"output {place} is no {what} of ours: not overwritten; choose another name")
 
 
 def _is_model(path: Path) -> bool:
@@ -70,17 +79,17 @@ def publish(final: Path, model: Emsr, draw: Callable[[Path], None], *, overwrite
     Raises:
         VolumeError: the disk is full or a name was taken meanwhile; neither is written then.
     """
-    token = f"{os.getpid()}-{secrets.token_hex(3)}"
-    staged = [final.with_name(f".{final.name[:40]}.{kind}-{token}") for kind in ("model", "picture")]
-    try:
-        with system_errors(final):
-            save_model(model, staged[0])
-            draw(staged[1])
-            with shielded_from_signals():
-                check_output(final, overwrite=overwrite)
-                # the model last: where it is, all is
-                staged[1].replace(picture_beside(final))
-                staged[0].replace(final)
-    finally:
-        for path in staged:
-            path.unlink(missing_ok=True)
+    free = partial(_check_free, overwrite=overwrite)
+    with system_errors(final), ExitStack() as discarded:
+        staged = []
+        for name in (picture_beside(final), final):
+            staged.append(Staging(name, free))
+            discarded.callback(staged[-1].discard)
+        picture, weights = staged
+        weights.path.write_bytes(encoded(model))
+        draw(picture.path)
+        with shielded_from_signals():
+            check_output(final, overwrite=overwrite)
+            # the model last: where it is, all is
+            picture.publish()
+            weights.publish()

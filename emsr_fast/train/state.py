@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import pickle
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +11,7 @@ import torch
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from emsr_fast.errors import CheckpointError, VolumeError
+from emsr_fast.io.publish import Staging
 from emsr_fast.model.network import Emsr
 from emsr_fast.train.config import Optimiser, TrainConfig
 from emsr_fast.train.schedule import optimiser_of
@@ -75,15 +75,10 @@ class TrainState:
             "best_psnr": self.best_psnr,
             "history": self.history,
         }
-        partial = path.with_name(f".{path.name}.partial")
         try:
-            with partial.open("wb") as file:
+            with Staging(path.resolve()) as part, part.open("wb") as file:
                 torch.save(content, file)
-                file.flush()
-                os.fsync(file.fileno())
-            partial.replace(path)
         except (OSError, RuntimeError) as error:
-            partial.unlink(missing_ok=True)
             reason = error.strerror if isinstance(error, OSError) else str(error).splitlines()[0]
             raise VolumeError(
                 f"checkpoint {path} cannot be written ({reason}); the one before is kept: free space and use `resume`"

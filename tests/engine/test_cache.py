@@ -153,7 +153,7 @@ def test_prune_removes_what_is_of_no_use_and_nothing_else(cache_of_its_own, caps
     damaged.path.write_text("{")
     thesis = cache_of_its_own / "thesis.json"
     thesis.write_text("{}")
-    left = cache_of_its_own / ".emsr-fast-partial-abc"
+    left = cache_of_its_own / f".{'0' * 32}.onnx.partial-1-0a1b2c"
     left.touch()
     os.utime(left, (0, 0))
     assert main(["cache", "prune", "--json"]) == 0

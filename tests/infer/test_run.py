@@ -74,8 +74,8 @@ DAMAGED = {
     "zeros": (lambda content: "\0" * 500, "is no JSON"),
     "nested without end": (lambda content: "[" * 200_000, "nested too deeply"),
     "a number without end": (lambda content: "9" * 5000, "is no JSON"),
-    "older": (lambda content: json.dumps({"format": 1, "identity": {}, "plan": {}}), "has format 1, and .* format 2"),
-    "newer": (lambda content: json.dumps(content | {"format": 3}), "has format 3"),
+    "older": (lambda content: json.dumps({"format": 1, "identity": {}, "plan": {}}), "has format 1, and .* format 3"),
+    "newer": (lambda content: json.dumps(content | {"format": 4}), "has format 4"),
     "format as text": (lambda content: json.dumps(content | {"format": "2"}), "has format '2'"),
     "without its run": (without("run"), "lost its part 'run'"),
     "without its checksum": (without("sha256"), "lost its part 'sha256'"),
@@ -110,7 +110,7 @@ def test_a_damaged_journal_is_one_line_that_names_the_folder_to_delete(run_of, c
     assert tree_of(folder) == before
 
 
-@pytest.mark.parametrize("text", ["{}", "[]", '{"format": 2, "sha256": "", "run": {"plan"'])
+@pytest.mark.parametrize("text", ["{}", "[]", '{"format": 3, "sha256": "", "run": {"plan"'])
 def test_the_process_ends_with_exit_3_and_no_traceback(run_of, text):
     words, folder = run_of
     (folder / JOURNAL).write_text(text)
@@ -224,7 +224,9 @@ def test_a_run_is_read_as_it_was_written(run_of, tmp_path):
     assert (run.output.shape, run.plan.tile) == ((8, 192, 192), (32, 32))
     name = os.fsdecode(b"/in/\xff.tif")
     other = dataclasses.replace(
-        run, inputs=dataclasses.replace(run.inputs, path=name), publication=Publication("export/a.tif", 7)
+        run,
+        inputs=dataclasses.replace(run.inputs, path=name),
+        publication=Publication("export/a.tif", ("12-3-4",), 7),
     )
     other.save(folder, folder / "unfinished")
     assert Run.load(folder) == other != run

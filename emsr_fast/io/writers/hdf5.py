@@ -14,7 +14,8 @@ import h5py
 import numpy as np
 
 from emsr_fast.errors import VolumeError
-from emsr_fast.io.destination import Staging, shielded_from_signals, volume_error
+from emsr_fast.io.destination import staging, volume_error
+from emsr_fast.io.shield import shielded_from_signals
 from emsr_fast.io.volume import TargetSpec, TargetVolume, check_block
 from emsr_fast.io.voxels import UNKNOWN
 from emsr_fast.io.writers.raw import write_all
@@ -36,7 +37,7 @@ class Hdf5Target(TargetVolume):
         self.spec = spec
         self._file: h5py.File | None = None
         self._disk: _Disk | None = None
-        self._staging = Staging(path, overwrite=overwrite)
+        self._staging = staging(path, overwrite=overwrite)
         try:
             with self._errors():
                 self._disk = _Disk(self._staging.path)
@@ -71,7 +72,8 @@ class Hdf5Target(TargetVolume):
         """Flush the file to the disk and give it its final name."""
         with self._errors():
             self._close()
-        self._staging.publish()
+        with self._errors():  # of a disk that failed, none comes so far
+            self._staging.publish()
 
     def abort(self) -> None:
         """Remove the unfinished file."""

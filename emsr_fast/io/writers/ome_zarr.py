@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import os
-import secrets
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,7 +15,9 @@ from zarr.codecs import BloscCodec, Crc32cCodec
 from zarr.core.buffer import Buffer
 from zarr.storage import LocalStore
 
-from emsr_fast.io.destination import Staging, printable, shielded_from_signals, system_errors
+from emsr_fast.io.destination import printable, staging, system_errors
+from emsr_fast.io.publish import write_durably
+from emsr_fast.io.shield import shielded_from_signals
 from emsr_fast.io.volume import TargetSpec, TargetVolume, check_block
 from emsr_fast.io.writers.multiscale import Level, Triple, attributes, levels_of
 
@@ -44,25 +44,6 @@ class DurableStore(LocalStore):
     def set_sync(self, key: str, value: Buffer) -> None:
         self._check_writable()
         write_durably(self.root / key, value.as_buffer_like(), self.unfinished)
-
-
-def write_durably(path: Path, data: Any, unfinished: Path) -> None:
-    """Write ``data`` to ``path`` in one step that neither a kill nor a power cut can halve.
-
-    Args:
-        unfinished: an existing folder of the same file system; a kill leaves its rest there.
-    """
-    part = unfinished / f"{os.getpid()}-{secrets.token_hex(6)}"
-    try:
-        with part.open("xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part.replace(path)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
 
 
 def _with_checksums(array: zarr.Array) -> zarr.Array:
@@ -223,11 +204,10 @@ class OmeZarrTarget(TargetVolume):
 
     def __init__(self, path: Path, spec: TargetSpec, *, overwrite: bool) -> None:
         self.spec = spec
-        self._staging = Staging(path, overwrite=overwrite)
+        self._staging = staging(path, overwrite=overwrite, folder=True)
         try:
             # zarr writes in threads of its own: interrupted here, one could go on after the clean-up
             with system_errors(self._staging.final), shielded_from_signals():
-                self._staging.path.mkdir()
                 self._pyramid = Pyramid.create(
                     self._staging.path,
                     spec,
@@ -251,7 +231,7 @@ class OmeZarrTarget(TargetVolume):
         """Make the pyramid and give the folder its final name."""
         with system_errors(self._staging.final):
             self._pyramid.finish()
-        self._staging.publish()
+            self._staging.publish()
 
     def abort(self) -> None:
         """Remove the unfinished folder."""

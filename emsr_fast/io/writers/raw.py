@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from emsr_fast.io.destination import Staging, check_space, system_errors
+from emsr_fast.io.destination import check_space, staging, system_errors
 from emsr_fast.io.volume import TargetSpec, TargetVolume, check_block
 
 
@@ -25,7 +25,7 @@ class RawTarget(TargetVolume):
             overwrite: whether a file of the same format may be replaced.
         """
         self.spec, self._stored = spec, stored
-        self._staging = Staging(path, overwrite=overwrite)
+        self._staging = staging(path, overwrite=overwrite)
         self._descriptor = -1
         try:
             check_space(self._staging.final, self._file_bytes())
@@ -66,7 +66,7 @@ class RawTarget(TargetVolume):
             # a full quota on a network disk may show only here
             os.fsync(self._descriptor)
             self._close()
-        self._staging.publish()
+            self._staging.publish()
 
     def abort(self) -> None:
         """Remove the unfinished file."""

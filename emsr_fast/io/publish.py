@@ -1,0 +1,301 @@
+"""How an output gets its name: in one step, when all of it is on the disk, and never in place of other data.
+
+An output is made under a hidden name beside its final one, on the same disk:
+
+    .NAME.partial-PID-TOKEN     being made; removed on any error and when Python exits
+    .NAME.replaced-PID-TOKEN    the old output, for a moment, where the system cannot exchange two names in one step
+
+Then: fsync of the output, and, with signals held back, a last look at the final name, one rename, fsync of the
+folder, removal of the old output. After a kill between any two of these, the old output or the new one is whole under
+its final name. Without an exchange in one step (other systems than Linux, some network disks) the old one may have its
+"replaced" name then: ``tidy`` gives it the final name again, and removes what killed processes left.
+"""
+
+from __future__ import annotations
+
+import atexit
+import ctypes
+import errno
+import fcntl
+import hashlib
+import os
+import re
+import secrets
+import shutil
+import stat
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from emsr_fast.errors import VolumeError
+from emsr_fast.io.shield import shielded_from_signals
+
+# raises VolumeError unless the path is free or what lies there may be replaced
+Check = Callable[[Path], object]
+
+_LONGEST_STEM = 40  # characters, of which each may need four of a name's 255 bytes
+_NO_REPLACE, _EXCHANGE, _HERE = 1, 2, -100  # two flags of renameat2, and AT_FDCWD
+_SPECIAL = {
+    stat.S_IFCHR: "a character device",
+    stat.S_IFBLK: "a block device",
+    stat.S_IFIFO: "a FIFO (named pipe)",
+    stat.S_IFSOCK: "a socket",
+}
+
+
+def refuse_special(path: Path) -> None:
+    """Raise VolumeError where ``path`` is a device, FIFO or socket: none of them is an output to replace."""
+    try:
+        kind = _SPECIAL.get(stat.S_IFMT(path.stat().st_mode))
+    except FileNotFoundError:
+        return
+    if kind:
+        raise VolumeError(f"output {path} is {kind}, neither a file nor a folder: not replaced; choose another name")
+
+
+def refuse_folder(path: Path) -> None:
+    """Raise VolumeError where ``path`` is a folder: the check of files that replace their own old version."""
+    if path.is_dir():
+        raise VolumeError(f"output {path} is a folder, not a file: not replaced; choose another name")
+
+
+class Staging:
+    """A hidden file or folder beside ``final``, empty at first, that takes its name at the end.
+
+    As a context manager it gives the hidden path; it publishes where the block ends well, and discards otherwise.
+    """
+
+    def __init__(
+        self, final: Path, check: Check = refuse_folder, *, folder: bool = False, durable: bool = False
+    ) -> None:
+        """Make the hidden file or folder.
+
+        Args:
+            final: the final path, links followed.
+            check: asked now and at the last moment.
+            durable: whether its content is put on the disk as it is written.
+
+        Raises:
+            VolumeError: ``final`` is special, or ``check`` refuses.
+            OSError: the folder is not there or cannot be written.
+        """
+        self.final, self._check, self._durable = final, check, durable
+        refuse_special(final)
+        check(final)
+        self._owner = os.getpid()
+        # the process id says whose it is; the token keeps containers with equal ids apart
+        self.path = _hidden(final, "partial")
+        with shielded_from_signals():
+            self._lock = _make(self.path, folder=folder)
+            self._open = True
+            atexit.register(self.discard)
+
+    def publish(self) -> None:
+        """Give the file or folder its final name.
+
+        Raises:
+            VolumeError, OSError: see the function ``publish``; ``discard`` removes what was made.
+        """
+        publish(self.path, self.final, self._check, durable=self._durable, fate="is removed")
+        self._close()
+
+    def discard(self) -> None:
+        """Remove what was made; harmless after ``publish``, when called twice, and in a forked child."""
+        if not self._open or os.getpid() != self._owner:
+            return
+        with shielded_from_signals():
+            remove(self.path)
+            self._close()
+
+    def __enter__(self) -> Path:
+        return self.path
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if error is None:
+                self.publish()
+        finally:
+            self.discard()
+
+    def _close(self) -> None:
+        self._open = False
+        os.close(self._lock)
+        atexit.unregister(self.discard)
+
+
+def _make(path: Path, *, folder: bool) -> int:
+    """Make a file or folder; return a descriptor that holds its lock: what is not held is of a killed process."""
+    while True:
+        path.mkdir() if folder else path.touch(exist_ok=False)
+        lock = os.open(path, os.O_RDONLY)
+        with suppress(OSError):
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        if path.exists():
+            return lock
+        os.close(lock)  # ``tidy`` held it first, and removed it
+
+
+def publish(ready: Path, final: Path, check: Check, *, fate: str, durable: bool = False) -> None:
+    """Give ``ready``, a file or folder on the same disk, the name ``final``; an old output is removed only then.
+
+    Args:
+        check: asked at the last moment.
+        fate: what becomes of ``ready`` if that refuses, for the message: "is kept in ...".
+        durable: whether the content of ``ready`` is on the disk already.
+
+    Raises:
+        VolumeError: the name was taken meanwhile.
+        OSError: the disk failed; what had the name has it still.
+    """
+    if not durable:
+        sync(ready)
+    with shielded_from_signals():
+        old = _take_name(ready, final, partial(last_look, check=check, fate=fate))
+        _fsync(final.parent)
+        if old is not None:
+            remove(old)
+
+
+def last_look(final: Path, check: Check, fate: str) -> None:
+    """Raise VolumeError, which says what becomes of the work, unless ``final`` may be taken."""
+    try:
+        refuse_special(final)
+        check(final)
+    except VolumeError as error:
+        raise VolumeError(f"{error}; it came there during the work, whose result {fate}") from error
+
+
+def _take_name(ready: Path, final: Path, check: Check) -> Path | None:
+    """Do the one step; return where the old output is now, None if there is none."""
+    while True:
+        taken = os.path.lexists(final)
+        check(final)
+        if taken:
+            break
+        # what another program puts there after the look is looked at, too
+        with suppress(FileExistsError):
+            if not _renameat2(ready, final, _NO_REPLACE):
+                ready.rename(final)
+            return None
+    if not ready.is_dir() and not final.is_dir():
+        ready.replace(final)
+        return None
+    # a folder cannot be renamed over anything
+    if _renameat2(ready, final, _EXCHANGE):
+        return ready
+    old = _hidden(final, "replaced")
+    final.rename(old)
+    try:
+        ready.rename(final)
+    except BaseException:
+        old.rename(final)
+        raise
+    return old
+
+
+def _renameat2(source: Path, target: Path, flag: int) -> bool:
+    """Rename in one step as ``flag`` says; return False where the system or the file system cannot."""
+    call = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    if call is None:
+        return False
+    if call(_HERE, os.fsencode(source), _HERE, os.fsencode(target), flag) == 0:
+        return True
+    number = ctypes.get_errno()
+    # EPERM: a sandbox that does not know the call; the plain rename says whether it is more than that
+    if number in (errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP, errno.EPERM):
+        return False
+    raise OSError(number, os.strerror(number), os.fspath(source), None, os.fspath(target))
+
+
+def tidy(final: Path) -> None:
+    """Remove what killed processes left of earlier tries at ``final``; give an old output its name back.
+
+    What a living process holds, or may hold (a disk without locks), stays.
+    """
+    for old in _siblings(final, "replaced"):
+        with shielded_from_signals(), suppress(OSError):
+            remove(old) if os.path.lexists(final) else old.rename(final)
+    for left in _siblings(final, "partial"):
+        with suppress(OSError):
+            descriptor = os.open(left, os.O_RDONLY | os.O_NOFOLLOW)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                remove(left)
+            finally:
+                os.close(descriptor)
+
+
+def _siblings(final: Path, what: str) -> list[Path]:
+    ours = re.compile(re.escape(f"{_stem(final)}.{what}") + r"-\d+-[0-9a-f]{6}")
+    with suppress(OSError):
+        return sorted(entry for entry in final.parent.iterdir() if ours.fullmatch(entry.name))
+    return []
+
+
+def _hidden(final: Path, what: str) -> Path:
+    return final.with_name(f"{_stem(final)}.{what}-{os.getpid()}-{secrets.token_hex(3)}")
+
+
+def _stem(final: Path) -> str:
+    name = final.name
+    if len(name) > _LONGEST_STEM:
+        # the hash tells names with the same beginning apart
+        name = f"{name[: _LONGEST_STEM - 9]}-{hashlib.sha256(os.fsencode(name)).hexdigest()[:8]}"
+    return f".{name}"
+
+
+def write_file(final: Path, content: bytes, check: Check = refuse_folder) -> None:
+    """Write ``content`` to ``final`` so that a reader sees all of it or what was there before."""
+    with Staging(final, check) as part:
+        part.write_bytes(content)
+
+
+def write_durably(path: Path, data: Any, unfinished: Path) -> None:
+    """Write ``data`` to ``path``, inside an output being made, in one step that no kill and no power cut can halve.
+
+    Args:
+        unfinished: an existing folder of the same file system; a kill leaves its rest there.
+    """
+    part = unfinished / f"{os.getpid()}-{secrets.token_hex(6)}"
+    try:
+        with part.open("xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part.replace(path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+
+
+def sync(path: Path) -> None:
+    """Put a file, or a folder with all in it, on the disk."""
+    if not path.is_dir():
+        _fsync(path)
+        return
+    for folder, _, names in os.walk(path, topdown=False):
+        for name in (*names, ""):
+            _fsync(Path(folder, name))
+
+
+def _fsync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def remove(path: Path) -> None:
+    """Remove a file, a link or a folder with all in it, as far as the system lets us."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with suppress(OSError):
+            path.unlink(missing_ok=True)
