@@ -156,7 +156,7 @@ def test_a_model_without_calibration_gets_no_expected_error_and_says_so(stack, t
     lines = []
     done = infer(stack, tmp_path / "a.zarr", **MANY_BLOCKS, say=lines.append)
     assert sorted(done["trust"]) == ["disagreement", "residual"]
-    assert any("no calibration of this model" in line for line in lines)
+    assert any("this model is not calibrated" in line for line in lines)
     assert any("9 runs of the network" in line for line in lines)
 
 

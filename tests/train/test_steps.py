@@ -172,7 +172,7 @@ def test_a_run_keeps_the_size_of_what_it_starts_from(small_run, tmp_path):
         assert re.search(words, "\n".join(lines))
         assert load_model(outcome.model).config.features == features
     with pytest.raises(UsageError, match="does not fit"):
-        run({**again, "model": {"heads": 32}})
+        run({**again, "output": str(tmp_path / "other"), "model": {"heads": 32}})
 
 
 def test_a_card_holds_names_and_no_places(small_run, tmp_path):
