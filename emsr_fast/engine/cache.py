@@ -21,7 +21,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from emsr_fast.errors import BackendError
-from emsr_fast.io.publish import write_file
+from emsr_fast.publish import write_file
 
 VARIABLE = "EMSR_FAST_CACHE"
 _TIMING = "timing-"

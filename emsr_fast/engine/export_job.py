@@ -20,9 +20,9 @@ from emsr_fast.errors import BackendError, UsageError, VolumeError
 from emsr_fast.export.onnx_model import check_against_pytorch, check_precision, smallest_side, to_onnx, why_no_onnx
 from emsr_fast.export.shapes import Shapes, parse_size
 from emsr_fast.export.tensorrt import Build, Provider, build, load_provider
-from emsr_fast.io.publish import refuse_special, tidy, write_file
 from emsr_fast.model.network import Emsr
 from emsr_fast.model.zoo import DEFAULT_MODEL, load_model
+from emsr_fast.publish import refuse_special, tidy, write_file
 
 FORMATS = {"onnx": "onnx", "trt": "trt"}  # format: the engine that it is for
 _TILE = (320, 320)  # what infer's tiles read: 256 px and 32 px around them

@@ -28,10 +28,10 @@ from emsr_fast.export.onnx_model import to_onnx, why_no_onnx
 from emsr_fast.export.shapes import Shapes
 from emsr_fast.export.tensorrt import PROVIDERS, build, load_provider, read_timing, why_not_installed
 from emsr_fast.installing import install_line
-from emsr_fast.io.publish import write_file
 from emsr_fast.model import blocks, network
 from emsr_fast.model.network import Emsr
 from emsr_fast.model.zoo import choose_device
+from emsr_fast.publish import write_file
 from emsr_fast.reference import atrous, conv3x3, edge_gate, window_attention
 
 ENGINES = ("torch", "onnx", "trt")

@@ -19,10 +19,10 @@ from emsr_fast.evaluate.number_format import decibels
 from emsr_fast.evaluate.samples import Sample, choose_samples
 from emsr_fast.evaluate.trust import TrustCheck
 from emsr_fast.installing import install_line
-from emsr_fast.io.publish import tidy
 from emsr_fast.io.readers.files import DamagedError
 from emsr_fast.io.selection import choose_slices, parse_slices
 from emsr_fast.metrics import RingCorrelation, added
+from emsr_fast.publish import tidy
 
 DEFAULT_SAMPLES = 16
 DEFAULT_REGION = 1024

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from emsr_fast.errors import UsageError, VolumeError
-from emsr_fast.io.publish import Staging, refuse_special
+from emsr_fast.publish import Staging, refuse_special
 
 _FILES = {"report.html", "report.json", "slices.csv"}
 

@@ -16,10 +16,10 @@ from emsr_fast.infer.run import Run
 from emsr_fast.infer.trust_maps import map_path, map_spec
 from emsr_fast.infer.workfolder import WorkFolder
 from emsr_fast.io.destination import system_errors
-from emsr_fast.io.publish import Check
 from emsr_fast.io.registry import create_target
 from emsr_fast.io.volume import TargetSpec
 from emsr_fast.io.writers.ome_zarr import DurableStore, Pyramid
+from emsr_fast.publish import Check
 
 _NAMED = 5  # slices or blocks in a message
 

@@ -17,9 +17,9 @@ from emsr_fast.infer.fingerprint import InputFingerprint, ModelFingerprint, diff
 from emsr_fast.infer.plan import Plan
 from emsr_fast.infer.strict_json import read_as
 from emsr_fast.io.intensity import Normalisation
-from emsr_fast.io.publish import write_durably
 from emsr_fast.io.selection import Span
 from emsr_fast.io.volume import TargetSpec
+from emsr_fast.publish import write_durably
 from emsr_fast.trust.maps import Trust
 
 FORMAT = 3  # of the file; to be raised whenever a part of ``Run`` changes

@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 
 from emsr_fast.infer.plan import Plan
-from emsr_fast.io.publish import write_durably
 from emsr_fast.io.selection import Triple
+from emsr_fast.publish import write_durably
 
 _SUFFIX = ".tiles"
 _HASH_BYTES = hashlib.sha256().digest_size

@@ -30,9 +30,9 @@ from emsr_fast.errors import VolumeError
 from emsr_fast.infer.run import JOURNAL, Publication, Run
 from emsr_fast.infer.strict_json import read_as
 from emsr_fast.io.destination import printable, system_errors
-from emsr_fast.io.publish import Check, Staging, last_look, publish, tidy, write_durably
 from emsr_fast.io.selection import Triple
-from emsr_fast.io.shield import shielded_from_signals
+from emsr_fast.publish import Check, Staging, last_look, publish, tidy, write_durably
+from emsr_fast.shield import shielded_from_signals
 
 Mark = TypeVar("Mark")
 

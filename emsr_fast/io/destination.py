@@ -10,8 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from emsr_fast.errors import UsageError, VolumeError
-from emsr_fast.io.publish import Staging, refuse_special
 from emsr_fast.io.registry import Format, output_format
+from emsr_fast.publish import Staging, refuse_special
 
 
 def printable(name: str) -> str:

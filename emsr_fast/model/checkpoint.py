@@ -16,11 +16,11 @@ from safetensors.torch import save
 from torch import Tensor
 
 from emsr_fast.errors import CheckpointError
-from emsr_fast.io.publish import write_file
 from emsr_fast.model import released
 from emsr_fast.model.card import CARD_KEY, ModelCard, parse_card
 from emsr_fast.model.config import EmsrConfig
 from emsr_fast.model.network import Emsr
+from emsr_fast.publish import write_file
 
 log = logging.getLogger(__name__)
 

@@ -13,7 +13,6 @@ import numpy as np
 from emsr_fast import __version__
 from emsr_fast.errors import UsageError, VolumeError
 from emsr_fast.io.intensity import measure
-from emsr_fast.io.publish import tidy
 from emsr_fast.io.registry import open_source
 from emsr_fast.io.selection import choose_slices, parse_slices
 from emsr_fast.io.volume import SourceVolume
@@ -26,6 +25,7 @@ from emsr_fast.pair.pose import Pose
 from emsr_fast.pair.produce import Kept, produce
 from emsr_fast.pair.refine import Field, Slice, levels, refine
 from emsr_fast.pair.sheet import pair_sheet
+from emsr_fast.publish import tidy
 
 Progress = Callable[[int], AbstractContextManager[Callable[[int], None]]]
 

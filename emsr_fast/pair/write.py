@@ -14,9 +14,9 @@ import numpy as np
 
 from emsr_fast.errors import UsageError, VolumeError
 from emsr_fast.io.destination import system_errors
-from emsr_fast.io.publish import Staging, refuse_special
 from emsr_fast.io.registry import create_target, within
 from emsr_fast.io.volume import TargetSpec, TargetVolume
+from emsr_fast.publish import Staging, refuse_special
 
 TABLE, REJECTED, SETTINGS, CONFIG, SHEET = "pairs.csv", "rejected.csv", "pair.json", "train.yaml", "preview.png"
 # of the training that is written down

@@ -11,10 +11,10 @@ from typing import Any
 
 from emsr_fast.errors import UsageError, VolumeError
 from emsr_fast.io.destination import check_folder, resolved, system_errors
-from emsr_fast.io.publish import refuse_special, tidy, write_file
 from emsr_fast.io.registry import begins_with, within
 from emsr_fast.preview.job import make_preview
 from emsr_fast.preview.sheet import draw_preview
+from emsr_fast.publish import refuse_special, tidy, write_file
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 

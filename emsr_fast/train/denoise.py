@@ -11,8 +11,8 @@ import numpy as np
 import tifffile
 
 from emsr_fast.errors import BackendError, VolumeError
-from emsr_fast.io.publish import Staging
 from emsr_fast.io.registry import within
+from emsr_fast.publish import Staging
 
 
 def kept_under(path: Path, kind: str, folder: Path, grey_range: str | None = None) -> Path:

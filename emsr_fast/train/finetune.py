@@ -12,10 +12,10 @@ from signal import SIGINT
 from typing import Any
 
 from emsr_fast.errors import UsageError, VolumeError
-from emsr_fast.io.publish import tidy
 from emsr_fast.io.registry import within
 from emsr_fast.model import Emsr, ModelCard, load_model
 from emsr_fast.model.zoo import DEFAULT_MODEL, choose_device
+from emsr_fast.publish import tidy
 from emsr_fast.train.config import TrainConfig
 from emsr_fast.train.hold_back import Pair
 from emsr_fast.train.judge import Judgement, held_regions, judge, picture, results_of

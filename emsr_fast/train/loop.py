@@ -19,9 +19,9 @@ from torch.utils.data import DataLoader
 from emsr_fast._dispatch import why_slow
 from emsr_fast.errors import BackendError, EmsrError, UsageError, VolumeError
 from emsr_fast.installing import install_line
-from emsr_fast.io.publish import tidy
 from emsr_fast.model import Emsr, save_model
 from emsr_fast.model.zoo import choose_device
+from emsr_fast.publish import tidy
 from emsr_fast.train import process
 from emsr_fast.train.config import TrainConfig
 from emsr_fast.train.cost import clock, duration, measure_cost, say_cost

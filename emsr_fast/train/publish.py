@@ -10,11 +10,11 @@ from pathlib import Path
 
 from emsr_fast.errors import UsageError, VolumeError
 from emsr_fast.io.destination import check_apart, resolved, system_errors
-from emsr_fast.io.publish import Staging, refuse_special
-from emsr_fast.io.shield import shielded_from_signals
 from emsr_fast.model import Emsr
 from emsr_fast.model.card import read_own_card
 from emsr_fast.model.checkpoint import encoded
+from emsr_fast.publish import Staging, refuse_special
+from emsr_fast.shield import shielded_from_signals
 
 _PNG = b"\x89PNG"
 

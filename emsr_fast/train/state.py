@@ -11,8 +11,8 @@ import torch
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from emsr_fast.errors import CheckpointError, VolumeError
-from emsr_fast.io.publish import Staging
 from emsr_fast.model.network import Emsr
+from emsr_fast.publish import Staging
 from emsr_fast.train.config import Optimiser, TrainConfig
 from emsr_fast.train.schedule import optimiser_of
 

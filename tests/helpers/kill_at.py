@@ -9,7 +9,7 @@ _OTHERS = ("fsync", "unlink", "remove", "rmdir")
 
 def arm(number, *, renames_only=False):
     """Kill this process before step ``number`` from now, the first being 1; or right after rename ``number``."""
-    from emsr_fast.io import publish
+    from emsr_fast import publish
 
     left = [number]
 

@@ -12,8 +12,8 @@ import pytest
 from emsr_fast.errors import UsageError, VolumeError
 from emsr_fast.io.destination import check_destination, volume_error
 from emsr_fast.io.registry import create_target, open_source
-from emsr_fast.io.shield import shielded_from_signals
 from emsr_fast.io.volume import TargetSpec
+from emsr_fast.shield import shielded_from_signals
 
 SPEC = TargetSpec((1, 6, 6), np.dtype("u1"), scale=3)
 OUTPUTS = ["a.tif", "a.ome.zarr", "a.h5", "a.mrc"]

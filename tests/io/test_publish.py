@@ -8,10 +8,10 @@ import sys
 
 import pytest
 
+from emsr_fast import publish
 from emsr_fast.errors import VolumeError
-from emsr_fast.io import publish
-from emsr_fast.io.publish import Staging, tidy, write_file
-from emsr_fast.io.shield import shielded_from_signals
+from emsr_fast.publish import Staging, tidy, write_file
+from emsr_fast.shield import shielded_from_signals
 
 
 def anything(path):
@@ -84,7 +84,7 @@ def test_after_an_error_the_old_one_is_there_and_nothing_else(tmp_path, folder, 
 
 
 def test_what_python_leaves_at_exit_is_removed(tmp_path):
-    script = "import sys, pathlib; from emsr_fast.io.publish import Staging; Staging(pathlib.Path(sys.argv[1]))"
+    script = "import sys, pathlib; from emsr_fast.publish import Staging; Staging(pathlib.Path(sys.argv[1]))"
     subprocess.run([sys.executable, "-c", script, tmp_path / "out"], check=True)
     assert not names(tmp_path)
 
@@ -210,7 +210,7 @@ KILLED = """
 import pathlib, sys
 sys.path.insert(0, sys.argv[1])
 from kill_at import arm
-from emsr_fast.io import publish
+from emsr_fast import publish
 final, way, kind, number = pathlib.Path(sys.argv[2]), sys.argv[3], sys.argv[4], int(sys.argv[5])
 publish.tidy(final)
 if way == "two steps":

@@ -13,8 +13,8 @@ from emsr_fast.cli import main
 from emsr_fast.errors import VolumeError
 from emsr_fast.evaluate.folder import check_report_folder
 from emsr_fast.io.destination import check_destination
-from emsr_fast.io.publish import Staging, refuse_folder
 from emsr_fast.pair.write import check_folder as check_pair_folder
+from emsr_fast.publish import Staging, refuse_folder
 
 
 def anything(path):

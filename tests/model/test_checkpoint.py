@@ -220,7 +220,7 @@ def test_a_failed_save_leaves_the_old_file(tmp_path, monkeypatch):
     def full_disk(*args, **kwargs):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("emsr_fast.io.publish._fsync", full_disk)
+    monkeypatch.setattr("emsr_fast.publish._fsync", full_disk)
     with pytest.raises(OSError, match="No space left"):
         save_model(Emsr(CONFIG), path)
     assert path.read_bytes() == before

@@ -15,10 +15,10 @@ import numpy as np
 
 from emsr_fast.errors import VolumeError
 from emsr_fast.io.destination import staging, volume_error
-from emsr_fast.io.shield import shielded_from_signals
 from emsr_fast.io.volume import TargetSpec, TargetVolume, check_block
 from emsr_fast.io.voxels import UNKNOWN
 from emsr_fast.io.writers.raw import write_all
+from emsr_fast.shield import shielded_from_signals
 
 # as in the paper's data, and what most tools look for first
 DATASET = "raw"

@@ -16,10 +16,10 @@ from zarr.core.buffer import Buffer
 from zarr.storage import LocalStore
 
 from emsr_fast.io.destination import printable, staging, system_errors
-from emsr_fast.io.publish import write_durably
-from emsr_fast.io.shield import shielded_from_signals
 from emsr_fast.io.volume import TargetSpec, TargetVolume, check_block
 from emsr_fast.io.writers.multiscale import Level, Triple, attributes, levels_of
+from emsr_fast.publish import write_durably
+from emsr_fast.shield import shielded_from_signals
 
 
 def create_target(path: Path, spec: TargetSpec, *, overwrite: bool) -> TargetVolume:

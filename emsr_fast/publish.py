@@ -31,7 +31,7 @@ from types import TracebackType
 from typing import Any
 
 from emsr_fast.errors import VolumeError
-from emsr_fast.io.shield import shielded_from_signals
+from emsr_fast.shield import shielded_from_signals
 
 # raises VolumeError unless the path is free or what lies there may be replaced
 Check = Callable[[Path], object]
