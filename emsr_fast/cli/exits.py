@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
@@ -21,6 +22,7 @@ DEBUG_VARIABLE = "EMSR_FAST_DEBUG"
 _OK, _UNEXPECTED, _USAGE = 0, 1, 2
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _ONE_STOP_S = 1.0  # signals this close are one stop: a terminal sends to all, and a parent passes its own on
+_AGAIN_S = 0.01  # a stop that a finalizer swallowed is sent again after this
 
 
 def run(command: Callable[[], Any], *, as_json: bool, spell: Callable[[str], str] = str) -> int:
@@ -88,6 +90,7 @@ def _report(text: str, code: int, as_json: bool) -> int:
 def _signals_as_exceptions() -> Iterator[None]:
     """Raise ``Interrupted`` on Ctrl-C, SIGTERM and SIGHUP; a second one, meant as such, ends the process at once."""
     stopped_at: float | None = None
+    again: threading.Timer | None = None
 
     def stop(number: int, frame: FrameType | None) -> None:
         nonlocal stopped_at
@@ -100,13 +103,32 @@ def _signals_as_exceptions() -> Iterator[None]:
             os.write(2, line.encode())
             os._exit(128 + number)
 
+    def swallowed(raised: sys.UnraisableHookArgs) -> None:
+        # a signal that arrives inside a finalizer or __del__: Python prints the exception there and goes on
+        nonlocal stopped_at, again
+        if not isinstance(raised.exc_value, Interrupted):
+            hook_before(raised)
+            return
+        stopped_at = None
+        # this hook, too, swallows what is raised in it: a thread sends the signal after it has returned
+        again = threading.Timer(_AGAIN_S, signal.pthread_kill, (threading.main_thread().ident, raised.exc_value.number))
+        again.daemon = True
+        again.start()
+
     # what a parent made us ignore (nohup, a shell's background job) stays ignored
     taken = (signal.SIG_DFL, signal.default_int_handler)
     before = {number: signal.getsignal(number) for number in _SIGNALS if signal.getsignal(number) in taken}
+    hook_before, sys.unraisablehook = sys.unraisablehook, swallowed
     for number in before:
         signal.signal(number, stop)
     try:
         yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        try:
+            if again is not None:
+                again.cancel()
+                again.join()
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+            sys.unraisablehook = hook_before

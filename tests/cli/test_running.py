@@ -117,3 +117,39 @@ def test_two_signals_at_once_are_one_stop_and_do_not_cut_the_clean_up_short(caps
         "error: stopped by SIGINT; no unfinished work is kept; repeat the command to begin again\n"
     )
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_that_a_finalizer_swallows_stops_the_command_all_the_same(capsys, number):
+    class SignalArrivesWhileItEnds:
+        def __del__(self):
+            signal.raise_signal(number)
+
+    def command():
+        deadline = time.monotonic() + 10
+        waits_for_its_end = SignalArrivesWhileItEnds()
+        del waits_for_its_end
+        while time.monotonic() < deadline:
+            pass
+
+    hook = sys.unraisablehook
+    assert exits.run(command, as_json=False) == 128 + number
+    assert sys.unraisablehook is hook
+    name = signal.Signals(number).name
+    assert capsys.readouterr().err == (
+        f"error: stopped by {name}; no unfinished work is kept; repeat the command to begin again\n"
+    )
+
+
+def test_another_error_in_a_finalizer_is_still_shown(capsys):
+    class Fails:
+        def __del__(self):
+            raise ValueError("its own")
+
+    shown = []
+    before, sys.unraisablehook = sys.unraisablehook, shown.append
+    try:
+        assert exits.run(lambda: Fails() and None, as_json=False) == 0
+    finally:
+        sys.unraisablehook = before
+    assert [str(one.exc_value) for one in shown] == ["its own"]
