@@ -1,0 +1,43 @@
+"""What another program or another run does at one moment of a run: real processes, stopped at that moment."""
+
+import numpy as np
+import pytest
+import tifffile
+
+from pauses import Paused
+
+
+@pytest.fixture
+def small(tmp_path):
+    """Two small slices; the output has a folder of its own."""
+    (tmp_path / "out").mkdir()
+    tifffile.imwrite(tmp_path / "in.tif", np.random.default_rng(0).integers(0, 255, (2, 16, 16), np.uint8))
+    return tmp_path / "in.tif"
+
+
+def arguments_of(small, output, *more):
+    return ["infer", small, "-o", output, "--device", "cpu", "--input-voxel", "ignore", *more]
+
+
+def put_folder(path):
+    path.mkdir()
+    (path / "thesis.txt").write_text("years of work")
+
+
+def put_file(path):
+    path.write_text("years of work")
+
+
+# the first moment is before the last look at the name, the second after it, right before the name is taken
+@pytest.mark.parametrize(("step", "number"), [("partial/journal.json", 1), ("renameat2", 2)])
+@pytest.mark.parametrize("put", [put_folder, put_file])
+def test_what_comes_there_during_a_run_of_the_command_is_kept(small, tmp_path, step, number, put):
+    output = tmp_path / "out" / "a.ome.zarr"
+    with Paused(arguments_of(small, output), tmp_path, step, number) as paused:
+        put(output)
+        code, _, errors = paused.go_on()
+    assert code == 3, errors
+    assert f"during the work, whose result is kept in {output}.partial" in errors
+    found = output.read_text() if output.is_file() else (output / "thesis.txt").read_text()
+    assert found == "years of work"
+    assert sorted(entry.name for entry in output.parent.iterdir()) == ["a.ome.zarr", "a.ome.zarr.partial"]
