@@ -14,8 +14,6 @@ its final name. Without an exchange in one step (other systems than Linux, some 
 from __future__ import annotations
 
 import atexit
-import ctypes
-import errno
 import fcntl
 import hashlib
 import os
@@ -31,13 +29,13 @@ from types import TracebackType
 from typing import Any
 
 from emsr_fast.errors import VolumeError
+from emsr_fast.renaming import exchange, rename_to_free
 from emsr_fast.shield import shielded_from_signals
 
 # raises VolumeError unless the path is free or what lies there may be replaced
 Check = Callable[[Path], object]
 
 _LONGEST_STEM = 40  # characters, of which each may need four of a name's 255 bytes
-_NO_REPLACE, _EXCHANGE, _HERE = 1, 2, -100  # two flags of renameat2, and AT_FDCWD
 _SPECIAL = {
     stat.S_IFCHR: "a character device",
     stat.S_IFBLK: "a block device",
@@ -179,14 +177,14 @@ def _take_name(ready: Path, final: Path, check: Check) -> Path | None:
             break
         # what another program puts there after the look is looked at, too
         with suppress(FileExistsError):
-            if not _renameat2(ready, final, _NO_REPLACE):
+            if not rename_to_free(ready, final):
                 ready.rename(final)
             return None
     if not ready.is_dir() and not final.is_dir():
         ready.replace(final)
         return None
     # a folder cannot be renamed over anything
-    if _renameat2(ready, final, _EXCHANGE):
+    if exchange(ready, final):
         return ready
     old = _hidden(final, "replaced")
     final.rename(old)
@@ -196,20 +194,6 @@ def _take_name(ready: Path, final: Path, check: Check) -> Path | None:
         old.rename(final)
         raise
     return old
-
-
-def _renameat2(source: Path, target: Path, flag: int) -> bool:
-    """Rename in one step as ``flag`` says; return False where the system or the file system cannot."""
-    call = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
-    if call is None:
-        return False
-    if call(_HERE, os.fsencode(source), _HERE, os.fsencode(target), flag) == 0:
-        return True
-    number = ctypes.get_errno()
-    # EPERM: a sandbox that does not know the call; the plain rename says whether it is more than that
-    if number in (errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP, errno.EPERM):
-        return False
-    raise OSError(number, os.strerror(number), os.fspath(source), None, os.fspath(target))
 
 
 def tidy(final: Path) -> None:

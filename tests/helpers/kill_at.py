@@ -9,7 +9,7 @@ _OTHERS = ("fsync", "unlink", "remove", "rmdir")
 
 def arm(number, *, renames_only=False):
     """Kill this process before step ``number`` from now, the first being 1; or right after rename ``number``."""
-    from emsr_fast import publish
+    from emsr_fast import renaming
 
     left = [number]
 
@@ -27,4 +27,4 @@ def arm(number, *, renames_only=False):
 
     for name in _RENAMES if renames_only else _RENAMES + _OTHERS:
         setattr(os, name, counted(getattr(os, name)))
-    publish._renameat2 = counted(publish._renameat2)
+    renaming._renameat2 = counted(renaming._renameat2)

@@ -114,13 +114,13 @@ sys.path.insert(0, sys.argv[1])
 from kill_at import arm
 import emsr_fast.engine, emsr_fast.model
 from emsr_fast.infer import job, workfolder
-from emsr_fast import publish
+from emsr_fast import renaming
 torch.set_num_threads(1)
 source, folder, name = map(pathlib.Path, sys.argv[2:5])
 options, way, renames_only = json.loads(sys.argv[5]), sys.argv[6], sys.argv[7] == "True"
 kept = folder.with_name("kept")
 if way == "two steps":
-    publish._renameat2 = lambda *args: False
+    renaming._renameat2 = lambda *args: False
 start = workfolder.WorkFolder.publish
 
 def run(number):

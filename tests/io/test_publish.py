@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from emsr_fast import publish
+from emsr_fast import publish, renaming
 from emsr_fast.errors import VolumeError
 from emsr_fast.publish import Staging, tidy, write_file
 from emsr_fast.shield import shielded_from_signals
@@ -51,7 +51,7 @@ def names(folder):
 def each_way(request, monkeypatch):
     """With the exchange in one step, and as on a system without it."""
     if request.param == "two steps":
-        monkeypatch.setattr(publish, "_renameat2", lambda *args: False)
+        monkeypatch.setattr(renaming, "_renameat2", lambda *args: False)
 
 
 @pytest.mark.usefixtures("each_way")
@@ -123,7 +123,7 @@ def test_what_comes_there_between_the_look_and_the_rename_is_kept(tmp_path, fold
 def test_without_an_exchange_the_old_one_is_put_back_where_the_rename_fails(tmp_path, monkeypatch, error):
     final = tmp_path / "out"
     make(final, "old", folder=True)
-    monkeypatch.setattr(publish, "_renameat2", lambda *args: False)
+    monkeypatch.setattr(renaming, "_renameat2", lambda *args: False)
     rename = os.rename
 
     def fails(source, target, **options):
@@ -210,11 +210,11 @@ KILLED = """
 import pathlib, sys
 sys.path.insert(0, sys.argv[1])
 from kill_at import arm
-from emsr_fast import publish
+from emsr_fast import publish, renaming
 final, way, kind, number = pathlib.Path(sys.argv[2]), sys.argv[3], sys.argv[4], int(sys.argv[5])
 publish.tidy(final)
 if way == "two steps":
-    publish._renameat2 = lambda *args: False
+    renaming._renameat2 = lambda *args: False
 with publish.Staging(final, lambda path: None, folder=kind == "folder") as path:
     if kind == "folder":
         (path / "inner").mkdir()
