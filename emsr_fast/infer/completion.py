@@ -26,7 +26,7 @@ _NAMED = 5  # slices or blocks in a message
 
 def note_bounded(work: WorkFolder, run: Run, say: Callable[[str], None]) -> int:
     """Return how many input pixels of all blocks that are done were bounded, and say it if there are any."""
-    pixels = work.bounded_pixels()
+    pixels = work.marks.bounded_pixels()
     if pixels:
         resampled = "resampled" in run.output.provenance
         say(f"note    {run.normalisation.told_bounded(pixels, resampled=resampled)}")
@@ -59,12 +59,12 @@ def complete(
         PartialError: slices of our blocks failed, or blocks are missing though it is the end.
     """
     plan = run.plan
-    failed = work.failed()
+    failed = work.marks.failed()
     slices: dict[int, str] = {}
     for index, reasons in failed.items():
         if finish or plan.number_of(index) in ours:
             slices |= reasons
-    listed = work.write_failed(retry)
+    listed = work.marks.write_list(retry)
     missing = list(itertools.islice(volume.missing(0), _NAMED))
     if missing and not work.exists():
         return {"complete": True}  # another process of the array job published it meanwhile
@@ -109,7 +109,7 @@ def _publish(
 ) -> None:
     for pyramid in (*maps.values(), volume):
         pyramid.finish()
-    more: dict[str, Any] = {"bounded_pixels": work.bounded_pixels()}
+    more: dict[str, Any] = {"bounded_pixels": work.marks.bounded_pixels()}
     if failed:
         more["failed_slices"] = {str(z): failed[z] for z in sorted(failed)}
     if work.halvings():

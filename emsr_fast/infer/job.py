@@ -183,11 +183,11 @@ def _work(
     work, plan = worker.work, worker.plan
     part, parts = share
     ours = range(len(plan) * part // parts, len(plan) * (part + 1) // parts)
-    for index in work.failed():
+    for index in work.marks.failed():
         # what could not be done is tried again
         if plan.number_of(index) in ours:
             worker.forget(index)
-            work.forgive(index)
+            work.marks.forgive(index)
     to_do = [number for number in ours if not worker.is_done(number)]
     if len(to_do) < len(ours):
         say(f"resume  {len(ours) - len(to_do)} of {len(ours)} blocks are done")
@@ -200,7 +200,7 @@ def _work(
             statistics = run_on_dask(request.dask, worker, to_do, run.engine_options.device, say, done)
         else:
             statistics = worker.run(to_do, done)
-    failed = work.failed()
+    failed = work.marks.failed()
     if len(failed) == len(plan) and all(len(failed[index]) == plan.depth_at(index) for index in failed):
         # not one slice could be done: that is no partial result, but bad input
         work.remove()

@@ -33,7 +33,7 @@ def verify(path: str | Path) -> dict[str, Any]:
     elif work.exists():
         place = work.volume
         problems.append(f"{final} is not complete yet: {work.path} is what there is")
-        problems += [f"slice {z}: {why}" for slices in work.failed().values() for z, why in slices.items()]
+        problems += [f"slice {z}: {why}" for slices in work.marks.failed().values() for z, why in slices.items()]
     else:
         raise VolumeError(f"neither {final} nor {work_path(final)} exists; check the path")
     if place.is_dir() and any((place / mark).exists() for mark in ("zarr.json", ".zgroup")):

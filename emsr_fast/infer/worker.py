@@ -177,8 +177,8 @@ class Worker:
         with system_errors(self.work.final):
             if finished.failed:
                 # first the mark: nobody must take the zeros for an image
-                self.work.mark_failed(index, finished.failed)
-            self.work.mark_bounded(index, finished.bounded)
+                self.work.marks.set_failed(index, finished.failed)
+            self.work.marks.set_bounded(index, finished.bounded)
             # the maps first: that the volume's shard is there means that all of the block is
             for name, values in finished.maps.items():
                 self.maps[name].write(0, index, values)

@@ -2,9 +2,8 @@
 
     OUT.partial/journal.json   what is being made of what (run.py), written once, with the folder itself
     OUT.partial/volume/        the OME-Zarr; a shard's file is there when, and only when, its block is done
-    OUT.partial/failed/        one file for each block with slices that could not be done
-    OUT.partial/bounded/       one file for each block with pixels beyond what the network is given: how many
-    OUT.partial/failed.json    the same for people
+    OUT.partial/failed/        slices that could not be done, and why (marks.py); failed.json has the same for people
+    OUT.partial/bounded/       how many pixels were beyond what the network is given (marks.py)
     OUT.partial/stopped/       of blocks that a stop cut short, the tiles that are done (stopped.py)
     OUT.partial/unfinished/    files being written; leftovers of killed processes
     OUT.partial/export/        an output of another format, made of the finished volume
@@ -17,41 +16,22 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
-import json
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from emsr_fast.errors import VolumeError
+from emsr_fast.infer.marks import BlockMarks
 from emsr_fast.infer.run import JOURNAL, Publication, Run
-from emsr_fast.infer.strict_json import read_as
-from emsr_fast.io.destination import printable, system_errors
-from emsr_fast.io.selection import Triple
-from emsr_fast.publish import Check, Staging, last_look, publish, tidy, write_durably
+from emsr_fast.io.destination import system_errors
+from emsr_fast.publish import Check, Staging, last_look, publish, tidy
 from emsr_fast.shield import shielded_from_signals
 
-Mark = TypeVar("Mark")
-
 _LONGEST_NAME = 240  # bytes; file systems take 255
-
-
-@dataclass(frozen=True)
-class _FailedSlices:
-    """What ``failed/`` holds of a block."""
-
-    block: Triple
-    slices: dict[str, str]  # by number of the slice: why it could not be done
-
-
-@dataclass(frozen=True)
-class _BoundedPixels:
-    """What ``bounded/`` holds of a block."""
-
-    pixels: int
 
 
 class WorkFolder:
@@ -63,8 +43,7 @@ class WorkFolder:
         self.volume = self.path / "volume"
         self.unfinished = self.path / "unfinished"
         self.stopped = self.path / "stopped"
-        self._failed = self.path / "failed"
-        self._bounded = self.path / "bounded"
+        self.marks = BlockMarks(self.path, self.unfinished)
 
     def tidy(self) -> None:
         """Remove what killed processes left beside the output; give an old output its name back."""
@@ -102,7 +81,7 @@ class WorkFolder:
         """
         try:
             with system_errors(self.final), Staging(self.path, _refuse_any, folder=True, durable=True) as start:
-                for folder in ("unfinished", "failed", "bounded"):
+                for folder in ("unfinished", *BlockMarks.FOLDERS):
                     (start / folder).mkdir()
                 make_volume(start / "volume", start / "unfinished")
                 (start / "lock").touch()
@@ -138,68 +117,6 @@ class WorkFolder:
             except OSError:
                 pass  # a file system without locks: two runs would do the same work twice, to the same bytes
             yield
-
-    def mark_failed(self, index: Triple, slices: dict[int, str]) -> None:
-        """Write down, before its shard is there, which slices of block ``index`` could not be done, and why."""
-        write_durably(
-            _mark(self._failed, index),
-            _encoded(asdict(_FailedSlices(index, {str(z): reason for z, reason in slices.items()}))),
-            self.unfinished,
-        )
-
-    def failed(self) -> dict[Triple, dict[int, str]]:
-        """Return the slices that could not be done, by block."""
-        found: dict[Triple, dict[int, str]] = {}
-        for path in sorted(self._failed.glob("*.json")):
-            mark = self._read_mark(_FailedSlices, path)
-            found[mark.block] = {int(z): reason for z, reason in mark.slices.items()}
-        return found
-
-    def mark_bounded(self, index: Triple, pixels: int) -> None:
-        """Write down, before its shard is there, how many input pixels of block ``index`` were bounded."""
-        if pixels:
-            write_durably(_mark(self._bounded, index), _encoded(asdict(_BoundedPixels(pixels))), self.unfinished)
-        else:
-            # an earlier try may have been killed between mark and shard, and its input mended since
-            _mark(self._bounded, index).unlink(missing_ok=True)
-
-    def bounded_pixels(self) -> int:
-        """Return how many input pixels were bounded, of all blocks together, whoever did them."""
-        pixels = 0
-        for path in self._bounded.glob("*.json"):
-            # another process of an array job may have published the output, and be removing this folder
-            with suppress(FileNotFoundError):
-                pixels += self._read_mark(_BoundedPixels, path).pixels
-        return pixels
-
-    def _read_mark(self, kind: type[Mark], path: Path) -> Mark:
-        try:
-            mark: Mark = read_as(kind, json.loads(path.read_bytes()), path.stem)
-            return mark
-        except (ValueError, RecursionError) as error:
-            raise VolumeError(
-                f"{path} is damaged ({error}), so what is done cannot be trusted; to start anew, delete the folder: "
-                f"rm -r '{self.path}'"
-            ) from error
-
-    def forgive(self, index: Triple) -> None:
-        """Remove the marks of block ``index``, whose shard is gone."""
-        for folder in (self._failed, self._bounded):
-            _mark(folder, index).unlink(missing_ok=True)
-
-    def write_failed(self, retry: str) -> Path:
-        """Write failed.json for people, or remove it if nothing failed; return its path."""
-        path, failed = self.path / "failed.json", self.failed()
-        if failed:
-            slices: dict[int, str] = {}
-            for reasons in failed.values():
-                slices |= reasons
-            blocks = [list(index) for index in failed]
-            listed = {str(z): slices[z] for z in sorted(slices)}
-            write_durably(path, _encoded({"slices": listed, "blocks": blocks, "retry": retry}), self.unfinished)
-        else:
-            path.unlink(missing_ok=True)
-        return path
 
     def halvings(self) -> int:
         """Return how often the tile was halved for want of memory."""
@@ -238,7 +155,7 @@ class WorkFolder:
         identities = (*earlier, *filter(None, map(_identity, parts)))
         # the count too: a kill while the folder is removed may leave no marks
         place = None if ready is None else os.fspath(ready.relative_to(self.path))
-        publication = Publication(place, identities, self.bounded_pixels())
+        publication = Publication(place, identities, self.marks.bounded_pixels())
         replace(run, publication=publication).save(self.path, self.unfinished)
         return identities
 
@@ -280,20 +197,12 @@ class WorkFolder:
             tidy(self.path)
 
 
-def _mark(folder: Path, index: Triple) -> Path:
-    return folder / f"{'-'.join(map(str, index))}.json"
-
-
 def work_path(final: Path) -> Path:
     """Return the folder in which the output ``final`` is made."""
     name = final.name
     if len(os.fsencode(name)) > _LONGEST_NAME:
         name = f"{name[:40]}-{hashlib.sha256(os.fsencode(name)).hexdigest()[:8]}"
     return final.with_name(f"{name}.partial")
-
-
-def _encoded(values: dict[str, Any]) -> bytes:
-    return (json.dumps(values, indent=1, default=printable) + "\n").encode()
 
 
 def _refuse_any(path: Path) -> None:

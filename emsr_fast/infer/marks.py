@@ -1,0 +1,116 @@
+"""What a run notes of its blocks: slices that could not be done, and pixels beyond what the network is given.
+
+Each block has its own file, written before the block's shard, so that a shard is never taken for more than it is.
+"""
+
+from __future__ import annotations
+
+import json
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from emsr_fast.errors import VolumeError
+from emsr_fast.infer.strict_json import read_as
+from emsr_fast.io.destination import printable
+from emsr_fast.io.selection import Triple
+from emsr_fast.publish import write_durably
+
+Mark = TypeVar("Mark")
+
+
+@dataclass(frozen=True)
+class _FailedSlices:
+    """What ``failed/`` holds of a block."""
+
+    block: Triple
+    slices: dict[str, str]  # by number of the slice: why it could not be done
+
+
+@dataclass(frozen=True)
+class _BoundedPixels:
+    """What ``bounded/`` holds of a block."""
+
+    pixels: int
+
+
+class BlockMarks:
+    """The marks in the folder of a run, OUT.partial."""
+
+    FOLDERS = ("failed", "bounded")
+
+    def __init__(self, run_folder: Path, unfinished: Path) -> None:
+        """Use ``run_folder``, which need not exist yet; files being written are in ``unfinished``."""
+        self._run_folder, self._unfinished = run_folder, unfinished
+        self._failed, self._bounded = (run_folder / name for name in self.FOLDERS)
+
+    def set_failed(self, index: Triple, slices: dict[int, str]) -> None:
+        """Write down, before its shard is there, which slices of block ``index`` could not be done, and why."""
+        write_durably(
+            _mark(self._failed, index),
+            _encoded(asdict(_FailedSlices(index, {str(z): reason for z, reason in slices.items()}))),
+            self._unfinished,
+        )
+
+    def failed(self) -> dict[Triple, dict[int, str]]:
+        """Return the slices that could not be done, by block."""
+        found: dict[Triple, dict[int, str]] = {}
+        for path in sorted(self._failed.glob("*.json")):
+            mark = self._read_mark(_FailedSlices, path)
+            found[mark.block] = {int(z): reason for z, reason in mark.slices.items()}
+        return found
+
+    def set_bounded(self, index: Triple, pixels: int) -> None:
+        """Write down, before its shard is there, how many input pixels of block ``index`` were bounded."""
+        if pixels:
+            write_durably(_mark(self._bounded, index), _encoded(asdict(_BoundedPixels(pixels))), self._unfinished)
+        else:
+            # an earlier try may have been killed between mark and shard, and its input mended since
+            _mark(self._bounded, index).unlink(missing_ok=True)
+
+    def bounded_pixels(self) -> int:
+        """Return how many input pixels were bounded, of all blocks together, whoever did them."""
+        pixels = 0
+        for path in self._bounded.glob("*.json"):
+            # another process of an array job may have published the output, and be removing this folder
+            with suppress(FileNotFoundError):
+                pixels += self._read_mark(_BoundedPixels, path).pixels
+        return pixels
+
+    def _read_mark(self, kind: type[Mark], path: Path) -> Mark:
+        try:
+            mark: Mark = read_as(kind, json.loads(path.read_bytes()), path.stem)
+            return mark
+        except (ValueError, RecursionError) as error:
+            raise VolumeError(
+                f"{path} is damaged ({error}), so what is done cannot be trusted; to start anew, delete the folder: "
+                f"rm -r '{self._run_folder}'"
+            ) from error
+
+    def forgive(self, index: Triple) -> None:
+        """Remove what is noted of block ``index``, whose shard is gone."""
+        for folder in (self._failed, self._bounded):
+            _mark(folder, index).unlink(missing_ok=True)
+
+    def write_list(self, retry: str) -> Path:
+        """Write failed.json for people, or remove it if nothing failed; return its path."""
+        path, failed = self._run_folder / "failed.json", self.failed()
+        if failed:
+            slices: dict[int, str] = {}
+            for reasons in failed.values():
+                slices |= reasons
+            blocks = [list(index) for index in failed]
+            listed = {str(z): slices[z] for z in sorted(slices)}
+            write_durably(path, _encoded({"slices": listed, "blocks": blocks, "retry": retry}), self._unfinished)
+        else:
+            path.unlink(missing_ok=True)
+        return path
+
+
+def _mark(folder: Path, index: Triple) -> Path:
+    return folder / f"{'-'.join(map(str, index))}.json"
+
+
+def _encoded(values: dict[str, Any]) -> bytes:
+    return (json.dumps(values, indent=1, default=printable) + "\n").encode()
