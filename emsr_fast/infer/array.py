@@ -14,11 +14,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from emsr_fast.errors import UsageError, VolumeError
+from emsr_fast.infer.block_builder import FinishedBlock
 from emsr_fast.infer.engine_feed import TileTooLarge
-from emsr_fast.infer.pipeline import FinishedBlock, Statistics, stream
+from emsr_fast.infer.pipeline import stream
 from emsr_fast.infer.plan import Plan
 from emsr_fast.infer.prepare import plan_for
 from emsr_fast.infer.run import EngineOptions
+from emsr_fast.infer.statistics import Statistics
 from emsr_fast.infer.worker import load_engine, load_network
 from emsr_fast.io.intensity import Normalisation, check_grey_values, for_model, parse_range
 from emsr_fast.io.resample import fit_to_model

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from emsr_fast.errors import BackendError, EmsrError, UsageError
-from emsr_fast.infer.pipeline import Statistics
+from emsr_fast.infer.statistics import Statistics
 from emsr_fast.installing import install_line
 
 if TYPE_CHECKING:

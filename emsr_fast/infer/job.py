@@ -13,10 +13,10 @@ import numpy as np
 
 from emsr_fast.errors import Interrupted, PartialError, UsageError, VolumeError
 from emsr_fast.infer.completion import complete, note_bounded
-from emsr_fast.infer.pipeline import Statistics
 from emsr_fast.infer.prepare import bytes_per_px, prepare
 from emsr_fast.infer.request import Request, Say
 from emsr_fast.infer.run import Run
+from emsr_fast.infer.statistics import Statistics
 from emsr_fast.infer.tiles import ALIGNMENT, check_tiling
 from emsr_fast.infer.trust_maps import create_maps, map_path
 from emsr_fast.infer.worker import Worker, open_trust, open_volume

@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from emsr_fast.errors import UsageError
-from emsr_fast.infer.pipeline import FinishedBlock, Statistics, stream
+from emsr_fast.infer.block_builder import FinishedBlock
+from emsr_fast.infer.pipeline import stream
 from emsr_fast.infer.plan import DEFAULT_HALO, Plan
+from emsr_fast.infer.statistics import Statistics
 from emsr_fast.infer.tiles import check_tiling
 from emsr_fast.io.intensity import Normalisation, measure
 from emsr_fast.io.volume import SourceVolume, TargetVolume

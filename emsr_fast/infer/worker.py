@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from emsr_fast.errors import VolumeError
+from emsr_fast.infer.block_builder import FinishedBlock
 from emsr_fast.infer.engine_feed import TileTooLarge
 from emsr_fast.infer.fingerprint import differences, of_input, of_model
-from emsr_fast.infer.pipeline import FinishedBlock, Statistics, stream
+from emsr_fast.infer.pipeline import stream
 from emsr_fast.infer.plan import Block, Plan
 from emsr_fast.infer.run import EngineOptions, Run
+from emsr_fast.infer.statistics import Statistics
 from emsr_fast.infer.stopped import StoppedBlocks
 from emsr_fast.infer.trust_maps import open_maps
 from emsr_fast.infer.workfolder import WorkFolder

@@ -14,8 +14,9 @@ from emsr_fast.engine import grey as conversion
 from emsr_fast.engine.base import Grey, GreyTiles
 from emsr_fast.engine.tile_pipeline import DEPTH, TilePipeline
 from emsr_fast.infer.engine_feed import TileTooLarge, grey_of
-from emsr_fast.infer.pipeline import Statistics, stream
+from emsr_fast.infer.pipeline import stream
 from emsr_fast.infer.plan import Plan
+from emsr_fast.infer.statistics import Statistics
 from emsr_fast.io.intensity import Normalisation
 from emsr_fast.io.registry import open_source
 from emsr_fast.io.volume import SourceVolume, VolumeInfo

@@ -14,8 +14,9 @@ from emsr_fast.engine import TorchEngine
 from emsr_fast.engine.tile_pipeline import TilePipeline
 from emsr_fast.errors import CheckpointError, PartialError, VolumeError
 from emsr_fast.infer.job import infer
-from emsr_fast.infer.pipeline import Statistics, stream
+from emsr_fast.infer.pipeline import stream
 from emsr_fast.infer.plan import Plan
+from emsr_fast.infer.statistics import Statistics
 from emsr_fast.io.intensity import Normalisation, for_model, measure
 from emsr_fast.io.registry import open_source
 from emsr_fast.trust.maps import Trust

@@ -14,8 +14,9 @@ from coordinates import CoordinateEngine
 from emsr_fast.errors import BackendError, VolumeError
 from emsr_fast.infer.background import BackgroundConsumer, produced_ahead
 from emsr_fast.infer.job import infer
-from emsr_fast.infer.pipeline import Statistics, stream
+from emsr_fast.infer.pipeline import stream
 from emsr_fast.infer.plan import Plan
+from emsr_fast.infer.statistics import Statistics
 from emsr_fast.io.intensity import Normalisation
 from emsr_fast.io.registry import open_source
 from emsr_fast.io.volume import SourceVolume, TargetSpec, VolumeInfo
