@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 from emsr_fast.errors import UsageError, VolumeError
 from emsr_fast.io.locations import RemotePath, checked_key, is_remote, within
 from emsr_fast.io.readers.files import check_readable
+from emsr_fast.io.readers.mrc_header import MRC_SUFFIXES, is_mrc
+from emsr_fast.io.readers.packed import packing_of
 
 __all__ = [
     "FORMATS",
@@ -50,10 +52,6 @@ def _is_precomputed(path: Path) -> bool:
 def _is_hdf5(path: Path) -> bool:
     # the format allows a header of the user's own before it
     return path.is_file() and any(_first_bytes(path, 8, offset) == HDF5_MAGIC for offset in (0, 512, 1024, 2048))
-
-
-def _is_mrc(path: Path) -> bool:
-    return path.is_file() and _first_bytes(path, 3, 208) == b"MAP"
 
 
 def _first_bytes(path: Path, count: int, offset: int = 0) -> bytes:
@@ -102,7 +100,7 @@ FORMATS = (
     ),
     Format("MATLAB", lambda path: begins_with(path, MATLAB_MAGIC), "readers.matlab"),
     Format("HDF5", _is_hdf5, "readers.hdf5", "writers.hdf5", (".h5", ".hdf5")),
-    Format("MRC", _is_mrc, "readers.mrc", "writers.mrc", (".mrc",), {"uint8": "uint16"}),
+    Format("MRC", is_mrc, "readers.mrc", "writers.mrc", (".mrc",), {"uint8": "uint16"}),
     Format("images", lambda path: path.is_dir() or begins_with(path, IMAGE_MAGIC), "readers.images"),
 )
 
@@ -148,6 +146,11 @@ def _reader(path: Path) -> str:
         reason = error.strerror if isinstance(error, OSError) else error
         raise VolumeError(f"{path} cannot be read: {reason}; check the path and its permissions") from error
     if found is None:
+        if packing := packing_of(path):
+            raise VolumeError(
+                f"{path} is compressed with {packing.name}, of which only MRC is read in place; "
+                f"unpack it first: {packing.unpack} {path}"
+            )
         if promised := _promised(path):
             raise VolumeError(f"{path} ends in {path.suffix}, but its content is not {promised}; give {READABLE}")
         raise VolumeError(f"{path} is not an image this version reads; give {READABLE}")
@@ -158,7 +161,8 @@ def _promised(path: Path) -> str | None:
     """Return the format that a file's name promises, if it is one that is read."""
     suffix = path.suffix.lower()
     named = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".mat": "MATLAB"}
-    named |= {own: kind.name for kind in FORMATS for own in kind.suffixes if kind.name in ("TIFF", "HDF5", "MRC")}
+    named |= dict.fromkeys(MRC_SUFFIXES, "MRC (no mark MAP, and no size, mode and axes that fit the file)")
+    named |= {own: kind.name for kind in FORMATS for own in kind.suffixes if kind.name in ("TIFF", "HDF5")}
     return named.get(suffix) if path.is_file() else None
 
 

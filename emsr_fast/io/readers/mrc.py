@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
-import warnings
+import lzma
+import tempfile
+import zlib
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
-import mrcfile
 import numpy as np
+from mrcfile import utils
+from mrcfile.constants import IMAGE_STACK_SPACEGROUP
 from mrcfile.dtypes import HEADER_DTYPE
 
 from emsr_fast.errors import EmsrError, VolumeError
 from emsr_fast.io.axes import layout_of
 from emsr_fast.io.readers.array import ArraySource
+from emsr_fast.io.readers.mrc_header import HEADER_BYTES, MrcHeader, read_header
+from emsr_fast.io.readers.packed import opened, packing_of
 from emsr_fast.io.volume import SourceVolume, VolumeInfo, check_pixels
 from emsr_fast.io.voxels import FLOAT32, UNKNOWN, VoxelSize, amount, meant
 
-_BYTES_PER_PIXEL = {0: 1, 1: 2, 2: 4, 3: 4, 4: 8, 6: 2, 12: 2}
+# of a compressed file: more is better unpacked once and for all
+_MOST_UNPACKED, _UNPACKED_AT_ONCE = 2**31, 2**24
 # IMOD marks its files in the space that the standard leaves free, and says there whether bytes have a sign
 _IMOD_STAMP, _STAMP_AT, _FLAGS_AT = 1146047817, 152, 156
 # what is looked at where no header says whether bytes have a sign: so many values to each side of 0 and of 128
@@ -28,47 +34,20 @@ def open_source(path: Path, key: str | None, axes: str | None) -> SourceVolume:
     """Return the MRC volume at ``path``, opened for reading."""
     if key is not None:
         raise VolumeError(f"{path} is an MRC file, which holds one volume: leave key {key!r} out")
-    raw, order = read_header(path)
+    head = read_header(path)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of bytes behind the last voxel, which some writers leave
-            file: Any = mrcfile.mmap(path, mode="r")
+        return _source(path, head, axes)
     except (ValueError, OSError, TypeError, OverflowError) as error:
+        if isinstance(error, EmsrError):
+            raise
         raise VolumeError(f"{path} cannot be read as MRC: {error}; copy or export it again") from error
-    try:
-        return _source(path, file, raw, order, axes)
-    except BaseException as error:
-        file.close()
-        if isinstance(error, (ValueError, OverflowError)) and not isinstance(error, EmsrError):
-            raise VolumeError(f"{path} cannot be read as MRC: {error}; copy or export it again") from error
-        raise
 
 
-def read_header(path: Path) -> tuple[bytes, str]:
-    """Return the main header and its byte order, "<" or ">"; refuse one that claims more than its file holds."""
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        raw = file.read(HEADER_DTYPE.itemsize)
-    if len(raw) < HEADER_DTYPE.itemsize:
-        raise VolumeError(f"{path} is truncated: {size} bytes, an MRC header has 1024; copy it again")
-    order = ">" if raw[212:213] == b"\x11" else "<"
-    header = np.frombuffer(raw, HEADER_DTYPE.newbyteorder(order))[0]
-    nx, ny, nz, mode, extended = (int(header[name]) for name in ("nx", "ny", "nz", "mode", "nsymbt"))
-    if mode not in _BYTES_PER_PIXEL:
-        raise VolumeError(f"{path} has pixels of MRC mode {mode}, which is not read; save it as mode 0, 1, 2 or 6")
-    if min(nx, ny, nz) < 1 or extended < 0:
-        raise VolumeError(f"{path} is corrupt: {nx} x {ny} x {nz} voxels, extended header of {extended} bytes")
-    needed = HEADER_DTYPE.itemsize + extended + nx * ny * nz * _BYTES_PER_PIXEL[mode]
-    if needed > size:
-        raise VolumeError(f"{path} is truncated: {nx} x {ny} x {nz} voxels of mode {mode} need {needed} bytes, "
-                          f"the file has {size}; copy it again")  # fmt: skip
-    return raw, order
-
-
-def _source(path: Path, file: Any, raw: bytes, order: str, axes: str | None) -> SourceVolume:
-    header, data = file.header, file.data
-    notes: list[str] = []
-    stamp, flags = (int(np.frombuffer(raw, f"{order}i4", 1, at)[0]) for at in (_STAMP_AT, _FLAGS_AT))
+def _source(path: Path, head: MrcHeader, axes: str | None) -> SourceVolume:
+    header = np.frombuffer(head.raw, HEADER_DTYPE.newbyteorder(head.order)).reshape(()).view(np.recarray)
+    data = _mapped(path, head, utils.data_dtype_from_header(header), utils.data_shape_from_header(header))
+    notes = list(head.notes)
+    stamp, flags = (int(np.frombuffer(head.raw, f"{head.order}i4", 1, at)[0]) for at in (_STAMP_AT, _FLAGS_AT))
     imod_flags = flags if stamp == _IMOD_STAMP else None
     reason = _why_unsigned(header, data.dtype, imod_flags, path)
     # IMOD's mark is about bytes alone
@@ -82,27 +61,62 @@ def _source(path: Path, file: Any, raw: bytes, order: str, axes: str | None) -> 
     layout, words = layout_of(data.shape, path, asked=axes, stated=_stored_axes(header, data.ndim, path))
     dtype = data.dtype.newbyteorder("=")
     voxel_size_nm = _voxel_size(header, notes)
-    kind = bytes(header.exttyp).strip(b"\0 ")
+    kind = bytes(header["exttyp"]).strip(b"\0 ")
     sign = -1 if stamp == _IMOD_STAMP and flags & _ORIGIN_INVERTED else 1
     carried = {}
-    if file.extended_header.nbytes:
+    if head.numbers.extended:
         named = kind.decode("ascii", "replace") or "of no stated kind"
-        notes.append(f"extended header {named}, {file.extended_header.nbytes} bytes; kept in MRC output")
+        notes.append(f"extended header {named}, {head.numbers.extended} bytes; kept in MRC output")
         carried["mrc_header_of"] = str(path.absolute())
     info = VolumeInfo(
         path=path,
-        format="MRC image stack" if file.is_image_stack() else "MRC",
+        format="MRC image stack" if data.ndim == 3 and header.ispg == IMAGE_STACK_SPACEGROUP else "MRC",
         shape=layout.stack,
         dtype=dtype,
         axes=words,
         chunks=(1, *layout.stack[1:]),
         voxel_size_nm=voxel_size_nm,
         voxel_size_from="MRC cell" if voxel_size_nm != UNKNOWN else "not stated in the file",
-        position_nm=_position(header.origin, sign),
+        # without the mark, other numbers stand there
+        position_nm=_position(header.origin, sign) if head.marked else UNKNOWN,
         notes=(*check_pixels(layout.stack, dtype, path), *notes),
         carried=carried,
     )
-    return ArraySource(data, layout, info, chunked=False, close=file.close)
+    return ArraySource(data, layout, info, chunked=False)
+
+
+def _mapped(path: Path, head: MrcHeader, dtype: np.dtype, shape: tuple[int, ...]) -> np.ndarray:
+    """Return the voxels mapped into memory, those of a compressed file from an unpacked one that has no name."""
+    begin, needed = HEADER_BYTES + head.numbers.extended, head.numbers.needed
+    packing = packing_of(path)
+    if packing is None:
+        return np.memmap(path, dtype, "r", begin, shape)
+    if needed > _MOST_UNPACKED:
+        raise VolumeError(
+            f"{path} holds {needed / 2**30:.3g} GiB once unpacked, more than the {_MOST_UNPACKED / 2**30:.0f} GiB that "
+            f"are unpacked while reading; unpack it first: {packing.unpack} {path}"
+        )
+    with tempfile.TemporaryFile() as file:
+        _unpack(path, needed, file)
+        return np.memmap(file, dtype, "r", begin, shape)
+
+
+def _unpack(path: Path, needed: int, file: IO[bytes]) -> None:
+    """Write the first ``needed`` bytes of the content of ``path`` into ``file``."""
+    missing = needed
+    try:
+        with opened(path) as content:
+            while missing and (part := content.read(min(missing, _UNPACKED_AT_ONCE))):
+                file.write(part)
+                missing -= len(part)
+        file.flush()
+    except (OSError, EOFError, zlib.error, lzma.LZMAError) as error:
+        raise VolumeError(f"{path} cannot be unpacked: {error}; copy it again, or unpack it yourself") from error
+    if missing:
+        raise VolumeError(
+            f"{path} is truncated: its header asks for {needed} bytes once unpacked, it has {needed - missing}; "
+            "copy it again"
+        )
 
 
 def _why_unsigned(header: Any, dtype: np.dtype, imod_flags: int | None, path: Path) -> str:

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 from mrcfile.dtypes import HEADER_DTYPE, get_ext_header_dtype
 
-from emsr_fast.io.readers.mrc import read_header
+from emsr_fast.io.readers.mrc_header import read_header
+from emsr_fast.io.readers.packed import opened
 from emsr_fast.io.registry import stored_dtype
 from emsr_fast.io.volume import TargetSpec, TargetVolume
 from emsr_fast.io.writers.raw import RawTarget, write_all
@@ -98,11 +99,12 @@ def _kept_of(spec: TargetSpec) -> _Kept | None:
     place = spec.carried.get("mrc_header_of")
     if place is None:
         return None
-    raw, order = read_header(Path(place))
+    head = read_header(Path(place))
+    raw, order = head.raw, head.order
     header = np.frombuffer(raw, HEADER_DTYPE.newbyteorder(order))[0]
-    with open(place, "rb") as file:
-        file.seek(HEADER_DTYPE.itemsize)
-        content = file.read(int(header["nsymbt"]))
+    with opened(Path(place)) as file:
+        file.read(HEADER_DTYPE.itemsize)
+        content = file.read(head.numbers.extended)
     return _Kept(bytes(header["exttyp"]), order, raw[_COUNTS_AT : _COUNTS_AT + 4], int(header["nz"]), content)
 
 
