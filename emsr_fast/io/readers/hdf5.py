@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,34 +14,43 @@ import numpy as np
 
 from emsr_fast.errors import EmsrError, VolumeError
 from emsr_fast.io.axes import Layout, chosen, layout_of
-from emsr_fast.io.readers import bigdataviewer
+from emsr_fast.io.readers import bigdataviewer, imaris
 from emsr_fast.io.readers.array import ArraySource, check_chunk
 from emsr_fast.io.readers.attributes import axes_of, axistags_of, sizes_of
+from emsr_fast.io.readers.hdf5_filters import check_filters
 from emsr_fast.io.readers.stored import Stored, grid_of
 from emsr_fast.io.volume import SourceVolume, VolumeInfo, check_pixels
 
 _MOST_OBJECTS = 10_000
 _MATLABS_OWN = ("#refs#", "#subsystem#")
+_NO_LOCK = "another program has it open, or its file system has no locks: read without one"
+_BEING_WRITTEN = "a program that writes it for readers (SWMR) has not closed it: read as far as it was written"
 
 
 def open_source(path: Path, key: str | None, axes: str | None) -> SourceVolume:
     """Return the dataset ``key`` of the file, or the only image in it, opened for reading."""
-    with opened(path) as file:
-        name = chosen(images(file), key_of(file, key, path), path)
+    with opened(path) as (file, notes):
+        listed = images(file)
+        name = chosen(listed if key else imaris.finest(file, listed), key_of(file, key, path), path)
         data = file[name]
-        layout, words = layout_of(data.shape, path, asked=axes, stated=_stated_axes(data))
         dtype = np.dtype(data.dtype)
-        notes: list[str] = []
-        if place := bigdataviewer.place_of(file, name):
-            voxel_size_nm, stated, notes = bigdataviewer.voxel_size(path, file, place)
+        if place := imaris.place_of(file, name):
+            layout, padded = imaris.without_padding(data, path)
+            words = "ZYX"
+            voxel_size_nm, stated, told = imaris.voxel_size(file, layout.stack)
+            notes += [*padded, *told, *imaris.levels_note(file, place)]
+        else:
+            layout, words = layout_of(data.shape, path, asked=axes, stated=_stated_axes(data))
+            voxel_size_nm, stated = sizes_of(data.attrs, layout)
+        if setup := bigdataviewer.place_of(file, name):
+            voxel_size_nm, stated, told = bigdataviewer.voxel_size(path, file, setup)
+            notes += told
             if dtype == np.int16:
                 # made before its library knew numbers without a sign
                 dtype = np.dtype(np.uint16)
                 notes.append("BigDataViewer's int16 stands for uint16: read as uint16")
-        else:
-            voxel_size_nm, stated = sizes_of(data.attrs, layout)
         return dataset_source(
-            path, file, data, layout, dtype, notes, format="HDF5", key=name, axes=words,
+            path, file, data, layout, dtype, notes, format="Imaris HDF5" if place else "HDF5", key=name, axes=words,
             voxel_size_nm=voxel_size_nm, voxel_size_from=stated,
         )  # fmt: skip
 
@@ -61,6 +71,7 @@ def dataset_source(
         info: what is known of it besides.
     """
     dtype = dtype.newbyteorder("=")
+    check_filters(data, path)
     notes = (*check_pixels(layout.stack, dtype, path), *more_notes)
     if data.chunks:
         check_chunk(data.chunks, dtype, path)
@@ -75,14 +86,11 @@ def dataset_source(
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[h5py.File]:
-    """Open an HDF5 file; it stays open after the block, unless the block fails."""
+def opened(path: Path) -> Iterator[tuple[h5py.File, list[str]]]:
+    """Open an HDF5 file, with notes on how; it stays open after the block, unless the block fails."""
+    file, notes = _open(path)
     try:
-        file = h5py.File(path, "r")
-    except (OSError, RuntimeError, ValueError) as error:
-        raise VolumeError(f"{path} cannot be read as HDF5: {error}; copy or export it again") from error
-    try:
-        yield file
+        yield file, notes
     except BaseException as error:
         file.close()
         if isinstance(error, Exception) and not isinstance(error, (EmsrError, MemoryError)):
@@ -90,6 +98,40 @@ def opened(path: Path) -> Iterator[h5py.File]:
             reason = f"{error}" or type(error).__name__
             raise VolumeError(f"{path} cannot be read as HDF5: {reason}; copy or export it again") from error
         raise
+
+
+def _open(path: Path) -> tuple[h5py.File, list[str]]:
+    notes: list[str] = []
+    ways: dict[str, Any] = {}
+    while True:
+        try:
+            return h5py.File(path, "r", **ways), notes
+        except (OSError, RuntimeError, ValueError) as error:
+            reason = f"{error}" or type(error).__name__
+            if "unable to lock" in reason and "locking" not in ways:
+                # as HDF5_USE_FILE_LOCKING=FALSE does: locks are for writers
+                ways["locking"] = False
+                notes.append(_NO_LOCK)
+            elif "already open for" in reason and "swmr" not in ways:
+                ways["swmr"] = True
+                notes.append(_BEING_WRITTEN)
+            else:
+                raise VolumeError(f"{path} cannot be read as HDF5: {_advised(reason, path)}") from error
+
+
+def _advised(reason: str, path: Path) -> str:
+    """Return what the library said, in short, and what to do about it."""
+    if "already open for" in reason:
+        # such a file has no other fault
+        return (
+            "the program that wrote it has not closed it; wait for its end, or if it was killed, clear its mark with: "
+            f"h5clear -s {shlex.quote(str(path))} (part of the HDF5 tools)"
+        )
+    if "unable to lock" in reason:
+        return f"{reason}; set HDF5_USE_FILE_LOCKING=FALSE, or copy it to another file system"
+    if "truncated file" in reason:
+        return f"{reason}; copy it again, or if the program that wrote it was killed, write it again"
+    return f"{reason}; copy or export it again"
 
 
 def images(file: h5py.File, *, matlab: bool = False) -> dict[str, str]:

@@ -27,7 +27,7 @@ def open_source(path: Path, key: str | None, axes: str | None) -> SourceVolume:
 
 
 def _open_v73(path: Path, key: str | None, axes: str | None) -> SourceVolume:
-    with opened(path) as file:
+    with opened(path) as (file, notes):
         name = chosen(images(file, matlab=True), key_of(file, key, path), path)
         data = file[name]
         kind = data.attrs.get("MATLAB_class", b"")
@@ -37,7 +37,7 @@ def _open_v73(path: Path, key: str | None, axes: str | None) -> SourceVolume:
         layout, words = layout_of(data.shape[::-1], path, asked=axes, usual=_USUAL)
         # MATLAB stores its columns first, HDF5 its last axis: the same bytes with the axes reversed
         return dataset_source(
-            path, file, data, layout.reversed(), data.dtype, format="MATLAB 7.3", key=name, axes=words
+            path, file, data, layout.reversed(), data.dtype, notes, format="MATLAB 7.3", key=name, axes=words
         )
 
 
