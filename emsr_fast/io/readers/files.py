@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from emsr_fast.errors import VolumeError
 
@@ -37,3 +37,34 @@ def check_readable(path: Path) -> None:
         raise DamagedError(f"{path} is empty (0 bytes); copy or export it again")
     if start == _LFS_POINTER:
         raise DamagedError(f"{path} is a Git LFS pointer, not the image itself; fetch it with: git lfs pull")
+
+
+def check_inside(folder: Path, place: Path, path: PurePath) -> None:
+    """Refuse what a volume names as a part of it and which lies elsewhere: it must not make us read other files.
+
+    Args:
+        folder: of the volume.
+        place: the part, there or not.
+        path: of the volume, for messages.
+
+    Raises:
+        VolumeError: ``place`` is outside ``folder``, by its name or through a link.
+    """
+    real = os.path.realpath(place)
+    if Path(real).is_relative_to(os.path.realpath(folder)):
+        return
+    if os.path.abspath(place) != real:
+        raise VolumeError(
+            f"{place} is a link that leads out of the volume, to {real}; copy the volume without links (cp -rL)"
+        )
+    raise VolumeError(f"{path} names {place} as a part of it, which lies in another folder; move both into one")
+
+
+def check_regular(place: Path, path: PurePath) -> None:
+    """Refuse a part of the volume ``path`` that is no file: to open a pipe would wait for ever.
+
+    Raises:
+        VolumeError: ``place``, which exists, is a pipe, device, socket or folder.
+    """
+    if not place.is_file():
+        raise VolumeError(f"{place}, a part of {path}, is a pipe, device or folder and no file; copy the volume again")

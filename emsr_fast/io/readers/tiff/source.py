@@ -16,6 +16,7 @@ from emsr_fast.errors import EmsrError, UsageError, VolumeError
 from emsr_fast.io.axes import chosen
 from emsr_fast.io.readers.array import check_chunk
 from emsr_fast.io.readers.files import DamagedError
+from emsr_fast.io.readers.tiff.beside import check_ome
 from emsr_fast.io.readers.tiff.pages import Page, PageReader, keyframe_of
 from emsr_fast.io.readers.tiff.voxels import read_position, read_voxel_size
 from emsr_fast.io.volume import SourceVolume, VolumeInfo, check_pixels
@@ -44,7 +45,8 @@ class TiffSource(SourceVolume):
     def __init__(self, path: Path, key: str | None = None, axes: str | None = None) -> None:
         self._path, self._key, self._asked = path, key, axes
         with _tifffile_errors(path) as notes:
-            self._file = tifffile.TiffFile(path)
+            # sets of Micro-Manager are found by names in files of its own: each file is read by itself
+            self._file = tifffile.TiffFile(path, is_mmstack=False, is_ndtiff=False)
             try:
                 self._open(path, notes)
             except BaseException:
@@ -52,6 +54,7 @@ class TiffSource(SourceVolume):
                 raise
 
     def _open(self, path: Path, notes: list[str]) -> None:
+        check_ome(self._file, path)
         # the chain of pages is followed to its end, so that a cut shows here and not hours later
         if len(self._file.pages) == 0:
             raise DamagedError(f"{path} is truncated: it has a TIFF header and no complete page; copy it again")
@@ -90,6 +93,8 @@ class TiffSource(SourceVolume):
     def _stack(self, path: Path, notes: list[str]) -> tuple[list[Page], str]:
         """Return the pages in z order and the axes as the file, or the user, names them."""
         series, self._series = self._file.series, 0
+        if self._file.is_micromanager and series[0].kind != "ome":
+            notes.append("made by Micro-Manager: read are the slices of this file, not those of others of its set")
         # a writer that appended its slices one by one left one series each
         kinds = {(one.shape, one.dtype) for one in series}
         if self._key is not None or len(kinds) > 1 or (len(series) > 1 and len(series[0].shape) != 2):
