@@ -39,9 +39,7 @@ def check_ome(file: tifffile.TiffFile, path: Path) -> None:
             size += place.stat().st_size
     most = max(_FEW_PLANES, size // _LEAST_DIRECTORY)
     if (claimed := max(_claims(root), default=0)) > most:
-        raise VolumeError(
-            f"{path} claims {claimed:.4g} planes, its files have {size} bytes; check how it was written"
-        )
+        raise VolumeError(f"{path} claims {claimed:.4g} planes, its files have {size} bytes; check how it was written")
 
 
 def _metadata(file: tifffile.TiffFile) -> ElementTree.Element | None:
