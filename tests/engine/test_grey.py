@@ -1,7 +1,5 @@
 """Grey values of 8 bits to and from an engine's device: the bits that the host's conversion gives, in and out."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
@@ -14,13 +12,10 @@ from emsr_fast.engine import grey as conversion
 from emsr_fast.engine.base import Grey, GreyTiles
 from emsr_fast.engine.tile_pipeline import DEPTH, TilePipeline
 from emsr_fast.infer.engine_feed import TileTooLarge, grey_of
-from emsr_fast.infer.pipeline import stream
-from emsr_fast.infer.plan import Plan
-from emsr_fast.infer.statistics import Statistics
 from emsr_fast.io.intensity import Normalisation
 from emsr_fast.io.registry import open_source
-from emsr_fast.io.volume import SourceVolume, VolumeInfo
 from emsr_fast.trust.maps import Trust
+from streaming import ArraySource, streamed
 
 SMALL = EmsrConfig(features=16, blocks=1, heads=4)
 BYTE = np.dtype("u1")
@@ -127,32 +122,10 @@ def test_a_tile_of_bytes_becomes_what_a_tile_of_floats_becomes(dtype):
         assert (result.clipped, result.not_finite) == (clipped, 0)
 
 
-class InMemory(SourceVolume):
-    """An array as a volume."""
-
-    def __init__(self, image):
-        self.image = image
-        self.info = VolumeInfo(Path("memory"), "array", image.shape, image.dtype, "ZYX", image.shape)
-
-    def read(self, z, rows, cols):
-        return self.image[z, rows, cols]
-
-    def close(self):
-        pass
-
-
 def predicted(engine, source):
     """Return the output volume of ``source`` in small tiles, and what was done."""
-    depth, height, width = source.shape
-    plan = Plan(source.shape, ((0, depth), (0, height), (0, width)), 3, (40, 48), 8, (2, 80, 96), tile_is_given=True)
-    out, statistics = np.zeros(plan.output_shape, source.dtype), Statistics()
-
-    def write(finished):
-        out[finished.block.output] = finished.pixels
-
-    blocks = map(plan.block_at, range(len(plan)))
-    stream(blocks, source, engine, plan, Normalisation(30, 190, ""), source.dtype, write, statistics=statistics)
-    return out, statistics
+    done = streamed(engine, source, grey=Normalisation(30, 190, ""), tile=(40, 48), halo=8, block=(2, 80, 96))
+    return done.pixels, done.statistics
 
 
 class Watched(TilePipeline):
@@ -178,7 +151,7 @@ class Watched(TilePipeline):
 def test_a_volume_through_the_pipeline_has_the_bytes_of_the_host_path(stack, dtype):
     with open_source(stack) as opened:
         image = np.stack([opened.read(z, slice(0, 90), slice(50, 170)) for z in range(3)])
-    source = InMemory(image.astype(dtype))
+    source = ArraySource(image.astype(dtype))
     engine = engine_in_pipeline()
     expected, done = predicted(TorchEngine(engine.model), source)
     engine._pipeline = watched = Watched(engine.model, torch.device("cpu"))
@@ -190,7 +163,7 @@ def test_a_volume_through_the_pipeline_has_the_bytes_of_the_host_path(stack, dty
 
 
 def test_a_network_that_makes_nan_is_said_so_with_bytes_too():
-    engine, source = engine_in_pipeline(), InMemory(np.zeros((1, 20, 20), np.uint8))
+    engine, source = engine_in_pipeline(), ArraySource(np.zeros((1, 20, 20), np.uint8))
     with torch.no_grad():
         engine.model.conv_in.weight[0] = float("nan")
     with pytest.raises(BackendError, match=r"returned 3600 NaN or infinite pixel\(s\) for slice 0, rows 0:20"):
@@ -209,7 +182,7 @@ def test_memory_that_ends_on_the_way_names_the_tile(where, monkeypatch):
         return original(self, *arguments)
 
     monkeypatch.setattr(TilePipeline, where, failing)
-    source = InMemory(np.zeros((3, 40, 48), np.uint8))
+    source = ArraySource(np.zeros((3, 40, 48), np.uint8))
     with pytest.raises(TileTooLarge, match=r"a tile of 40x48 px \(slice 2, rows 0:40, columns 0:48\); give a smaller"):
         predicted(engine, source)
 

@@ -14,12 +14,10 @@ from emsr_fast.engine import TorchEngine
 from emsr_fast.engine.tile_pipeline import TilePipeline
 from emsr_fast.errors import CheckpointError, PartialError, VolumeError
 from emsr_fast.infer.job import infer
-from emsr_fast.infer.pipeline import stream
-from emsr_fast.infer.plan import Plan
-from emsr_fast.infer.statistics import Statistics
 from emsr_fast.io.intensity import Normalisation, for_model, measure
 from emsr_fast.io.registry import open_source
 from emsr_fast.trust.maps import Trust
+from streaming import streamed
 
 GREY = Normalisation(100.0, 300.0, "given")  # bounds -100 and 500
 NO_DATA = -3.4e38
@@ -39,20 +37,9 @@ def file_of(folder, pixels, dtype, name="in.tif"):
 
 def predicted(engine, source, trust=None, grey=GREY, keep_going=True):
     """Return the output of ``source`` in small tiles with halos, its maps, and what was done."""
-    depth, height, width = source.shape
-    plan = Plan(source.shape, ((0, depth), (0, height), (0, width)), 3, (32, 32), 16, (2, 64, 32), tile_is_given=True)
-    out, statistics, maps = np.zeros(plan.output_shape, source.dtype), Statistics(), []
-
-    def write(finished):
-        out[finished.block.output] = finished.pixels
-        maps.append(finished.maps)
-
-    blocks = map(plan.block_at, range(len(plan)))
-    stream(
-        blocks, source, engine, plan, grey, source.dtype, write,
-        statistics=statistics, trust=trust, keep_going=keep_going,
-    )  # fmt: skip
-    return out, maps, statistics
+    options = {"tile": (32, 32), "halo": 16, "block": (2, 64, 32), "keep_going": keep_going}
+    done = streamed(engine, source, grey=grey, trust=trust, **options)
+    return done.pixels, done.maps, done.statistics
 
 
 @pytest.mark.parametrize(("dtype", "value"), [("u2", 4095), ("u2", 65535), ("i2", -32768), ("f4", 1e6), ("f4", 1e9)])

@@ -1,7 +1,5 @@
 """Prediction: nothing moves, nothing is written twice, and what an engine does wrong is said."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import tifffile
@@ -12,51 +10,13 @@ from hypothesis import strategies as st
 from coordinates import CoordinateEngine
 from emsr_fast import load_model
 from emsr_fast.engine import TorchEngine
-from emsr_fast.errors import BackendError, UsageError, VolumeError
+from emsr_fast.errors import BackendError, VolumeError
 from emsr_fast.infer.job import infer
-from emsr_fast.infer.predict import super_resolve
-from emsr_fast.io.intensity import Normalisation
-from emsr_fast.io.volume import SourceVolume, TargetSpec, TargetVolume, VolumeInfo, check_block
+from emsr_fast.io.intensity import Normalisation, measure
+from streaming import ArraySource, streamed
 from sweeps import quick_of
 
-# pixels that hold their own index are far outside any range
-IDENTITY = Normalisation(0.0, 1.0, "given", bounds=(-np.inf, np.inf))
 SIDES = [1, 2, 3, 4, 5, 7, 11, 96, 97, 331, 341, 997, 1000]
-
-
-class ArraySource(SourceVolume):
-    """A volume in memory."""
-
-    def __init__(self, pixels):
-        self.pixels = pixels
-        shape = tuple(pixels.shape)
-        self.info = VolumeInfo(Path("array"), "array", shape, pixels.dtype, "ZYX", (1, *shape[1:]))
-
-    def read(self, z, rows, cols):
-        return self.pixels[z, rows, cols]
-
-    def close(self):
-        pass
-
-
-class ArrayTarget(TargetVolume):
-    """A volume in memory that counts how often each voxel is written."""
-
-    def __init__(self, shape, dtype=np.float32):
-        self.spec = TargetSpec(shape, np.dtype(dtype), scale=3)
-        self.pixels = np.full(shape, 77, dtype)
-        self.writes = np.zeros(shape, int)
-
-    def write(self, z, rows, cols, block):
-        check_block(self.spec, z, rows, cols, block)
-        self.pixels[z, rows, cols] = block
-        self.writes[z, rows, cols] += 1
-
-    def commit(self):
-        pass
-
-    def abort(self):
-        pass
 
 
 class BilinearEngine:
@@ -97,63 +57,43 @@ def test_a_coordinate_ramp_comes_back_where_it_was(depth, height, width, data):
     tile = 4 * data.draw(st.integers(smallest, 260), label="tile / 4")
     halo = 4 * data.draw(st.integers(0, 30), label="halo / 4")
     ramp = np.arange(height * width, dtype=np.float32).reshape(1, height, width).repeat(depth, axis=0)
-    target = ArrayTarget((depth, 3 * height, 3 * width))
     done = []
-    result = super_resolve(
-        ArraySource(ramp), target, CoordinateEngine(width), tile=tile, halo=halo, normalisation=IDENTITY,
-        progress=done.append,
-    )  # fmt: skip
-    assert (target.writes == 1).all()
+    result = streamed(CoordinateEngine(width), ramp, tile=(tile, tile), halo=halo, progress=done.append)
     # float32 holds these whole numbers exactly: 3000 * 3000 < 2**24
-    assert (target.pixels == np.arange(9 * height * width).reshape(1, 3 * height, 3 * width)).all()
-    assert sum(done) == result.lr_pixels == depth * height * width
-    assert result.slices == depth
+    assert (result.pixels == np.arange(9 * height * width).reshape(1, 3 * height, 3 * width)).all()
+    assert sum(done) == result.statistics.lr_pixels == depth * height * width
 
 
 @pytest.mark.parametrize("side", [7, 96, 97, 341])
 @pytest.mark.parametrize(("tile", "halo"), [(4, 4), (32, 8), (64, 4), (512, 0)])
 def test_a_linear_ramp_keeps_its_pixel_centres(side, tile, halo):
     rows, cols = np.mgrid[:side, :side].astype(np.float32)
-    target = ArrayTarget((1, 3 * side, 3 * side))
-    super_resolve(
-        ArraySource((rows + 2 * cols)[None]), target, BilinearEngine(), tile=tile, halo=halo, normalisation=IDENTITY
-    )
+    result = streamed(BilinearEngine(), (rows + 2 * cols)[None], tile=(tile, tile), halo=halo)
     # the centre of HR pixel i lies at (i + 1/2) / 3 - 1/2 LR pixels
     centres = (np.arange(3 * side) + 0.5) / 3 - 0.5
     exact = centres[:, None] + 2 * centres
     inside = slice(2, -2)
-    assert np.abs(target.pixels[0] - exact)[inside, inside].max() <= 1e-4
-
-
-def test_slices_land_from_zero_on():
-    stack = np.arange(6 * 5 * 4, dtype=np.float32).reshape(6, 5, 4)
-    nearest = BrokenEngine(lambda shape: None)
-    nearest.run = lambda batch: batch.repeat(3, axis=2).repeat(3, axis=3)
-    target = ArrayTarget((2, 15, 12))
-    super_resolve(ArraySource(stack), target, nearest, slices=range(3, 5), normalisation=IDENTITY)
-    assert (target.pixels == stack[3:5].repeat(3, axis=1).repeat(3, axis=2)).all()
+    assert np.abs(result.pixels[0] - exact)[inside, inside].max() <= 1e-4
 
 
 def test_integers_are_clipped_and_rounded_never_wrapped():
     values = iter([-0.01, 1.01, 2.5 / 255, 3.5 / 255])
-    target = ArrayTarget((4, 3, 3), np.uint8)
     engine = BrokenEngine(lambda shape: np.full(shape, next(values), np.float32))
-    result = super_resolve(ArraySource(np.zeros((4, 1, 1), np.uint8)), target, engine)
-    assert target.pixels[:, 0, 0].tolist()[:2] == [0, 255]
-    assert set(target.pixels[2:].ravel()) <= {2, 3, 4}
-    assert result.clipped_fraction == 0.5
+    result = streamed(engine, np.zeros((4, 1, 1), np.uint8), grey=Normalisation(0, 255, "given"))
+    assert result.pixels[:, 0, 0].tolist()[:2] == [0, 255]
+    assert set(result.pixels[2:].ravel()) <= {2, 3, 4}
+    assert result.statistics.clipped == 2 * 9
 
 
 @pytest.mark.parametrize("dtype", [np.uint16, np.int16, np.float32])
 def test_the_measured_range_is_inverted_on_output(dtype):
     stack = np.random.default_rng(0).integers(-3000, 3000, (3, 16, 16)).astype(dtype)
-    target = ArrayTarget((3, 48, 48), dtype)
     nearest = BrokenEngine(lambda shape: None)
     nearest.run = lambda batch: batch.repeat(3, axis=2).repeat(3, axis=3)
-    super_resolve(ArraySource(stack), target, nearest)
+    result = streamed(nearest, stack, grey=measure(ArraySource(stack)))
     large = stack.repeat(3, axis=1).repeat(3, axis=2)
     # a float32 between 0 and 1 has 24 bits: enough to give every 16-bit value back
-    assert np.abs(target.pixels.astype(float) - large).max() <= (0 if dtype != np.float32 else 1e-3)
+    assert np.abs(result.pixels.astype(float) - large).max() <= (0 if dtype != np.float32 else 1e-3)
 
 
 @pytest.mark.parametrize(
@@ -167,9 +107,7 @@ def test_the_measured_range_is_inverted_on_output(dtype):
 )
 def test_what_an_engine_does_wrong_is_said_with_its_place(make, message):
     with pytest.raises(BackendError, match=message) as raised:
-        super_resolve(
-            ArraySource(np.zeros((1, 8, 8), np.uint8)), ArrayTarget((1, 24, 24), np.uint8), BrokenEngine(make)
-        )
+        streamed(BrokenEngine(make), np.zeros((1, 8, 8), np.uint8))
     assert "slice 0, rows 0:8, columns 0:8" in str(raised.value)
 
 
@@ -178,9 +116,7 @@ def test_a_fault_of_the_engine_that_is_not_memory_is_not_renamed():
         raise RuntimeError("shape mismatch")
 
     with pytest.raises(RuntimeError, match="shape mismatch"):
-        super_resolve(
-            ArraySource(np.zeros((1, 8, 8), np.uint8)), ArrayTarget((1, 24, 24), np.uint8), BrokenEngine(fail)
-        )
+        streamed(BrokenEngine(fail), np.zeros((1, 8, 8), np.uint8))
 
 
 def test_nan_pixels_are_named_with_slice_count_and_position():
@@ -190,21 +126,15 @@ def test_nan_pixels_are_named_with_slice_count_and_position():
     with pytest.raises(
         VolumeError, match=r"slice 39 .* has 2 NaN or infinite pixel\(s\), the first at row 4, column 7"
     ):
-        super_resolve(ArraySource(stack), ArrayTarget((40, 27, 27)), BilinearEngine(), normalisation=IDENTITY, tile=4)
-
-
-def test_a_target_of_another_shape_is_refused():
-    with pytest.raises(UsageError, match=r"\(1, 24, 24\)"):
-        super_resolve(ArraySource(np.zeros((1, 8, 8), np.uint8)), ArrayTarget((1, 16, 16), np.uint8), BilinearEngine())
+        streamed(BilinearEngine(), stack, tile=(4, 4))
 
 
 def test_tiled_equals_untiled_with_a_halo_as_wide_as_the_network_sees(examples):
     network = load_model(device="cpu", window_fit="pad")
     image = tifffile.imread(examples / "flyem_fibsem_10nm_48x192x192.tif", key=[0, 1])
     strip = np.concatenate(list(image), axis=1)[None, 40:63, :262].astype(np.float32) / 255
-    whole, tiled = (ArrayTarget((1, 69, 786)) for _ in range(2))
-    super_resolve(ArraySource(strip), whole, TorchEngine(network), tile=264, halo=0, normalisation=IDENTITY)
-    super_resolve(ArraySource(strip), tiled, TorchEngine(network), tile=64, halo=112, normalisation=IDENTITY)
+    whole = streamed(TorchEngine(network), strip, tile=(264, 264), halo=0)
+    tiled = streamed(TorchEngine(network), strip, tile=(64, 64), halo=112)
     assert np.abs(tiled.pixels - whole.pixels).max() <= 1e-5 * np.abs(whole.pixels).max()
 
 

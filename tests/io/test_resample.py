@@ -2,7 +2,6 @@
 
 import json
 import math
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,24 +14,13 @@ from emsr_fast.cli import main
 from emsr_fast.errors import UsageError
 from emsr_fast.io.registry import open_source
 from emsr_fast.io.resample import RelabelledSource, ResampledSource, fit_to_model, parse_input_voxel
-from emsr_fast.io.volume import SourceVolume, VolumeInfo
+from streaming import ArraySource
 
 EVERYTHING = slice(None)
 TRAINED = [24.0, 30.0, 210.0]
 
 
-class ArraySource(SourceVolume):
-    """A volume in memory."""
-
-    def __init__(self, pixels, voxel=(40.0, 30.0, 30.0)):
-        self.pixels = pixels
-        self.info = VolumeInfo(Path("array"), "array", pixels.shape, pixels.dtype, "ZYX", (1, *pixels.shape[1:]), voxel)
-
-    def read(self, z, rows, cols):
-        return self.pixels[z, rows, cols]
-
-    def close(self):
-        pass
+VOXEL = (40.0, 30.0, 30.0)
 
 
 def noise(shape, dtype=np.float32):
@@ -47,7 +35,7 @@ def whole(source):
 def test_whole_factors_are_plain_binning(factor):
     pixels = noise((1, 10 * factor, 7 * factor))
     expected = pixels[0].astype(np.float64).reshape(10, factor, 7, factor).mean(axis=(1, 3))
-    found = whole(ResampledSource(ArraySource(pixels), (30.0, 30.0), 30.0 * factor))
+    found = whole(ResampledSource(ArraySource(pixels, VOXEL), (30.0, 30.0), 30.0 * factor))
     assert np.abs(found - expected).max() <= 1e-4
 
 
@@ -63,7 +51,7 @@ def test_coarser_pixels_are_means_over_their_area(parts, joined):
 
     fine = cut(cut(pixels[0]).T).T
     expected = fine.reshape(10 * parts, joined, 7 * parts, joined).mean(axis=(1, 3))
-    found = whole(ResampledSource(ArraySource(pixels), (30.0, 30.0), 30.0 * joined / parts))
+    found = whole(ResampledSource(ArraySource(pixels, VOXEL), (30.0, 30.0), 30.0 * joined / parts))
     assert found.shape == expected.shape
     assert np.abs(found - expected).max() <= 1e-9
     assert found.mean() == pytest.approx(pixels.mean(), rel=1e-12)
@@ -72,7 +60,7 @@ def test_coarser_pixels_are_means_over_their_area(parts, joined):
 @pytest.mark.parametrize("target", [20.0, 27.0, 33.0, 100.0])
 def test_a_ramp_keeps_its_place(target):
     rows, cols = np.mgrid[:60, :80].astype(np.float32)
-    found = whole(ResampledSource(ArraySource((rows + 2 * cols)[None]), (30.0, 30.0), target))
+    found = whole(ResampledSource(ArraySource((rows + 2 * cols)[None], VOXEL), (30.0, 30.0), target))
     factor = target / 30
     centres = [(np.arange(side) + 0.5) * factor - 0.5 for side in found.shape]
     inside = slice(3, -3)
@@ -83,7 +71,7 @@ def test_a_ramp_keeps_its_place(target):
 def test_finer_pixels_are_exact_on_parabolas(target):
     x = np.arange(50.0)
     pixels = np.tile((x - 20) ** 2, (50, 1))[None]
-    found = whole(ResampledSource(ArraySource(pixels), (30.0, 30.0), target))
+    found = whole(ResampledSource(ArraySource(pixels, VOXEL), (30.0, 30.0), target))
     centres = (np.arange(found.shape[1]) + 0.5) * target / 30 - 0.5
     assert np.abs(found - (centres - 20) ** 2)[:, 4:-4].max() <= 1e-9
 
@@ -98,7 +86,7 @@ def test_finer_pixels_are_exact_on_parabolas(target):
     data=st.data(),
 )
 def test_a_pixel_does_not_depend_on_what_is_read_with_it(height, width, size_y, size_x, dtype, data):
-    source = ResampledSource(ArraySource(noise((1, height, width), dtype)), (size_y, size_x), 30.0)
+    source = ResampledSource(ArraySource(noise((1, height, width), dtype), VOXEL), (size_y, size_x), 30.0)
     image = whole(source)
     assert image.shape == source.shape[1:]
     assert image.dtype == dtype
@@ -114,7 +102,7 @@ def test_a_pixel_does_not_depend_on_what_is_read_with_it(height, width, size_y, 
 
 
 def test_large_slices_are_done_in_bands_with_the_same_result(monkeypatch):
-    source = ResampledSource(ArraySource(noise((1, 90, 70))), (30.0, 30.0), 47.0)
+    source = ResampledSource(ArraySource(noise((1, 90, 70)), VOXEL), (30.0, 30.0), 47.0)
     at_once = whole(source)
     monkeypatch.setattr("emsr_fast.io.resample._BAND_PIXELS", 200)
     np.testing.assert_array_equal(whole(source), at_once)
@@ -123,11 +111,11 @@ def test_large_slices_are_done_in_bands_with_the_same_result(monkeypatch):
 def test_flat_stays_flat_and_integers_are_clipped():
     for target in (11.0, 30.0, 77.0):
         assert (
-            whole(ResampledSource(ArraySource(np.full((1, 20, 20), 200, np.uint8)), (30.0, 25.0), target)) == 200
+            whole(ResampledSource(ArraySource(np.full((1, 20, 20), 200, np.uint8), VOXEL), (30.0, 25.0), target)) == 200
         ).all()
     edge = np.zeros((1, 20, 20), np.uint8)
     edge[..., 10:] = 255
-    found = whole(ResampledSource(ArraySource(edge), (30.0, 30.0), 20.0))  # cubic overshoots at an edge
+    found = whole(ResampledSource(ArraySource(edge, VOXEL), (30.0, 30.0), 20.0))  # cubic overshoots at an edge
     assert {0, 255} <= set(found.ravel().tolist())
     assert (found[:, :10] == 0).all()
 
