@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +14,7 @@ from PIL import Image
 from emsr_fast.errors import UsageError, VolumeError
 from emsr_fast.io.readers.files import DamagedError, check_readable
 from emsr_fast.io.readers.image_names import image_files
+from emsr_fast.io.readers.tiff.ome_set import set_of
 from emsr_fast.io.readers.tiff.source import TiffSource
 from emsr_fast.io.registry import TIFF_MAGIC, begins_with
 from emsr_fast.io.volume import SourceVolume, VolumeInfo, check_pixels
@@ -46,11 +47,29 @@ class _Header:
 
 def open_source(path: Path, key: str | None, axes: str | None) -> SourceVolume:
     """Return the image, or the folder's images in natural order, as a stack."""
+    if path.is_dir() and (whole := _ome_set(path, key, axes)):
+        return whole
     if key is not None:
         raise VolumeError(f"{path} is images in files, one slice each: leave key {key!r} out, or name one of the files")
     if axes not in (None, "ZYX", "YX"):
         raise UsageError(f"axes {axes!r} do not fit {path}: images in files are slices, ZYX; leave `axes` out")
     return ImagesSource(path)
+
+
+def _ome_set(folder: Path, key: str | None, axes: str | None) -> SourceVolume | None:
+    """Return the set of OME-TIFFs that the images of ``folder`` are; None if they are no set, or not all of one."""
+    files, notes = image_files(folder)
+    first = next((file for file in files if begins_with(file, TIFF_MAGIC)), None)
+    if first is None or not (others := {name.lower() for name in set_of(first)}):
+        return None
+    here = {file.name.lower() for file in files} - {first.name.lower()}
+    if not here or not here <= others:
+        return None
+    source = TiffSource(first, key, axes)
+    format = f"folder of {len(files)} files, one set of OME-TIFFs"
+    notes = [note for note in notes if "skipped" in note]
+    source.info = replace(source.info, path=folder, format=format, notes=(*notes, *source.info.notes))
+    return source
 
 
 class ImagesSource(SourceVolume):
@@ -132,7 +151,7 @@ def _described(damaged: Mapping[int, DamagedError], count: int) -> str:
 def _read_header(file: Path) -> _Header:
     check_readable(file)
     if begins_with(file, TIFF_MAGIC):
-        with TiffSource(file) as source:
+        with TiffSource(file, alone=True) as source:
             info = source.info
         if info.shape[0] != 1:
             raise VolumeError(f"{file} holds {info.shape[0]} slices, a folder needs one per file; give the file itself")
@@ -156,7 +175,7 @@ def _grey_dtype(mode: str, file: Path) -> np.dtype:
 def _decode(file: Path) -> np.ndarray:
     check_readable(file)
     if begins_with(file, TIFF_MAGIC):
-        with TiffSource(file) as source:
+        with TiffSource(file, alone=True) as source:
             return source.read(0, slice(None), slice(None))
     with _opened(file) as image:
         dtype = _grey_dtype(image.mode, file)

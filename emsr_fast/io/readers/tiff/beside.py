@@ -25,16 +25,17 @@ def check_ome(file: tifffile.TiffFile, path: Path) -> None:
     Raises:
         VolumeError: a name leads out of the folder, or to what is no TIFF file; the claim is wrong.
     """
-    root = _metadata(file)
+    root = metadata_of(file)
     if root is None:
         return
     folder, size = Path(file.filehandle.dirname), file.filehandle.size
-    for name in sorted(set(_names(root))):
+    for name in sorted(set(names_in(root))):
         place = folder / name
         check_inside(folder, place, path)
         if os.path.lexists(place) and name != file.filename:
             check_regular(place, path)
-            if not begins_with(place, TIFF_MAGIC):
+            # an empty one counts as missing
+            if place.stat().st_size and not begins_with(place, TIFF_MAGIC):
                 raise VolumeError(f"{path} names {name!r} as a part of it, which is no TIFF file; give the whole set")
             size += place.stat().st_size
     most = max(_FEW_PLANES, size // _LEAST_DIRECTORY)
@@ -42,14 +43,15 @@ def check_ome(file: tifffile.TiffFile, path: Path) -> None:
         raise VolumeError(f"{path} claims {claimed:.4g} planes, its files have {size} bytes; check how it was written")
 
 
-def _metadata(file: tifffile.TiffFile) -> ElementTree.Element | None:
+def metadata_of(file: tifffile.TiffFile) -> ElementTree.Element | None:
+    """Return a file's OME metadata; None if it has none, or none that parse."""
     try:
         return ElementTree.fromstring(file.ome_metadata) if file.ome_metadata else None
     except ElementTree.ParseError:
         return None  # then tifffile does not use them either
 
 
-def _names(root: ElementTree.Element) -> Iterator[str]:
+def names_in(root: ElementTree.Element) -> Iterator[str]:
     """Yield the files that are opened: the one with the UUID of the root is this one, whatever it was called."""
     for identity in root.iterfind(".//{*}TiffData/{*}UUID"):
         if (name := identity.get("FileName")) and (identity.text is None or identity.text != root.get("UUID")):

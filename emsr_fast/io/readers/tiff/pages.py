@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
 from functools import partial
 
 import numpy as np
@@ -31,8 +32,16 @@ def keyframe_of(page: Page) -> tifffile.TiffPage:
 class PageReader:
     """Parts of pages of one kind, (Y, X) each, in native byte order."""
 
-    def __init__(self, keyframe: tifffile.TiffPage, shape: tuple[int, int], dtype: np.dtype) -> None:
-        self._keyframe, self._shape, self._dtype = keyframe, shape, dtype
+    def __init__(
+        self, keyframe: tifffile.TiffPage, shape: tuple[int, int], dtype: np.dtype, sparse: Collection[int] = ()
+    ) -> None:
+        """Take the page whose tags all share.
+
+        Args:
+            shape: of a page, (Y, X).
+            sparse: slices of which some strips or tiles are not stored: these read as ``keyframe.nodata``.
+        """
+        self._keyframe, self._shape, self._dtype, self._sparse = keyframe, shape, dtype, frozenset(sparse)
         self._stored = dtype.newbyteorder(keyframe.parent.byteorder)
         self._whole = shape[0] * shape[1] * dtype.itemsize <= _WHOLE_BYTES
         self._kept: OrderedDict[tuple[int, int], np.ndarray] = OrderedDict()
@@ -40,9 +49,10 @@ class PageReader:
 
     def read(self, z: int, page: Page, rows: slice, cols: slice) -> np.ndarray:
         """Return (rows, cols) of ``page``, which is slice ``z``; both slices have ends within it."""
-        if self._whole:
+        if self._whole and z not in self._sparse:
             return self._keep((z, -1), partial(self._page, page))[rows, cols]
-        if self._keyframe.is_final and page.is_contiguous and _follow_each_other(page):
+        stored = z not in self._sparse
+        if stored and self._keyframe.is_final and page.is_contiguous and _follow_each_other(page):
             return self.read_raw(page, page.dataoffsets[0], rows, cols)
         high, wide = self._keyframe.chunks[:2]
         image = np.zeros((rows.stop - rows.start, cols.stop - cols.start), self._dtype)
@@ -60,24 +70,36 @@ class PageReader:
 
     def read_raw(self, page: Page, offset: int, rows: slice, cols: slice) -> np.ndarray:
         """Return (rows, cols) of uncompressed pixels that begin at byte ``offset`` of the file of ``page``."""
-        descriptor, size = page.parent.filehandle.fileno(), self._dtype.itemsize
-        width = cols.stop - cols.start
+        size, width = self._dtype.itemsize, cols.stop - cols.start
         image = np.empty((rows.stop - rows.start, width), self._dtype)
-        for index, row in enumerate(range(rows.start, rows.stop)):
-            line = os.pread(descriptor, width * size, offset + (row * self._shape[1] + cols.start) * size)
-            if len(line) < width * size:
-                raise VolumeError(f"row {row} ends at byte {len(line)} of {width * size}: the file became shorter")
-            image[index] = np.frombuffer(line, self._stored)
+        with _descriptor(page) as descriptor:
+            for index, row in enumerate(range(rows.start, rows.stop)):
+                line = os.pread(descriptor, width * size, offset + (row * self._shape[1] + cols.start) * size)
+                if len(line) < width * size:
+                    raise VolumeError(f"row {row} ends at byte {len(line)} of {width * size}: the file became shorter")
+                image[index] = np.frombuffer(line, self._stored)
         return image
 
     def _page(self, page: Page) -> np.ndarray:
-        pixels: np.ndarray = page.asarray()
+        handle = page.parent.filehandle
+        closed = handle.closed
+        if closed:
+            handle.open()
+        try:
+            pixels: np.ndarray = page.asarray()
+        finally:
+            if closed:
+                handle.close()
         return pixels.reshape(self._shape).astype(self._dtype, copy=False)
 
     def _segment(self, page: Page, number: int) -> np.ndarray:
         offset, count = page.dataoffsets[number], page.databytecounts[number]
-        data = os.pread(page.parent.filehandle.fileno(), count, offset)
         keyframe = self._keyframe
+        if count == 0:
+            high, wide = keyframe.chunks[:2]
+            return np.full((high, wide), keyframe.nodata, self._dtype)
+        with _descriptor(page) as descriptor:
+            data = os.pread(descriptor, count, offset)
         decoded = keyframe.decode(data, number, jpegtables=page.jpegtables, jpegheader=keyframe.jpegheader)[0]
         if decoded is None:
             raise VolumeError(f"strip or tile {number} is missing; export the file again")
@@ -96,6 +118,17 @@ class PageReader:
             while len(self._kept) > 1 and sum(kept.nbytes for kept in self._kept.values()) > most:
                 self._kept.popitem(last=False)
             return pixels
+
+
+@contextmanager
+def _descriptor(page: Page) -> Iterator[int]:
+    """Yield the open file in which ``page`` is: of a set, all but the one that was given are closed meanwhile."""
+    handle = page.parent.filehandle
+    if not handle.closed:
+        yield handle.fileno()
+    else:
+        with open(handle.path, "rb") as file:
+            yield file.fileno()
 
 
 def _follow_each_other(page: Page) -> bool:

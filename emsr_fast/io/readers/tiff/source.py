@@ -7,29 +7,31 @@ import math
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import tifffile
 
-from emsr_fast.errors import EmsrError, UsageError, VolumeError
+from emsr_fast.errors import EmsrError, VolumeError
 from emsr_fast.io.axes import chosen
 from emsr_fast.io.readers.array import check_chunk
 from emsr_fast.io.readers.files import DamagedError
+from emsr_fast.io.readers.stored import Stored
 from emsr_fast.io.readers.tiff.beside import check_ome
+from emsr_fast.io.readers.tiff.ome_set import missing_of, others_of, why_no_ome
 from emsr_fast.io.readers.tiff.pages import Page, PageReader, keyframe_of
+from emsr_fast.io.readers.tiff.stack import slices_of
 from emsr_fast.io.readers.tiff.voxels import read_position, read_voxel_size
 from emsr_fast.io.volume import SourceVolume, VolumeInfo, check_pixels
 
+_NAMED = 3  # missing files in a message
 _WHITE_IS_ZERO, _BLACK_IS_ZERO = 0, 1
 _COLOURS = {2: "RGB", 3: "a colour palette", 5: "CMYK", 6: "YCbCr colour", 8: "L*a*b* colour"}
-# axes that are a stack's depth whatever the writer called them; T because many writers call z time
-_STACK_AXES = "ZQI"
-_READ_AS_Z = {"T": "time", "C": "channel"}
-# so many are colours or stains; more are slices, which ImageJ and OME writers call channels unless told otherwise
-_MOST_CHANNELS = 8
 # tifffile only warns where it would hand out zeros for pixels that are not there
 _LOSS = re.compile(r"zeroed|missing|corrupted|incomplete|out of range|invalid (offset|page)|failed to read", re.I)
+# what is looked at here, too: metadata that do not parse, and files of a set that are not there
+_SEEN_TO = re.compile(r"OME series raised ParseError|OME series failed to read ")
 # a vendor's own tag that does not parse says nothing about the pixels
 _PRIVATE_TAG = re.compile(r"TiffTag (3276[89]|327[7-9]\d|32[89]\d\d|3[3-9]\d{3}|[4-6]\d{4}) ")
 
@@ -40,45 +42,75 @@ def open_source(path: Path, key: str | None, axes: str | None) -> SourceVolume:
 
 
 class TiffSource(SourceVolume):
-    """A TIFF file as one grey stack; pages are found anywhere in the file."""
+    """A TIFF file, or a set of OME-TIFFs, as one grey stack; pages are found anywhere in the file."""
 
-    def __init__(self, path: Path, key: str | None = None, axes: str | None = None) -> None:
+    def __init__(self, path: Path, key: str | None = None, axes: str | None = None, *, alone: bool = False) -> None:
+        """Open the stack at ``path``.
+
+        Args:
+            key: the series' number.
+            axes: what the pages are.
+            alone: whether to leave out the other files of a set.
+        """
         self._path, self._key, self._asked = path, key, axes
         with _tifffile_errors(path) as notes:
             # sets of Micro-Manager are found by names in files of its own: each file is read by itself
-            self._file = tifffile.TiffFile(path, is_mmstack=False, is_ndtiff=False)
+            opened = partial(tifffile.TiffFile, path, is_mmstack=False, is_ndtiff=False)
+            self._file = described = opened()
             try:
-                self._open(path, notes)
+                check_ome(described, path)
+                self._missing, plain = self._set(alone, notes)
+                if plain:
+                    self._file = opened(is_ome=False)
+                self._open(path, notes, described)
             except BaseException:
                 self._file.close()
                 raise
+            finally:
+                if described is not self._file:
+                    described.close()
 
-    def _open(self, path: Path, notes: list[str]) -> None:
-        check_ome(self._file, path)
+    def _set(self, alone: bool, notes: list[str]) -> tuple[list[str], bool]:
+        """Return the files of a set that are not there, and whether to read the file's own pages, without OME."""
+        others = others_of(self._file)
+        missing = missing_of(others, self._path.parent)
+        if others and (alone or len(missing) == len(others)):
+            if not alone:
+                notes.append(f"its set has {len(others)} more file(s), none of which is here: read by itself")
+            return [], True
+        why = why_no_ome(self._file)
+        if why:
+            notes.append(why)
+        return missing, why is not None
+
+    def _open(self, path: Path, notes: list[str], described: tifffile.TiffFile) -> None:
         # the chain of pages is followed to its end, so that a cut shows here and not hours later
         if len(self._file.pages) == 0:
             raise DamagedError(f"{path} is truncated: it has a TIFF header and no complete page; copy it again")
         self._pages, axes = self._stack(path, notes)
-        first = keyframe_of(self._pages[0])
+        first = keyframe_of(next(page for page in self._pages if page is not None))
         _check_grey(first, path)
         pixels = np.dtype(first.dtype or "V1").newbyteorder("=")
         height, width = (int(side) for side in first.shape[-2:])
-        shape = (len(self._pages) * self._slices_in_page, height, width)
+        shape = (len(self._numbers), height, width)
         notes.extend(check_pixels(shape, pixels, path))
-        self._check_extent(path)
+        sparse, told, absent = self._check_extent(path)
         # pixels as they are in one piece, as we write them, are read by their place, however many
         if not (first.is_final and len(first.dataoffsets) == 1):
             check_chunk(tuple(int(side) for side in first.chunks), pixels, path)
-        self._reader = PageReader(first, (height, width), pixels)
+        self._reader = PageReader(first, (height, width), pixels, sparse)
         self._inverted = int(first.photometric) == _WHITE_IS_ZERO
         if self._inverted:
             if pixels.kind != "u" or first.bitspersample != 8 * pixels.itemsize:
                 raise VolumeError(f"{path} stores white as zero in {pixels.name}; save it with black as zero first")
             notes.append("stored with white as zero: inverted while reading, so that black is zero")
-        voxel_size_nm, stated, voxel_notes = read_voxel_size(self._file, self._series)
+        damaged = {z: self._lost(z) for z, page in enumerate(self._pages) if page is None}
+        if damaged:
+            notes.append(f"{len(damaged)} of {shape[0]} slices cannot be read: {next(iter(damaged.values()))}")
+        voxel_size_nm, stated, voxel_notes = read_voxel_size(described, self._series)
         self.info = VolumeInfo(
             path=path,
-            format=self._format_name(),
+            format=_format_name(described),
             shape=shape,
             dtype=pixels,
             axes=axes,
@@ -86,12 +118,14 @@ class TiffSource(SourceVolume):
             key=self._key,
             voxel_size_nm=voxel_size_nm,
             voxel_size_from=stated,
-            position_nm=read_position(self._file, self._series),
-            notes=(*notes, *voxel_notes),
+            position_nm=read_position(described, self._series),
+            notes=(*notes, *voxel_notes, *told),
+            absent=absent,
+            damaged=damaged,
         )
 
-    def _stack(self, path: Path, notes: list[str]) -> tuple[list[Page], str]:
-        """Return the pages in z order and the axes as the file, or the user, names them."""
+    def _stack(self, path: Path, notes: list[str]) -> tuple[list[Page | None], str]:
+        """Return the page of each slice and the axes as the file, or the user, names them; None for a lost page."""
         series, self._series = self._file.series, 0
         if self._file.is_micromanager and series[0].kind != "ome":
             notes.append("made by Micro-Manager: read are the slices of this file, not those of others of its set")
@@ -102,62 +136,80 @@ class TiffSource(SourceVolume):
             self._key = chosen(listed, self._key, path)
             self._series = int(self._key)
             series = [series[self._series]]
-        if 0 in series[0].shape:
-            raise VolumeError(f"{path} has no pixels: its shape is {series[0].shape}; check how it was written")
-        axes = "I" + series[0].axes if len(series) > 1 else series[0].axes
-        if self._asked is not None:
-            axes = _named(axes, self._asked, series[0].shape, path)
-        _check_axes(axes, series[0], path, notes)
+        first = series[0]
+        if 0 in first.shape:
+            raise VolumeError(f"{path} has no pixels: its shape is {first.shape}; check how it was written")
+        appended = len(series) > 1
+        axes, shape = ("I" + first.axes, (len(series), *first.shape)) if appended else (first.axes, first.shape)
+        axes, self._numbers = slices_of(axes, shape, self._asked, path, notes)
+        pages: list[Page | None] = [page for one in series for page in one.pages]
         # a big ImageJ stack has one page entry, its slices follow each other behind it
-        self._slices_in_page = series[0].shape[0] if series[0].is_truncated and len(axes) == 3 else 1
-        pages: list[Page] = []
-        for page in (page for one in series for page in one.pages):
-            if page is None:
-                raise DamagedError(f"{path} is incomplete: slice {len(pages)} is missing; copy it again")
-            pages.append(page)
-        if self._slices_in_page == 1 and len(axes) == 3 and len(series) == 1 and len(pages) != series[0].shape[0]:
+        self._in_one_page = first.is_truncated and not appended and len(self._numbers) > 1
+        if self._in_one_page:
+            return [pages[0]] * len(self._numbers), axes
+        if len(pages) != math.prod(shape) // math.prod(first.keyframe.shape[-2:]):
             raise VolumeError(
-                f"{path} has {len(pages)} pages for {series[0].shape[0]} slices; save it with one page per slice"
+                f"{path} has {len(pages)} pages for {len(self._numbers)} slices; save it with one page per slice"
             )
+        pages = [pages[number] for number in self._numbers]
+        if None in pages and not self._missing:
+            raise DamagedError(f"{path} is incomplete: slice {pages.index(None)} is missing; copy it again")
         return pages, axes
 
-    def _check_extent(self, path: Path) -> None:
-        """Refuse pages whose pixels lie outside their file, which is what truncation looks like."""
-        for z, page in enumerate(self._pages):
+    def _lost(self, z: int) -> str:
+        named = ", ".join(self._missing[:_NAMED]) + (" ..." if len(self._missing) > _NAMED else "")
+        return (
+            f"slice {z} of {self._path} is in a file of its set that is not here; not here: {named}; copy the whole set"
+        )
+
+    def _check_extent(self, path: Path) -> tuple[list[int], tuple[str, ...], dict[str, int]]:
+        """Refuse pages whose pixels lie outside their file, which is what truncation looks like.
+
+        Return the slices of which strips or tiles are not stored, with notes and numbers on these.
+        """
+        sparse, found, total, fill = [], 0, 0, 0.0
+        # those of one page entry are checked as one
+        for z, page in enumerate(self._pages[:1] if self._in_one_page else self._pages):
+            if page is None:
+                continue
             keyframe, size = keyframe_of(page), page.parent.filehandle.size
             offsets, counts = page.dataoffsets, page.databytecounts
-            if len(offsets) < math.prod(page.chunked) or len(offsets) != len(counts) or 0 in counts:
+            # neither place nor size: left out by its writer, as GDAL does with what is empty
+            omitted = sum(offset == count == 0 for offset, count in zip(offsets, counts, strict=False))
+            if len(offsets) < math.prod(page.chunked) or len(offsets) != len(counts) or counts.count(0) > omitted:
                 raise DamagedError(f"{path} is incomplete: slice {z} lacks some of its strips or tiles; copy it again")
+            found, total, fill = found + len(counts) - omitted, total + len(counts), keyframe.nodata
             end = max(offset + count for offset, count in zip(offsets, counts, strict=True))
             stored = sum(counts)
-            if self._slices_in_page > 1:
+            if omitted:
+                sparse.append(z)
+            if self._in_one_page:
                 if self._file.series[0].dataoffset is None:
-                    raise VolumeError(
-                        f"{path} has one page for {self._slices_in_page} slices; save it again as OME-TIFF"
-                    )
-                stored = self._slices_in_page * page.nbytes
+                    raise VolumeError(f"{path} has one page for {len(self._numbers)} slices; save it again as OME-TIFF")
+                stored = len(self._numbers) * page.nbytes
                 end = offsets[0] + stored
             if end > size:
                 raise DamagedError(
                     f"{path} is truncated: slice {z} ends at byte {end}, the file has {size}; copy or export it again"
                 )
-            if keyframe.compression == 1 and keyframe.bitspersample % 8 == 0 and stored < page.nbytes:
+            whole = keyframe.compression == 1 and keyframe.bitspersample % 8 == 0 and not omitted
+            if whole and stored < page.nbytes:
                 raise DamagedError(
                     f"{path} is corrupt: slice {z} has {stored} bytes where {page.nbytes} are needed; export it again"
                 )
-
-    def _format_name(self) -> str:
-        flavour = "OME-" if self._file.is_ome else "ImageJ " if self._file.is_imagej else ""
-        return f"{flavour}{'BigTIFF' if self._file.is_bigtiff else 'TIFF'}"
+        return (sparse, *Stored(found, total, total).checked(path, fill, "strips or tiles"))
 
     def read(self, z: int, rows: slice, cols: slice) -> np.ndarray:
         """Return pixels of slice ``z``, (rows, cols)."""
         _, height, width = self.shape
         rows, cols = slice(*rows.indices(height)), slice(*cols.indices(width))
-        page = self._pages[z // self._slices_in_page]
+        page = self._pages[z]
+        if page is None:
+            raise DamagedError(self._lost(z))
         with _tifffile_errors(self._path, f"slice {z}"):
-            if self._slices_in_page > 1:
-                pixels = self._reader.read_raw(page, page.dataoffsets[0] + z * page.nbytes, rows, cols)
+            if self._in_one_page:
+                offset = page.dataoffsets[0] + self._numbers[z] * page.nbytes
+                pixels = self._reader.read_raw(page, offset, rows, cols)
             else:
                 pixels = self._reader.read(z, page, rows, cols)
         return np.iinfo(pixels.dtype).max - pixels if self._inverted else pixels
@@ -167,35 +219,9 @@ class TiffSource(SourceVolume):
         self._file.close()
 
 
-def _named(axes: str, asked: str, shape: tuple[int, ...], path: Path) -> str:
-    """Return what ``axes`` says; of a TIFF it can only say what its pages are, not what lies in a page."""
-    shape = shape if len(axes) == len(shape) else (-1, *shape)
-    if len(asked) != len(axes) or not asked.endswith("YX") or not axes.endswith("YX"):
-        sized = ", ".join(f"{name}={size}" for name, size in zip(axes, shape, strict=True))
-        raise UsageError(f"axes {asked!r} do not fit {path}, which has {sized}; name as many, the last two Y and X")
-    return asked
-
-
-def _check_axes(axes: str, series: tifffile.TiffPageSeries, path: Path, notes: list[str]) -> None:
-    names = axes[-len(series.shape) :]
-    extra = [(name, size) for name, size in zip(names, series.shape, strict=True) if name not in "YX"]
-    if "S" in axes:
-        raise VolumeError(
-            f"{path} has {series.sizes.get('sample', 'several')} samples per pixel (RGB, or grey with alpha), "
-            "expected one: convert it to grey; if these are slices of a stack, save it with photometric='minisblack'"
-        )
-    if "C" in axes and not (len(extra) == 1 and dict(extra)["C"] > _MOST_CHANNELS):
-        raise VolumeError(
-            f"{path} has {dict(extra)['C']} channels (axes {axes}); save the one you want by itself, "
-            "or if these are slices, save it with axes ZYX"
-        )
-    if len(extra) > 1 or not axes.endswith("YX"):
-        named = ", ".join(f"{name}={size}" for name, size in zip(names, series.shape, strict=True))
-        raise VolumeError(f"{path} has axes {named}; expected one stack of slices: Z, Y, X")
-    if axes[0] in _READ_AS_Z:
-        notes.append(f"the {_READ_AS_Z[axes[0]]} axis is read as z")
-    elif len(axes) == 3 and axes[0] not in _STACK_AXES:
-        notes.append(f"axis {axes[0]} is read as z")
+def _format_name(file: tifffile.TiffFile) -> str:
+    flavour = "OME-" if file.is_ome else "ImageJ " if file.is_imagej else ""
+    return f"{flavour}{'BigTIFF' if file.is_bigtiff else 'TIFF'}"
 
 
 def _check_grey(page: tifffile.TiffPage, path: Path) -> None:
@@ -217,6 +243,8 @@ def _tifffile_errors(path: Path, part: str = "") -> Iterator[list[str]]:
     class Listener(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
             text = " ".join(re.sub(r"<tifffile\.\w+ [^>]*> ?", "", record.getMessage()).split())
+            if _SEEN_TO.match(text):
+                return
             lost = record.levelno >= logging.ERROR and not _PRIVATE_TAG.search(text)
             (grave if lost or _LOSS.search(text) else notes).append(text)
 
