@@ -10,10 +10,10 @@ import torch
 
 import emsr_fast
 from emsr_fast import _dispatch, _native
+from emsr_fast.convert.tensorrt_builder import PROVIDERS, why_not_installed
 from emsr_fast.engine.cache import cache_folder
 from emsr_fast.engine.factory import ENGINES, why_not_engine
 from emsr_fast.errors import BackendError
-from emsr_fast.export.tensorrt import PROVIDERS, why_not_installed
 from emsr_fast.model.zoo import available_models
 from emsr_fast.ops import OPERATORS
 

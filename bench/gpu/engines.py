@@ -12,10 +12,10 @@ import torch
 
 from emsr_fast import load_model
 from emsr_fast._dispatch import use_backend
+from emsr_fast.convert.accuracy import in_pytorch, real_tiles
+from emsr_fast.convert.shapes import Shapes
 from emsr_fast.engine import TorchEngine, open_engine
 from emsr_fast.errors import EmsrError
-from emsr_fast.export.accuracy import in_pytorch, real_tiles
-from emsr_fast.export.shapes import Shapes
 
 SIDE, BATCH, ROUNDS, CALLS = 320, 8, 7, 4
 

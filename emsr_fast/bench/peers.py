@@ -13,8 +13,8 @@ from torch import Tensor
 
 from emsr_fast import Emsr, _dispatch
 from emsr_fast.bench.rounds import Run
+from emsr_fast.convert.shapes import Shapes
 from emsr_fast.engine.factory import open_engine, why_not_engine
-from emsr_fast.export.shapes import Shapes
 from emsr_fast.model.cuda_graphs import GraphedNetwork
 
 OURS, PLAIN = "emsr_fast", "torch eager"

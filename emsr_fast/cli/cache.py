@@ -75,7 +75,7 @@ def _as_json(entry: Any) -> dict[str, Any]:
 
 
 def _line(entry: Any) -> str:
-    from emsr_fast.export.shapes import Shapes
+    from emsr_fast.convert.shapes import Shapes
 
     key, tests = entry.key, entry.facts.get("truth", {}).values()
     shapes = key.get("shapes", "any")

@@ -44,7 +44,7 @@ def export(
     The model takes "lr" of shape (B, 1, H, W) and returns "hr", both float32. Before the file is written, its output
     is compared with PyTorch's on real tiles.
     """
-    from emsr_fast.engine.export_job import export as run
+    from emsr_fast.export.job import export as run
 
     done = run(
         output,

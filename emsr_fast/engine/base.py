@@ -7,7 +7,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from emsr_fast.export.shapes import Shapes
+from emsr_fast.convert.shapes import Shapes
 
 
 class Engine(Protocol):

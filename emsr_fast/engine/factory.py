@@ -16,6 +16,10 @@ import torch
 
 from emsr_fast import __version__
 from emsr_fast._dispatch import why_slow
+from emsr_fast.convert import graph, onnx_model
+from emsr_fast.convert.onnx_model import to_onnx, why_no_onnx
+from emsr_fast.convert.shapes import Shapes
+from emsr_fast.convert.tensorrt_builder import PROVIDERS, build, load_provider, read_timing, why_not_installed
 from emsr_fast.engine import cache
 from emsr_fast.engine.base import Engine
 from emsr_fast.engine.onnxruntime_engine import OnnxRuntimeEngine
@@ -23,10 +27,6 @@ from emsr_fast.engine.tensorrt_engine import RefusedError, TensorRTEngine, gpu_i
 from emsr_fast.engine.torch_engine import TorchEngine
 from emsr_fast.engine.truth import truth_test
 from emsr_fast.errors import BackendError, UsageError
-from emsr_fast.export import graph, onnx_model
-from emsr_fast.export.onnx_model import to_onnx, why_no_onnx
-from emsr_fast.export.shapes import Shapes
-from emsr_fast.export.tensorrt import PROVIDERS, build, load_provider, read_timing, why_not_installed
 from emsr_fast.installing import install_line
 from emsr_fast.model import blocks, network
 from emsr_fast.model.network import Emsr

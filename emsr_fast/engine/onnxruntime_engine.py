@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from emsr_fast.convert.onnx_model import INPUT, OUTPUT, cpu_session
+from emsr_fast.convert.shapes import Shapes
 from emsr_fast.errors import BackendError
-from emsr_fast.export.onnx_model import INPUT, OUTPUT, cpu_session
-from emsr_fast.export.shapes import Shapes
 
 _CUDA, _CPU = "CUDAExecutionProvider", "CPUExecutionProvider"
 _DTYPES = {"float": "fp32", "float16": "fp16", "bfloat16": "bf16"}

@@ -13,10 +13,10 @@ import numpy as np
 import torch
 
 from emsr_fast import _native
+from emsr_fast.convert.onnx_model import INPUT, OUTPUT
+from emsr_fast.convert.shapes import Shapes, Size
+from emsr_fast.convert.tensorrt_builder import Provider
 from emsr_fast.errors import BackendError
-from emsr_fast.export.onnx_model import INPUT, OUTPUT
-from emsr_fast.export.shapes import Shapes, Size
-from emsr_fast.export.tensorrt import Provider
 
 _LANES = 2  # while one computes, the other's tiles are on their way
 # how the engine inspector of each release writes a data type, most telling first

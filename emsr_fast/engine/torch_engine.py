@@ -10,11 +10,11 @@ import numpy as np
 import torch
 
 from emsr_fast._dispatch import kernels_on
+from emsr_fast.convert.shapes import Shapes
 from emsr_fast.engine.base import Grey, GreyTiles
 from emsr_fast.engine.in_flight import in_flight
 from emsr_fast.engine.tile_pipeline import DEPTH, TilePipeline, ieee_float32
 from emsr_fast.errors import BackendError, UsageError
-from emsr_fast.export.shapes import Shapes
 from emsr_fast.model.network import Emsr
 
 PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}

@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
+from emsr_fast.convert.accuracy import in_pytorch, real_tiles, tolerance
+from emsr_fast.convert.onnx_model import smallest_side
+from emsr_fast.convert.shapes import Shapes
 from emsr_fast.engine.base import Engine
-from emsr_fast.export.accuracy import in_pytorch, real_tiles, tolerance
-from emsr_fast.export.onnx_model import smallest_side
-from emsr_fast.export.shapes import Shapes
 from emsr_fast.model.network import Emsr
 
 _IDENTICAL = 3  # rows of the batch of identical ones

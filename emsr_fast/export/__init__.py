@@ -1,1 +1,1 @@
-"""The network for other runtimes: ONNX models and TensorRT engines, checked before anybody gets them."""
+"""The command ``export``: a model as a file for other programs."""

@@ -45,8 +45,8 @@ def load_engine(
     network: Emsr, plan: Plan, options: EngineOptions, say: Callable[[str], None] = lambda line: None
 ) -> tuple[Engine, dict[str, Any] | None]:
     """Return the engine for the tiles of ``plan``, and its truth test's result if it had one."""
+    from emsr_fast.convert.shapes import Shapes
     from emsr_fast.engine import open_engine
-    from emsr_fast.export.shapes import Shapes
 
     shapes = None
     if plan.equal_reads:

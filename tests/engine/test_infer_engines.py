@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from emsr_fast import Emsr, EmsrConfig, load_model, save_model
 from emsr_fast.cli import main
+from emsr_fast.convert.accuracy import tolerance
 from emsr_fast.engine import TorchEngine, check_engine
 from emsr_fast.errors import UsageError
-from emsr_fast.export.accuracy import tolerance
 from emsr_fast.infer.tiles import grown, grown_sides, tiles_of
 from emsr_fast.io.intensity import Normalisation
 from streaming import streamed

@@ -7,12 +7,12 @@ import torch
 
 from emsr_fast import Emsr, EmsrConfig
 from emsr_fast.cli import main
+from emsr_fast.convert import tensorrt_builder
+from emsr_fast.convert.onnx_model import to_onnx
+from emsr_fast.convert.shapes import Shapes
+from emsr_fast.convert.tensorrt_builder import build, load_provider
 from emsr_fast.engine.tensorrt_engine import inspected_layers
 from emsr_fast.errors import BackendError, UsageError
-from emsr_fast.export import tensorrt
-from emsr_fast.export.onnx_model import to_onnx
-from emsr_fast.export.shapes import Shapes
-from emsr_fast.export.tensorrt import build, load_provider
 
 FIXED = Shapes.only(1, 64, 64)
 VARYING = Shapes((1, 61, 61), (2, 64, 64), (2, 64, 64))
@@ -21,7 +21,7 @@ WORDS = {"fp32": "FLOAT", "fp16": "HALF", "bf16": "BF16"}
 
 @pytest.fixture(scope="module")
 def rtx():
-    if reason := tensorrt.why_not_installed("tensorrt-rtx"):
+    if reason := tensorrt_builder.why_not_installed("tensorrt-rtx"):
         pytest.skip(reason)
     return load_provider("tensorrt-rtx")
 
@@ -56,7 +56,7 @@ def test_engines_build_with_the_precision_that_was_asked_for(rtx, model, precisi
 
 def test_tf32_is_off_and_details_are_kept(rtx, onnx, monkeypatch):
     seen = []
-    monkeypatch.setattr(tensorrt, "_in_thread", lambda work, *rest: seen.append(work.__closure__) or work())
+    monkeypatch.setattr(tensorrt_builder, "_in_thread", lambda work, *rest: seen.append(work.__closure__) or work())
     build(rtx, onnx, FIXED)
     (config,) = [c.cell_contents for c in seen[0] if isinstance(c.cell_contents, rtx.module.IBuilderConfig)]
     assert not config.get_flag(rtx.module.BuilderFlag.TF32)
@@ -64,7 +64,7 @@ def test_tf32_is_off_and_details_are_kept(rtx, onnx, monkeypatch):
 
 
 def test_progress_is_told_with_what_the_last_build_took(rtx, onnx, monkeypatch):
-    monkeypatch.setattr(tensorrt, "_LINE_EVERY_S", 0.02)
+    monkeypatch.setattr(tensorrt_builder, "_LINE_EVERY_S", 0.02)
     lines = []
     build(rtx, onnx, FIXED, expected_s=7, say=lines.append)
     assert any("the last one like it took 7 s: building engine " in line for line in lines)
@@ -77,7 +77,7 @@ def test_an_interrupted_build_stops(rtx, onnx, monkeypatch):
     def stop(line):
         raise StopError
 
-    monkeypatch.setattr(tensorrt, "_LINE_EVERY_S", 0.01)
+    monkeypatch.setattr(tensorrt_builder, "_LINE_EVERY_S", 0.01)
     with pytest.raises(StopError):
         build(rtx, onnx, FIXED, say=stop)
 
@@ -112,14 +112,16 @@ def test_the_runtime_speaks_to_names_that_this_release_has(rtx):
 
 
 def test_a_provider_is_chosen_by_what_it_supports(monkeypatch):
-    monkeypatch.setattr(tensorrt, "why_not_installed", lambda name: None if name == "tensorrt-rtx" else "not there")
+    monkeypatch.setattr(
+        tensorrt_builder, "why_not_installed", lambda name: None if name == "tensorrt-rtx" else "not there"
+    )
     monkeypatch.setattr("importlib.import_module", lambda name: type("FakeProvider", (), {"__version__": name}))
     assert load_provider("auto", (8, 9)).name == "tensorrt-rtx"
     assert load_provider("auto", None).name == "tensorrt-rtx"
     with pytest.raises(BackendError, match=r"not there; tensorrt-rtx is not documented for compute capability 9\.0"):
         load_provider("auto", (9, 0))
     assert load_provider("tensorrt-rtx", (9, 0)).name == "tensorrt-rtx"
-    monkeypatch.setattr(tensorrt, "why_not_installed", lambda name: None)
+    monkeypatch.setattr(tensorrt_builder, "why_not_installed", lambda name: None)
     assert load_provider("auto", (9, 0)).name == load_provider("auto", (8, 9)).name == "tensorrt"
     with pytest.raises(UsageError, match="provider is 'rt'"):
         load_provider("rt")

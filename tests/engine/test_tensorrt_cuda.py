@@ -7,12 +7,12 @@ import pytest
 import torch
 
 from emsr_fast import load_model
+from emsr_fast.convert.accuracy import in_pytorch, real_tiles, tolerance
+from emsr_fast.convert.shapes import Shapes
+from emsr_fast.convert.tensorrt_builder import load_provider, why_not_installed
 from emsr_fast.engine import cache, open_engine
 from emsr_fast.engine.factory import why_not_engine
 from emsr_fast.errors import BackendError
-from emsr_fast.export.accuracy import in_pytorch, real_tiles, tolerance
-from emsr_fast.export.shapes import Shapes
-from emsr_fast.export.tensorrt import load_provider, why_not_installed
 
 pytestmark = [
     pytest.mark.cuda,

@@ -5,15 +5,15 @@ import pytest
 import torch
 
 from emsr_fast import Emsr, EmsrConfig
+from emsr_fast.convert.accuracy import in_pytorch, real_tiles
+from emsr_fast.convert.graph import Graph
+from emsr_fast.convert.onnx_model import to_onnx
+from emsr_fast.convert.shapes import Shapes
 from emsr_fast.engine import cache
 from emsr_fast.engine.factory import judged, open_engine
 from emsr_fast.engine.onnxruntime_engine import OnnxRuntimeEngine
 from emsr_fast.engine.truth import truth_test
 from emsr_fast.errors import BackendError
-from emsr_fast.export.accuracy import in_pytorch, real_tiles
-from emsr_fast.export.graph import Graph
-from emsr_fast.export.onnx_model import to_onnx
-from emsr_fast.export.shapes import Shapes
 
 SHAPES = Shapes.only(1, 96, 96)
 

@@ -25,7 +25,7 @@ COMMANDS = typer.main.get_command(app)
 
 _GPU, _SECONDS = (
     "needs a GPU",
-    "takes ten seconds and more; tests/export/test_onnx.py and tests/engine/test_infer_engines.py do it",
+    "takes ten seconds and more; tests/convert/test_onnx.py and tests/engine/test_infer_engines.py do it",
 )
 # parsed, not run
 NOT_RUN = {

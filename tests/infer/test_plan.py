@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from emsr_fast.convert.shapes import Shapes
 from emsr_fast.errors import UsageError
-from emsr_fast.export.shapes import Shapes
 from emsr_fast.infer.plan import DEFAULT_MEMORY, Plan, make_plan
 from emsr_fast.infer.tiles import automatic_tile, tiles_within
 from emsr_fast.io.selection import parse_memory, parse_roi, parse_share

@@ -14,10 +14,10 @@ import numpy as np
 import torch
 
 from emsr_fast import __version__
+from emsr_fast.convert.accuracy import in_pytorch, real_tiles, tolerance
+from emsr_fast.convert.graph import DTYPES, Graph
+from emsr_fast.convert.shapes import Shapes, Size
 from emsr_fast.errors import BackendError, UsageError
-from emsr_fast.export.accuracy import in_pytorch, real_tiles, tolerance
-from emsr_fast.export.graph import DTYPES, Graph
-from emsr_fast.export.shapes import Shapes, Size
 from emsr_fast.installing import install_line
 from emsr_fast.model.card import CARD_KEY
 from emsr_fast.model.network import Emsr

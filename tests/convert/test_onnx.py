@@ -13,12 +13,12 @@ from onnx import TensorProto, numpy_helper
 
 import emsr_fast
 from emsr_fast import Emsr, EmsrConfig, ModelCard, load_model
-from emsr_fast.engine.export_job import export
+from emsr_fast.convert.accuracy import in_pytorch, real_tiles, tolerance
+from emsr_fast.convert.graph import FoldedUpsample, Graph
+from emsr_fast.convert.onnx_model import check_against_pytorch, cpu_session, to_onnx
+from emsr_fast.convert.shapes import Shapes, parse_size
 from emsr_fast.errors import BackendError, UsageError, VolumeError
-from emsr_fast.export.accuracy import in_pytorch, real_tiles, tolerance
-from emsr_fast.export.graph import FoldedUpsample, Graph
-from emsr_fast.export.onnx_model import check_against_pytorch, cpu_session, to_onnx
-from emsr_fast.export.shapes import Shapes, parse_size
+from emsr_fast.export.job import export
 from emsr_fast.reference.upsample_to_image import upsample_to_image
 
 HALF = {"fp32": TensorProto.FLOAT, "fp16": TensorProto.FLOAT16, "bf16": TensorProto.BFLOAT16}
@@ -164,6 +164,6 @@ def test_a_folder_that_cannot_be_written_is_found_before_the_work(tmp_path, monk
 
 
 def test_missing_packages_are_named_with_the_extra(monkeypatch):
-    monkeypatch.setattr("emsr_fast.export.onnx_model.PACKAGES", ("onnx", "no_such_package"))
+    monkeypatch.setattr("emsr_fast.convert.onnx_model.PACKAGES", ("onnx", "no_such_package"))
     with pytest.raises(BackendError, match=r"no_such_package not installed: .*pip install .*onnxruntime"):
         to_onnx(tiny())

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from emsr_fast import _dispatch
-from emsr_fast.export.graph import Graph
+from emsr_fast.convert.graph import Graph
 from emsr_fast.model.network import Emsr
 
 _SIDE = 96  # px of the tiles that rounding is measured on; in float64, more would take minutes

@@ -11,9 +11,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from emsr_fast.convert.onnx_model import INPUT
+from emsr_fast.convert.shapes import Shapes
 from emsr_fast.errors import BackendError, UsageError
-from emsr_fast.export.onnx_model import INPUT
-from emsr_fast.export.shapes import Shapes
 from emsr_fast.installing import install_line
 
 PROVIDERS = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}  # name: module

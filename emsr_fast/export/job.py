@@ -13,13 +13,13 @@ from typing import Any
 import torch
 
 from emsr_fast import __version__
+from emsr_fast.convert.onnx_model import check_against_pytorch, check_precision, smallest_side, to_onnx, why_no_onnx
+from emsr_fast.convert.shapes import Shapes, parse_size
+from emsr_fast.convert.tensorrt_builder import Build, Provider, build, load_provider
 from emsr_fast.engine.factory import PRECISIONS, weights_hash
 from emsr_fast.engine.tensorrt_engine import TensorRTEngine
 from emsr_fast.engine.truth import Truth, truth_test
 from emsr_fast.errors import BackendError, UsageError, VolumeError
-from emsr_fast.export.onnx_model import check_against_pytorch, check_precision, smallest_side, to_onnx, why_no_onnx
-from emsr_fast.export.shapes import Shapes, parse_size
-from emsr_fast.export.tensorrt import Build, Provider, build, load_provider
 from emsr_fast.model.network import Emsr
 from emsr_fast.model.zoo import DEFAULT_MODEL, load_model
 from emsr_fast.publish import refuse_special, tidy, write_file
