@@ -9,7 +9,7 @@ import platform
 import torch
 
 import emsr_fast
-from emsr_fast import _dispatch, _native
+from emsr_fast import _backends, _native
 from emsr_fast.convert.tensorrt_builder import PROVIDERS, why_not_installed
 from emsr_fast.engine.cache import cache_folder
 from emsr_fast.engine.factory import ENGINES, why_not_engine
@@ -20,7 +20,7 @@ from emsr_fast.ops import OPERATORS
 
 def report() -> str:
     """Return versions, processor, GPU, and each backend and engine with yes or the reason why not."""
-    sections = {"versions": _versions(), "machine": _machine(), "backends": _backends(), "operators": _operators()}
+    sections = {"versions": _versions(), "machine": _machine(), "backends": _backend_rows(), "operators": _operators()}
     sections["engines"] = _engines()
     width = max(len(name) for rows in sections.values() for name in rows)
     lines = []
@@ -59,13 +59,13 @@ def _machine() -> dict[str, str]:
     return rows
 
 
-def _backends() -> dict[str, str]:
+def _backend_rows() -> dict[str, str]:
     # without a GPU, how the kernels were built does not matter
     no_gpu = None if torch.cuda.is_available() else "it needs a GPU, and torch sees none"
-    reasons = {name: no_gpu if name in ("cuda", "triton") else None for name in _dispatch.BACKENDS}
-    rows = {name: _yes_or(reason or _dispatch.why_not_here(name)) for name, reason in reasons.items()}
+    reasons = {name: no_gpu if name in ("cuda", "triton") else None for name in _backends.BACKENDS}
+    rows = {name: _yes_or(reason or _backends.why_not_here(name)) for name, reason in reasons.items()}
     try:
-        forced = _dispatch.preferred()
+        forced = _backends.preferred()
         rows["EMSR_FAST_BACKEND"] = ",".join(forced) if forced else "not set: the first that can run is taken"
     except BackendError as error:
         rows["EMSR_FAST_BACKEND"] = f"wrong: {error}"
@@ -76,8 +76,8 @@ def _operators() -> dict[str, str]:
     """Return for each operator the backends that have it here, the first to be tried first."""
     rows = {}
     for name, operator in OPERATORS.items():
-        here = [b for b in operator.automatic if _dispatch.why_not_here(b) is None]
-        asked = [f"{b} on request" for b in operator.on_request if _dispatch.why_not_here(b) is None]
+        here = [b for b in operator.automatic if _backends.why_not_here(b) is None]
+        asked = [f"{b} on request" for b in operator.on_request if _backends.why_not_here(b) is None]
         rows[name] = ", ".join(here + asked)
     return rows
 

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from emsr_fast import load_model
-from emsr_fast._dispatch import use_backend
+from emsr_fast._backends import use_backend
 from emsr_fast.convert.accuracy import in_pytorch, real_tiles
 from emsr_fast.convert.shapes import Shapes
 from emsr_fast.engine import TorchEngine, open_engine

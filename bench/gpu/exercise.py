@@ -12,7 +12,7 @@ from torch import Tensor
 
 from emsr_fast import (
     BackendError,
-    _dispatch,
+    _backends,
     atrous_details,
     conv3x3,
     edge_gate,
@@ -67,7 +67,7 @@ def exercise(device: str, backends: tuple[str, ...], dtype: torch.dtype, on_requ
             for backend in backends:
                 if (backend in OPERATORS[operator].on_request) != on_request:
                     continue
-                if backend not in OPERATORS[operator].backends or _dispatch.why_not_here(backend):
+                if backend not in OPERATORS[operator].backends or _backends.why_not_here(backend):
                     continue
                 try:
                     with torch.inference_mode():

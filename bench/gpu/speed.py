@@ -25,7 +25,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from emsr_fast import BackendError, Emsr, EmsrConfig, _dispatch
+from emsr_fast import BackendError, Emsr, EmsrConfig, _backends
 from emsr_fast.engine import TorchEngine
 from emsr_fast.engine.base import Grey
 from emsr_fast.engine.in_flight import in_flight
@@ -114,7 +114,7 @@ def operators(
             if backend in asked and not on_request:
                 continue
             fits = backend in declared.backends and (backend == "cpp") == (device.type == "cpu")
-            if fits and _dispatch.why_not_here(backend) is None:
+            if fits and _backends.why_not_here(backend) is None:
                 # a kernel may lack these channels, or this GPU
                 with contextlib.suppress(BackendError):
                     runs[backend] = captured(lambda call=call, backend=backend: call(backend), device)
@@ -161,7 +161,7 @@ def network(
     low = y.to(dtype)
 
     def on_reference(run: Callable[[Tensor], Tensor], y: Tensor) -> Tensor:
-        with _dispatch.use_backend("reference"):
+        with _backends.use_backend("reference"):
             return run(y)
 
     def in_ieee_float32() -> Tensor:
@@ -204,7 +204,7 @@ def network_on_request(
     y = torch.rand(1, 1, side, side, device=device, dtype=dtype)
 
     def on_request() -> Tensor:
-        with _dispatch.use_backend("cuda,triton,cpp,reference"):
+        with _backends.use_backend("cuda,triton,cpp,reference"):
             return asked(y)
 
     return of_network({"ours": lambda: ours(y), "ours, CUDA convolutions": on_request}, device, side, rounds)

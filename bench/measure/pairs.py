@@ -22,7 +22,7 @@ from PIL import Image
 sys.path.insert(0, str(Path(__file__).parents[2] / "tests" / "helpers"))
 import fields
 from emsr_fast.pair.deform import deform
-from emsr_fast.pair.locate import Bounds, locate
+from emsr_fast.pair.find_field import Bounds, locate
 from emsr_fast.pair.pose import Pose
 from emsr_fast.pair.refine import Field, Slice, refine
 from emsr_fast.train.config import Source

@@ -18,7 +18,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from emsr_fast import _dispatch, available_models, load_model
+from emsr_fast import _backends, available_models, load_model
 from emsr_fast.engine.torch_engine import PRECISIONS
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "data"
@@ -44,7 +44,7 @@ def main() -> None:
     for name in sys.argv[1:] or available_models():
         model = load_model(name, device="cpu")
         for title, y in images().items():
-            with _dispatch.use_backend("reference"):
+            with _backends.use_backend("reference"):
                 exact = copy.deepcopy(model).double()(y.double())
                 for precision, dtype in PRECISIONS.items():
                     out = copy.deepcopy(model).to(dtype)(y.to(dtype)).double()

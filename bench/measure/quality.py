@@ -57,7 +57,7 @@ def validation_sets(data: Path) -> Iterator[tuple[str, list[tuple[np.ndarray, np
 
 def natural(name: str) -> list[tuple[int, int, str]]:
     """Return the key that training orders files by."""
-    from emsr_fast.io.readers.image_names import natural_key
+    from emsr_fast.io.readers.parts.image_names import natural_key
 
     return natural_key(name)
 

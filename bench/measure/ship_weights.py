@@ -17,7 +17,7 @@ from emsr_fast.engine import TorchEngine
 from quality import FLAT_SIGMAS, flat_noise, gains, validation_sets
 
 PACKAGE = Path(__file__).parents[2] / "emsr_fast" / "weights"
-FACTS = Path(__file__).parents[2] / "examples" / "weights" / "model_cards.yaml"
+FACTS = Path(__file__).parents[2] / "bench" / "measure" / "model_cards.yaml"
 
 
 def main() -> None:

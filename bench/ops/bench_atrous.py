@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from emsr_fast import _dispatch, atrous_details
+from emsr_fast import _backends, atrous_details
 from emsr_fast.ops import OPERATORS
 from emsr_fast.reference import atrous as reference
 
@@ -14,7 +14,7 @@ SHAPES = {"lr_tile": (1, 1, 320, 320), "slice": (1, 1, 1024, 1024), "batch": (8,
 @pytest.mark.parametrize("backend", OPERATORS["atrous_details"].backends)
 def bench_atrous_details(benchmark, backend, shape):
     device = "cuda" if backend in ("cuda", "triton") else "cpu"
-    if reason := _dispatch.why_not_here(backend):
+    if reason := _backends.why_not_here(backend):
         pytest.skip(reason)
     x = torch.rand(shape, device=device)
     benchmark.group = f"atrous_details {shape} {device}"

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from emsr_fast import _dispatch, conv3x3
+from emsr_fast import _backends, conv3x3
 from emsr_fast.ops import OPERATORS
 
 CHANNELS = [(64, 64), (16, 16), (1, 64), (6, 64), (64, 1)]
@@ -14,7 +14,7 @@ SIZES = {"lr_tile": (128, 128), "paper_tile": (341, 341)}
 @pytest.mark.parametrize("channels", CHANNELS, ids=str)
 @pytest.mark.parametrize("backend", OPERATORS["conv3x3"].backends)
 def bench_conv3x3(benchmark, backend, channels, size):
-    if reason := _dispatch.why_not_here(backend):
+    if reason := _backends.why_not_here(backend):
         pytest.skip(reason)
     torch.manual_seed(0)
     inputs, outputs = channels

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from emsr_fast import _dispatch, edge_gate
+from emsr_fast import _backends, edge_gate
 from emsr_fast.ops import OPERATORS
 
 SHAPES = {"lr_tile": (1, 64, 128, 128), "paper_tile": (1, 64, 341, 341)}
@@ -12,7 +12,7 @@ SHAPES = {"lr_tile": (1, 64, 128, 128), "paper_tile": (1, 64, 341, 341)}
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES.keys())
 @pytest.mark.parametrize("backend", OPERATORS["edge_gate"].backends)
 def bench_edge_gate(benchmark, backend, shape):
-    if reason := _dispatch.why_not_here(backend):
+    if reason := _backends.why_not_here(backend):
         pytest.skip(reason)
     torch.manual_seed(0)
     x = torch.randn(shape).contiguous(memory_format=torch.channels_last)

@@ -5,7 +5,7 @@ import functools
 import pytest
 import torch
 
-from emsr_fast import _dispatch, load_model
+from emsr_fast import _backends, load_model
 
 SIZE = 96
 
@@ -26,9 +26,9 @@ def bench_network(benchmark, name, backend):
         megapixels=y.numel() / 1e6, megabytes=10 * y.nbytes / 1e6, threads=torch.get_num_threads()
     )
     with torch.inference_mode():
-        with _dispatch.use_backend("reference"):
+        with _backends.use_backend("reference"):
             expected = model(y)
-        with _dispatch.use_backend(backend.partition(",")[0]):
+        with _backends.use_backend(backend.partition(",")[0]):
             # the bound of rounding through a whole network; a wrong pixel is far off
             assert (run(y) - expected).abs().max() <= 1e-4 * expected.abs().max()
             benchmark(run, y)

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from emsr_fast import _dispatch, residual_block
+from emsr_fast import _backends, residual_block
 from emsr_fast.ops import OPERATORS
 
 SIZES = {"lr_tile": (128, 128), "paper_tile": (341, 341)}
@@ -12,7 +12,7 @@ SIZES = {"lr_tile": (128, 128), "paper_tile": (341, 341)}
 @pytest.mark.parametrize("size", SIZES.values(), ids=SIZES.keys())
 @pytest.mark.parametrize("backend", OPERATORS["residual_block"].backends)
 def bench_residual_block(benchmark, backend, size):
-    if reason := _dispatch.why_not_here(backend):
+    if reason := _backends.why_not_here(backend):
         pytest.skip(reason)
     torch.manual_seed(0)
     c = 64

@@ -5,7 +5,7 @@ import resource
 import pytest
 import torch
 
-from emsr_fast import Emsr, EmsrConfig, _dispatch
+from emsr_fast import Emsr, EmsrConfig, _backends
 from emsr_fast.train.config import Loss
 from emsr_fast.train.losses import reference_free_loss
 
@@ -32,7 +32,7 @@ def bench_training_step(benchmark, kind):
         optimiser.step()
         losses.append(float(loss))
 
-    with _dispatch.use_backend("reference" if kind == "plain" else "auto"):
+    with _backends.use_backend("reference" if kind == "plain" else "auto"):
         # a loop that does not learn is not worth timing
         for _ in range(3):
             step()

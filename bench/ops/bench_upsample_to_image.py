@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from emsr_fast import _dispatch, upsample_to_image
+from emsr_fast import _backends, upsample_to_image
 from emsr_fast.ops import OPERATORS
 
 SHAPES = {"lr_tile": (1, 64, 128, 128), "paper_tile": (1, 64, 341, 341)}
@@ -13,7 +13,7 @@ SHAPES = {"lr_tile": (1, 64, 128, 128), "paper_tile": (1, 64, 341, 341)}
 @pytest.mark.parametrize("scale", [2, 3])
 @pytest.mark.parametrize("backend", OPERATORS["upsample_to_image"].backends)
 def bench_upsample_to_image(benchmark, backend, scale, shape):
-    if reason := _dispatch.why_not_here(backend):
+    if reason := _backends.why_not_here(backend):
         pytest.skip(reason)
     torch.manual_seed(0)
     x = torch.randn(shape).contiguous(memory_format=torch.channels_last)

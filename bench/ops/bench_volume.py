@@ -8,7 +8,7 @@ import tifffile
 import torch
 import zarr
 
-from emsr_fast import _dispatch, load_model
+from emsr_fast import _backends, load_model
 from emsr_fast.infer import job
 
 STACK = Path(__file__).parents[2] / "examples" / "data" / "flyem_fibsem_10nm_48x192x192.tif"
@@ -41,7 +41,7 @@ def bench_infer(benchmark, tmp_path, suffix, read):
         )
 
     infer()
-    with torch.inference_mode(), _dispatch.use_backend("reference"):
+    with torch.inference_mode(), _backends.use_backend("reference"):
         hr = load_model("emsr-x3-small", device="cpu")(torch.from_numpy(lr[:, None] / np.float32(255)))
     expected = np.rint(hr[:, 0].numpy().clip(0, 1) * 255)
     # rounding may fall to either side

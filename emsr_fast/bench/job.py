@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from emsr_fast import _dispatch
+from emsr_fast import _backends
 from emsr_fast.bench import machine, peers, roofline, rounds
 from emsr_fast.errors import UsageError
 from emsr_fast.model import Emsr, load_model
@@ -45,7 +45,7 @@ def bench(
     if not 1 <= repeats <= 1000:
         raise UsageError(f"rounds is {repeats}; give 1 to 1000, such as 5")
     place = choose_device(device)
-    if slow := _dispatch.why_slow(place):
+    if slow := _backends.why_slow(place):
         say(f"note    {slow}")
     network = load_model(DEFAULT_MODEL if model is None else model, device=str(place))
     torch.manual_seed(0)
@@ -84,7 +84,7 @@ def _rows(
 
 def limits(network: Emsr, y: torch.Tensor, seconds: float) -> dict[str, float]:
     """Return what the machine can give, measured now, and the part of it that ``seconds`` for ``y`` reached."""
-    winograd = _dispatch.kernels_on(y.device).startswith("cpp") and network.config.features % 16 == 0
+    winograd = _backends.kernels_on(y.device).startswith("cpp") and network.config.features % 16 == 0
     work = roofline.work_of(network.config, winograd=winograd)
     flops, memory = roofline.peak_flops(y.device), roofline.bandwidth(y.device)
     least = y.numel() * max(work.kernel_flop / flops, work.kernel_bytes / memory)

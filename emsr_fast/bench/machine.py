@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 import emsr_fast
-from emsr_fast import _dispatch
+from emsr_fast import _backends
 
 
 def describe(device: torch.device | str = "cpu") -> dict[str, str | int]:
@@ -21,7 +21,7 @@ def describe(device: torch.device | str = "cpu") -> dict[str, str | int]:
         "processor": processor(),
         "cores": torch.multiprocessing.cpu_count(),
         "threads": torch.get_num_threads(),
-        "kernels": _dispatch.kernels_on(place),
+        "kernels": _backends.kernels_on(place),
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
         "torch": torch.__version__,

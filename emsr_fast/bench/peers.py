@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from emsr_fast import Emsr, _dispatch
+from emsr_fast import Emsr, _backends
 from emsr_fast.bench.rounds import Run
 from emsr_fast.convert.shapes import Shapes
 from emsr_fast.engine.factory import open_engine, why_not_engine
@@ -25,7 +25,7 @@ def in_torch(model: Emsr, backend: str) -> Run:
     network = GraphedNetwork(model)
 
     def run(y: Tensor) -> Tensor:
-        with torch.inference_mode(), _dispatch.use_backend(backend):
+        with torch.inference_mode(), _backends.use_backend(backend):
             return network(y)
 
     return run
@@ -38,7 +38,7 @@ def exact(model: Emsr, y: Tensor) -> Tensor:
 
 def to_onnx(model: Emsr, y: Tensor, path: Path) -> Path:
     """Write the network, its operators in plain PyTorch, for inputs of the shape of ``y``."""
-    with torch.no_grad(), _dispatch.use_backend("reference"):
+    with torch.no_grad(), _backends.use_backend("reference"):
         torch.onnx.export(model, (y,), path, dynamo=True, input_names=["y"], output_names=["out"], verbose=False)
     return path
 
@@ -111,7 +111,7 @@ def _compiled(model: Emsr) -> Run:
     compiled = torch.compile(copy.deepcopy(model), dynamic=False)
 
     def run(y: Tensor) -> Tensor:
-        with torch.inference_mode(), _dispatch.use_backend("reference"):
+        with torch.inference_mode(), _backends.use_backend("reference"):
             result: Tensor = compiled(y)
             return result
 

@@ -51,7 +51,7 @@ def evaluate(
     Reports its fidelity, resolution and defects in a folder with report.html, which opens in any browser, report.json
     and slices.csv.
     """
-    from emsr_fast.evaluate.evaluation import evaluate as run
+    from emsr_fast.evaluate.job import evaluate as run
 
     line = typed(context)
     done = run(

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from emsr_fast import _dispatch
+from emsr_fast import _backends
 from emsr_fast.convert.graph import Graph
 from emsr_fast.model.network import Emsr
 
@@ -52,7 +52,7 @@ def real_tiles(rows: int, cols: int) -> np.ndarray:
 def in_pytorch(model: Emsr, batch: np.ndarray) -> np.ndarray:
     """Return the HR tiles of ``batch``, float32, by the definition of every operator, on the CPU: no TF32 there."""
     plain = copy.deepcopy(model).cpu().float().eval()
-    with _dispatch.use_backend("reference"):
+    with _backends.use_backend("reference"):
         return plain(torch.from_numpy(batch)).numpy()
 
 
@@ -67,7 +67,7 @@ def tolerance(model: Emsr, precision: str) -> Tolerance:
     """
     tiles = torch.from_numpy(real_tiles(_SIDE, _SIDE))
     plain = copy.deepcopy(model).cpu().float().eval()
-    with _dispatch.use_backend("reference"):
+    with _backends.use_backend("reference"):
         own = plain(tiles)
         if precision == "fp32":
             error, factor = (own - plain.double()(tiles.double())).abs(), 3.0

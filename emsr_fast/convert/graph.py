@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from emsr_fast import _dispatch
+from emsr_fast import _backends
 from emsr_fast.model.blocks import EdgeBlock, WindowTransformer
 from emsr_fast.model.network import Emsr, Upsample
 from emsr_fast.reference import atrous, window_attention
@@ -39,7 +39,7 @@ class Graph(nn.Module):
             self.upsample = nn.Sequential(model.upsample, model.conv_out).to(dtype)
 
     def forward(self, y: Tensor) -> Tensor:
-        with _dispatch.use_backend("reference"):
+        with _backends.use_backend("reference"):
             edges = atrous.atrous_details(y, self.levels).to(self.conv_in.weight.dtype)
             x = shallow = self.conv_in(y.to(self.conv_in.weight.dtype))
             for block in self.blocks[:-1]:

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import torch
 
 from emsr_fast import __version__
-from emsr_fast._dispatch import why_slow
+from emsr_fast._backends import why_slow
 from emsr_fast.convert import graph, onnx_model
 from emsr_fast.convert.onnx_model import to_onnx, why_no_onnx
 from emsr_fast.convert.shapes import Shapes

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from emsr_fast._dispatch import kernels_on
+from emsr_fast._backends import kernels_on
 from emsr_fast.convert.shapes import Shapes
 from emsr_fast.engine.base import Grey, GreyTiles
 from emsr_fast.engine.in_flight import in_flight

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from emsr_fast import __version__
 from emsr_fast.evaluate.curves import charts
-from emsr_fast.evaluate.figures import DEFINITIONS
+from emsr_fast.evaluate.measures import DEFINITIONS
 from emsr_fast.evaluate.number_format import cell
 from emsr_fast.evaluate.panels import Row, rows_to_show
 from emsr_fast.evaluate.summary import left_out_in_short, summary
@@ -17,7 +17,7 @@ from emsr_fast.evaluate.tables import columns_of, means
 from emsr_fast.evaluate.trust import trust_section
 
 if TYPE_CHECKING:
-    from emsr_fast.evaluate.evaluation import Evaluation
+    from emsr_fast.evaluate.job import Evaluation
 
 # the page itself forbids the browser to load anything from elsewhere
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"

@@ -10,7 +10,7 @@ from emsr_fast.evaluate.number_format import change, decibels, length, share
 from emsr_fast.metrics import cut_off
 
 if TYPE_CHECKING:
-    from emsr_fast.evaluate.evaluation import Evaluation
+    from emsr_fast.evaluate.job import Evaluation
     from emsr_fast.metrics import CutOff
 
 _MOST_SHIFT_PX = 0.5

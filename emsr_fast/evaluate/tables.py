@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from emsr_fast.evaluate.figures import DEFINITIONS
+from emsr_fast.evaluate.measures import DEFINITIONS
 from emsr_fast.evaluate.summary import summary
 
 if TYPE_CHECKING:
-    from emsr_fast.evaluate.evaluation import Evaluation, RingCurves
+    from emsr_fast.evaluate.job import Evaluation, RingCurves
 
 PLACE = ("slice", "y0", "y1", "x0", "x1", "image", "left_out")
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from emsr_fast.errors import UsageError, VolumeError
-from emsr_fast.io.values_apart import values_apart
+from emsr_fast.io.outlier_values import values_apart
 from emsr_fast.model.config import INPUT_BOUNDS
 
 if TYPE_CHECKING:

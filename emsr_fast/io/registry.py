@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 
 from emsr_fast.errors import UsageError, VolumeError
 from emsr_fast.io.locations import RemotePath, checked_key, is_remote, within
-from emsr_fast.io.readers.files import check_readable
-from emsr_fast.io.readers.mrc_header import MRC_SUFFIXES, is_mrc
-from emsr_fast.io.readers.packed import packing_of
+from emsr_fast.io.readers.parts.files import check_readable
+from emsr_fast.io.readers.parts.mrc_header import MRC_SUFFIXES, is_mrc
+from emsr_fast.io.readers.parts.packed import packing_of
 
 __all__ = [
     "FORMATS",
@@ -89,8 +89,8 @@ class Format:
 # in the order in which they are tried on an input
 FORMATS = (
     Format("OME-Zarr", _is_zarr, "readers.zarr", "writers.ome_zarr", (".ome.zarr", ".zarr")),
-    Format("N5", _is_n5, "readers.cloud"),
-    Format("precomputed", _is_precomputed, "readers.cloud"),
+    Format("N5", _is_n5, "readers.tensorstore"),
+    Format("precomputed", _is_precomputed, "readers.tensorstore"),
     Format(
         "TIFF",
         lambda path: begins_with(path, TIFF_MAGIC),
@@ -131,7 +131,7 @@ def open_source(path: str | Path, key: str | None = None, axes: str | None = Non
     container, inside = within(Path(path))
     key = checked_key(key, inside, path)
     remote = is_remote(container)
-    reader = "readers.cloud" if remote else _reader(container)
+    reader = "readers.tensorstore" if remote else _reader(container)
     source: SourceVolume = _module(reader).open_source(RemotePath(container) if remote else container, key, axes)
     return source
 

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from emsr_fast import _dispatch, _native
+from emsr_fast import _backends, _native
 from emsr_fast.model.network import Emsr
 from emsr_fast.ops import OPERATORS
 
@@ -77,7 +77,7 @@ class GraphedNetwork:
         # weights are read where they are: changed ones are seen, moved ones need a graph of their own
         weights = _native.fingerprint(self.network.parameters())
         precision = tuple(value for _, _, value in tf32_switches())
-        key = (tuple(y.shape), y.dtype, y.device, stream.cuda_stream, _dispatch.preferred(), precision, weights)
+        key = (tuple(y.shape), y.dtype, y.device, stream.cuda_stream, _backends.preferred(), precision, weights)
         with self._lock:
             if key not in self._graphs:
                 self._add(key, y)

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 from torch.nn import Parameter
 
-from emsr_fast import _dispatch
+from emsr_fast import _backends
 
 MOST_KNOWN = 1000  # calls whose backend an operator remembers
 LIBRARY = torch.library.Library("emsr_fast", "FRAGMENT")
@@ -45,7 +45,7 @@ class Operator:
     _known: dict[tuple[Any, ...], str] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.backends = tuple(b for b in _dispatch.BACKENDS if b in self.kernels or b == "reference")
+        self.backends = tuple(b for b in _backends.BACKENDS if b in self.kernels or b == "reference")
         self.automatic = tuple(b for b in self.backends if b not in self.on_request)
         register(self.name, self.schema, self._run, lambda *given: self.like(*given[:-1]))
         if self.gradient is not None:
@@ -62,7 +62,7 @@ class Operator:
             return None
         if backend not in self.kernels:
             return f"{self.name} has no {backend} kernel"
-        return _dispatch.why_not(backend, arguments[0]) or self.limits(backend, *arguments)
+        return _backends.why_not(backend, arguments[0]) or self.limits(backend, *arguments)
 
     def choose(self, *arguments: Any, backend: str = "auto") -> str:
         """Return the backend that runs this call: the one asked for, or the first that can.
@@ -70,11 +70,11 @@ class Operator:
         Raises:
             BackendError: the backend asked for, here or by EMSR_FAST_BACKEND, is unknown or cannot run; says why.
         """
-        names = _dispatch.candidates(backend, self.automatic)
+        names = _backends.candidates(backend, self.automatic)
         for name in names:
             if self.why_not(name, *arguments) is None:
                 return name
-        raise _dispatch.refusal({name: self.why_not(name, *arguments) for name in names})
+        raise _backends.refusal({name: self.why_not(name, *arguments) for name in names})
 
     def __call__(self, *arguments: Any, backend: str = "auto") -> Tensor:
         if self.gradient is None and wants_gradient(*arguments):
@@ -102,7 +102,7 @@ class Operator:
         Check and choice follow from shapes, dtypes, devices and the arguments that are no tensors, the preference and
         autocast: a second call of equal ones is neither checked nor chosen for again.
         """
-        key = [backend, _dispatch.preferred(), torch.is_autocast_enabled(arguments[0].device.type)]
+        key = [backend, _backends.preferred(), torch.is_autocast_enabled(arguments[0].device.type)]
         known = not torch.compiler.is_compiling()
         for argument in arguments:
             if type(argument) in _PLAIN:

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from emsr_fast import _dispatch, _native
+from emsr_fast import _backends, _native
 from emsr_fast.ops._operator import Operator
 from emsr_fast.reference import atrous as reference
 
@@ -80,7 +80,7 @@ def _triton_backward(grad: Tensor, out: Tensor, levels: int) -> None:
 def _remember(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
     _, ctx.levels, backend = inputs
     # the gradient may be computed in another thread, which knows nothing of use_backend
-    ctx.backend = _dispatch.as_asked(backend)
+    ctx.backend = _backends.as_asked(backend)
 
 
 def _gradient(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:

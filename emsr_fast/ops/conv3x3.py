@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from emsr_fast import _dispatch, _native
+from emsr_fast import _backends, _native
 from emsr_fast.ops._layout import dense_channels_last, features_like, on_sixteen_bytes, side_by_side
 from emsr_fast.ops._operator import Operator, check_devices, check_images
 from emsr_fast.ops._packed import PackedWeights
@@ -86,7 +86,7 @@ def why_not_hopper(x: Tensor, inputs: int, outputs: int) -> str | None:
     """Return why the CUDA kernel cannot run, whatever the precision, or None."""
     if (inputs, outputs) != (64, 64):
         return f"the CUDA kernel has 64 channels going in and coming out, got {inputs} to {outputs}"
-    capability = _dispatch.compute_capability(x.device) if x.is_cuda else (9, 0)
+    capability = _backends.compute_capability(x.device) if x.is_cuda else (9, 0)
     if capability != (9, 0):
         return f"the CUDA kernel needs compute capability 9.0, this GPU has {'.'.join(map(str, capability))}"
     return None

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from emsr_fast.errors import UsageError, VolumeError
 from emsr_fast.io.volume import SourceVolume
 from emsr_fast.io.voxels import VoxelSize, described, multiplied
-from emsr_fast.pair.locate import Bounds
+from emsr_fast.pair.find_field import Bounds
 
 _RATIO_OFF = 1.25  # factor by which the pixel ratio may differ from the scale: beyond it another scale is meant
 _SQUARE = 0.01  # relative difference of y and x

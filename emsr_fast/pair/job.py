@@ -18,12 +18,12 @@ from emsr_fast.io.selection import choose_slices, parse_slices
 from emsr_fast.io.volume import SourceVolume
 from emsr_fast.pair import write
 from emsr_fast.pair.deform import Deformation, check_spacing, deform
+from emsr_fast.pair.find_field import Found, check_field, locate
+from emsr_fast.pair.fit_quality import Judged, best_rectangle, judge
 from emsr_fast.pair.geometry import Geometry, bounds_of, geometry
-from emsr_fast.pair.judge import Judged, best_rectangle, judge
-from emsr_fast.pair.locate import Found, check_field, locate
 from emsr_fast.pair.pose import Pose
-from emsr_fast.pair.produce import Kept, produce
 from emsr_fast.pair.refine import Field, Slice, levels, refine
+from emsr_fast.pair.resample_pair import Kept, produce
 from emsr_fast.pair.sheet import pair_sheet
 from emsr_fast.publish import tidy
 

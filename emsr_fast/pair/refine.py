@@ -10,7 +10,7 @@ from scipy import ndimage
 from emsr_fast.io.volume import SourceVolume
 from emsr_fast.metrics.correlation import ncc, smooth, without_background
 from emsr_fast.pair.pose import Pose
-from emsr_fast.pair.reading import read_reduced, read_window
+from emsr_fast.pair.read_slices import read_reduced, read_window
 
 _STEPS = 25
 _STILL_PX = 1e-3  # movement of a corner at which the iteration ends

@@ -9,8 +9,8 @@ from PIL import Image, ImageDraw
 
 from emsr_fast.io.volume import SourceVolume
 from emsr_fast.pair.geometry import Geometry
-from emsr_fast.pair.produce import Kept, Made
-from emsr_fast.pair.reading import read_reduced
+from emsr_fast.pair.read_slices import read_reduced
+from emsr_fast.pair.resample_pair import Kept, Made
 from emsr_fast.pictures.sheet import side_by_side
 
 _PANEL_PX = 144  # LR px of a pair that are shown

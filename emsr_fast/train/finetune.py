@@ -17,11 +17,11 @@ from emsr_fast.model import Emsr, ModelCard, load_model
 from emsr_fast.model.zoo import DEFAULT_MODEL, choose_device
 from emsr_fast.publish import tidy
 from emsr_fast.train.config import TrainConfig
+from emsr_fast.train.finetuned_output import check_output, picture_beside, publish
 from emsr_fast.train.hold_back import Pair
 from emsr_fast.train.judge import Judgement, held_regions, judge, picture, results_of
 from emsr_fast.train.loop import Diverged, Outcome, train
 from emsr_fast.train.pairs import TooSmall, files_of, manifest, pairs_of
-from emsr_fast.train.publish import check_output, picture_beside, publish
 from emsr_fast.wording import counted
 
 Say = Callable[[str], None]

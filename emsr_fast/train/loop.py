@@ -16,7 +16,7 @@ import yaml
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from emsr_fast._dispatch import why_slow
+from emsr_fast._backends import why_slow
 from emsr_fast.errors import BackendError, EmsrError, UsageError, VolumeError
 from emsr_fast.installing import install_line
 from emsr_fast.model import Emsr, save_model

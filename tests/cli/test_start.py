@@ -14,7 +14,7 @@ import pytest
 import tifffile
 import torch
 
-from emsr_fast import _dispatch, _native
+from emsr_fast import _backends, _native
 from emsr_fast.bench.job import bench
 from emsr_fast.cli import main
 from emsr_fast.installing import install_line, packages_of
@@ -63,7 +63,7 @@ def test_inspect_loads_no_torch(small):
 
 def test_a_fact_is_marked_as_torch_itself_marks_it():
     ours, theirs = (
-        mark(lambda: True) for mark in (_dispatch.constant_when_compiled, torch.compiler.assume_constant_result)
+        mark(lambda: True) for mark in (_backends.constant_when_compiled, torch.compiler.assume_constant_result)
     )
     assert vars(ours) == vars(theirs)
 
@@ -103,7 +103,7 @@ def test_infer_train_and_bench_say_that_the_kernels_are_missing(uncompiled, smal
 
 
 def test_who_asks_for_the_reference_is_not_warned(uncompiled, small, tmp_path, capfd):
-    with _dispatch.use_backend("reference"):
+    with _backends.use_backend("reference"):
         assert main(["infer", str(small), "-o", str(tmp_path / "a.tif")]) == 0
     assert notes(capfd.readouterr().err) == []
 

@@ -12,7 +12,7 @@ import zarr
 from scipy import ndimage
 
 from emsr_fast.errors import UsageError
-from emsr_fast.evaluate.evaluation import evaluate
+from emsr_fast.evaluate.job import evaluate
 from emsr_fast.evaluate.samples import choose_samples
 from emsr_fast.infer.job import infer
 from emsr_fast.io.provenance import Provenance, read_provenance
@@ -187,7 +187,7 @@ def test_regions_cover_the_field_and_hold_to_their_grid():
 
 PEAK = """
 import re, sys
-from emsr_fast.evaluate.evaluation import evaluate
+from emsr_fast.evaluate.job import evaluate
 done = evaluate(sys.argv[1], sys.argv[2], lr=sys.argv[3], samples=3, region=300)
 print(re.search(r"VmHWM:\\s+(\\d+) kB", open("/proc/self/status").read())[1], len(done["slices"]))
 """

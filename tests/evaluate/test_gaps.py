@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tifffile
 
-from emsr_fast.evaluate.evaluation import evaluate
+from emsr_fast.evaluate.job import evaluate
 from emsr_fast.pictures import degrade
 
 STACK = Path(__file__).parents[2] / "examples" / "data" / "flyem_fibsem_10nm_48x192x192.tif"

@@ -7,7 +7,7 @@ import pytest
 import tifffile
 from playwright.sync_api import expect
 
-from emsr_fast.evaluate.evaluation import evaluate
+from emsr_fast.evaluate.job import evaluate
 from emsr_fast.pictures import degrade
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")

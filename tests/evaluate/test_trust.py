@@ -7,7 +7,7 @@ import pytest
 import tifffile
 
 from emsr_fast.errors import UsageError
-from emsr_fast.evaluate.evaluation import evaluate
+from emsr_fast.evaluate.job import evaluate
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ import pytest
 import zarr
 
 from emsr_fast.errors import BackendError, VolumeError
-from emsr_fast.io.readers import kvstore
+from emsr_fast.io.readers.parts import kvstore
 from emsr_fast.io.registry import open_source
 
 tensorstore = pytest.importorskip("tensorstore")

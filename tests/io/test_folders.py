@@ -10,8 +10,8 @@ from PIL import Image
 
 from emsr_fast.cli import main
 from emsr_fast.errors import VolumeError
-from emsr_fast.evaluate.evaluation import evaluate
-from emsr_fast.io.readers.image_names import gaps
+from emsr_fast.evaluate.job import evaluate
+from emsr_fast.io.readers.parts.image_names import gaps
 from emsr_fast.io.registry import open_source
 from emsr_fast.pair.job import pair
 from emsr_fast.train.config import Source

@@ -6,7 +6,7 @@ import tifffile
 from PIL import Image
 
 from emsr_fast.errors import VolumeError
-from emsr_fast.io.readers.image_names import natural_key
+from emsr_fast.io.readers.parts.image_names import natural_key
 from emsr_fast.io.registry import open_source
 from emsr_fast.io.voxels import UNKNOWN
 

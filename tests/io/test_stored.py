@@ -14,7 +14,7 @@ import zarr
 
 from emsr_fast.cli import main
 from emsr_fast.errors import VolumeError
-from emsr_fast.io.readers import stored
+from emsr_fast.io.readers.parts import missing_chunks
 from emsr_fast.io.registry import open_source
 
 pytest.importorskip("tensorstore")  # the helper needs it
@@ -200,8 +200,8 @@ def test_on_a_server_that_lists_nothing_chunks_are_asked_for_one_by_one(tmp_path
 
 
 def test_where_a_listing_takes_too_long_some_chunks_are_looked_for(tmp_path, monkeypatch):
-    monkeypatch.setattr(stored, "LISTING_SECONDS", -1.0)
-    monkeypatch.setattr(stored, "SAMPLE", 10)
+    monkeypatch.setattr(missing_chunks, "LISTING_SECONDS", -1.0)
+    monkeypatch.setattr(missing_chunks, "SAMPLE", 10)
     path = make("zarr2", tmp_path / "a.zarr")
     with open_source(path) as source:
         assert not source.info.absent
@@ -226,10 +226,10 @@ def test_a_fill_value_of_null_is_told_as_0(tmp_path):
 
 
 def test_more_chunks_are_looked_for_where_none_of_the_first_is_there(tmp_path, server, monkeypatch):
-    monkeypatch.setattr(stored, "SAMPLE", 4)
-    monkeypatch.setattr(stored, "LARGEST_SAMPLE", 20)
+    monkeypatch.setattr(missing_chunks, "SAMPLE", 4)
+    monkeypatch.setattr(missing_chunks, "LARGEST_SAMPLE", 20)
     path = make("zarr2", tmp_path / "a.zarr")
-    (first, *more) = list(stored.numbered((3, 3, 4), ".").samples())
+    (first, *more) = list(missing_chunks.numbered((3, 3, 4), ".").samples())
     assert (len(first), sum(map(len, more))) == (4, 16)
     kept = more[2][0]
     for file in chunk_files(path):
@@ -247,12 +247,12 @@ def test_what_a_listing_without_end_came_upon_counts_as_there(tmp_path):
     class Slow:
         def names(self):
             yield "0.0.1"
-            raise stored.UnlistedError
+            raise missing_chunks.UnlistedError
 
         def has(self, names):
             return 0
 
-    (found,) = stored.look_for(Slow(), [stored.numbered((30, 30, 40), ".")])
+    (found,) = missing_chunks.look_for(Slow(), [missing_chunks.numbered((30, 30, 40), ".")])
     notes, absent = found.checked(tmp_path, 0)
     assert absent["not_stored"] == absent["looked_for"] == 64
     assert "64 of 64 chunks looked for (there are 36000) are not stored" in notes[0]
@@ -276,12 +276,12 @@ def test_a_precomputed_volume_may_begin_at_a_negative_voxel(tmp_path, offset):
 
 
 def test_a_listing_that_a_server_gives_is_counted(tmp_path):
-    from emsr_fast.io.readers.kvstore import RemoteFiles, Store
+    from emsr_fast.io.readers.parts.kvstore import RemoteFiles, Store
 
     path = make("zarr2", tmp_path / "a" / "b.zarr")
     chunk_files(path)[3].unlink()
     for files in (RemoteFiles(Store(path), ""), RemoteFiles(Store(tmp_path / "a"), "b.zarr")):
-        (found,) = stored.look_for(files, [stored.numbered((3, 3, 4), ".")])
+        (found,) = missing_chunks.look_for(files, [missing_chunks.numbered((3, 3, 4), ".")])
         assert (found.found, found.looked_for, found.total) == (35, 36, 36)
         assert files.has(["0.0.0", "0.0.3", "7.7.7"]) == 1
 
@@ -289,13 +289,13 @@ def test_a_listing_that_a_server_gives_is_counted(tmp_path):
 def test_what_cannot_be_seen_is_said():
     class Closed:
         def names(self):
-            raise stored.UnlistedError
+            raise missing_chunks.UnlistedError
             yield
 
         def has(self, names):
-            raise stored.UnlistedError
+            raise missing_chunks.UnlistedError
 
-    (found,) = stored.look_for(Closed(), [stored.numbered((2, 3), ".")])
+    (found,) = missing_chunks.look_for(Closed(), [missing_chunks.numbered((2, 3), ".")])
     notes, absent = found.checked("a.zarr", 0)
     assert notes == ("whether all of its 6 chunks are stored cannot be seen here",)
     assert not absent

@@ -8,7 +8,7 @@ import tifffile
 import torch
 from PIL import Image
 
-from emsr_fast import BackendError, _dispatch, conv3x3, edge_gate, load_model, upsample_to_image
+from emsr_fast import BackendError, _backends, conv3x3, edge_gate, load_model, upsample_to_image
 from emsr_fast.ops.conv3x3 import why_not_precision
 
 cuda = pytest.mark.cuda
@@ -20,7 +20,7 @@ EPILOGUES = ["none", "relu", "leaky_relu+residual", "none+gate"]
 
 @pytest.fixture
 def gpu():
-    if reason := _dispatch.why_not_here("triton"):
+    if reason := _backends.why_not_here("triton"):
         pytest.skip(reason)
     torch.manual_seed(0)
     return torch.device("cuda")

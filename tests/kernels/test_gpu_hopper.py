@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from emsr_fast import BackendError, Emsr, EmsrConfig, _dispatch, conv3x3, residual_block
+from emsr_fast import BackendError, Emsr, EmsrConfig, _backends, conv3x3, residual_block
 from emsr_fast.ops import OPERATORS
 
 pytestmark = pytest.mark.cuda
@@ -16,7 +16,7 @@ EPILOGUES = ["none", "relu", "leaky_relu+residual", "none+gate"]
 def hopper():
     if not torch.cuda.is_available():
         pytest.skip("no CUDA device")
-    if reason := _dispatch.why_not_here("cuda"):
+    if reason := _backends.why_not_here("cuda"):
         pytest.skip(reason)
     if (capability := torch.cuda.get_device_capability()) != (9, 0):
         with pytest.raises(BackendError, match=r"needs compute capability 9\.0"):
@@ -97,7 +97,7 @@ def test_a_network_on_request():
         half = model.half().to(memory_format=torch.channels_last)
         errors = {}
         for backends in ("reference", "cuda,triton,reference"):
-            with _dispatch.use_backend(backends):
+            with _backends.use_backend(backends):
                 errors[backends] = (half(y.half()) - exact).abs().max()
     assert errors["cuda,triton,reference"] <= 2 * errors["reference"]
 
@@ -151,6 +151,6 @@ def test_auto_leaves_it_alone_and_a_preference_takes_it():
     x, weight, _ = arguments((6, 9), "none", torch.float16)
     convolution, call = OPERATORS["conv3x3"], (x, weight, "none", None, None)
     assert convolution.choose(*call) != "cuda"
-    with _dispatch.use_backend("cuda,triton,reference"):
+    with _backends.use_backend("cuda,triton,reference"):
         assert convolution.choose(*call) == "cuda"
         assert torch.equal(run(x, weight, {}, "auto"), run(x, weight, {}))

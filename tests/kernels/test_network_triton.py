@@ -13,10 +13,10 @@ pytestmark = pytest.mark.skipif(importlib.util.find_spec("triton") is None, reas
 NETWORK = """
 import sys
 import torch
-from emsr_fast import Emsr, EmsrConfig, _dispatch
+from emsr_fast import Emsr, EmsrConfig, _backends
 from emsr_fast.ops._operator import Operator
 
-_dispatch.why_not = lambda backend, x: None if backend in ("triton", "reference") else "not in this test"
+_backends.why_not = lambda backend, x: None if backend in ("triton", "reference") else "not in this test"
 torch.manual_seed(0)
 model = Emsr(EmsrConfig(features=16, blocks=1, heads=4, scale=int(sys.argv[1]))).half()
 y = torch.rand(1, 1, 9, 14)
@@ -30,7 +30,7 @@ def noted(operator, *arguments, **named):
 
 
 with torch.inference_mode():
-    with _dispatch.use_backend("reference"):
+    with _backends.use_backend("reference"):
         exact, rounded = model.double()(y.half().double()), model.half()(y.half())
     Operator.choose = noted
     out = model(y.half())

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from emsr_fast import BackendError, _dispatch, atrous_details, window_attention
+from emsr_fast import BackendError, _backends, atrous_details, window_attention
 from emsr_fast.reference import atrous as atrous_reference
 from emsr_fast.reference import window_attention as reference
 
@@ -25,7 +25,7 @@ def exact_products():
 def skip_unless_runnable(backend):
     if not torch.cuda.is_available():
         pytest.skip("no CUDA device")
-    if reason := _dispatch.why_not(backend, torch.empty(1, 16, 4, 4, device="cuda")):
+    if reason := _backends.why_not(backend, torch.empty(1, 16, 4, 4, device="cuda")):
         pytest.skip(reason)
 
 

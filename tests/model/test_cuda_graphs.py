@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch._subclasses import FakeTensorMode
 
-from emsr_fast import BackendError, Emsr, EmsrConfig, UsageError, _dispatch, _native, load_model
+from emsr_fast import BackendError, Emsr, EmsrConfig, UsageError, _backends, _native, load_model
 from emsr_fast.engine import TorchEngine
 from emsr_fast.engine import tile_pipeline as cuda_graph
 from emsr_fast.engine.in_flight import in_flight
@@ -152,7 +152,7 @@ assert [s.fp32_precision for s in switches] == ["tf32", "tf32"]
 
 
 def test_what_cannot_be_captured_never_begins(monkeypatch):
-    monkeypatch.setattr(_dispatch, "why_not_here", lambda backend: None)
+    monkeypatch.setattr(_backends, "why_not_here", lambda backend: None)
     monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: False)
     with FakeTensorMode(), torch.inference_mode():
         y = torch.empty(1, 1, 8, 8, device="cuda")
@@ -160,7 +160,7 @@ def test_what_cannot_be_captured_never_begins(monkeypatch):
     with torch.inference_mode():
         assert cuda_graphs.why_not(Emsr(SMALL), y) is None
         assert "at most 4 levels, got 5" in cuda_graphs.why_not(deep, y)
-        with _dispatch.use_backend("reference"):
+        with _backends.use_backend("reference"):
             assert "EMSR_FAST_BACKEND asks for it" in cuda_graphs.why_not(Emsr(SMALL), y)
 
 
@@ -281,7 +281,7 @@ def test_an_engine_overlaps_batches_of_several_shapes(gpu, precision):
     exact, plain = load_model(device="cpu").double(), load_model(device="cpu").to(PRECISIONS[precision])
     for result, batch in zip(engine.stream(batches), batches, strict=True):
         y = torch.from_numpy(batch)
-        with torch.no_grad(), _dispatch.use_backend("reference"):
+        with torch.no_grad(), _backends.use_backend("reference"):
             true, rounded = exact(y.double()).numpy(), plain(y.to(PRECISIONS[precision])).double().numpy()
         # no worse than twice the rounding error of plain PyTorch in this precision
         assert np.abs(result - true).max() <= 2 * np.abs(rounded - true).max() + 1e-7

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from emsr_fast import Emsr, EmsrConfig, _dispatch, atrous_details, load_model
+from emsr_fast import Emsr, EmsrConfig, _backends, atrous_details, load_model
 
 SMALL = {"features": 16, "blocks": 2, "heads": 4}
 GOLDEN = [("small_x3", size) for size in ("32x32", "48x64", "41x41", "37x50")] + [("small_x2", "32x48")]
@@ -21,7 +21,7 @@ def test_golden_vectors(data, name, size, backend):
     x, y, edges = (vectors[f"{kind}_{size}"] for kind in ("x", "y", "edges"))
     model = load_model(data / f"{name}.weights.safetensors", device="cpu")
     assert model.config.window_fit == "resize"
-    with torch.no_grad(), _dispatch.use_backend(backend):
+    with torch.no_grad(), _backends.use_backend(backend):
         assert (model(x) - y).abs().max() <= 1e-5 * y.abs().max()
         assert (atrous_details(x, model.config.levels) - edges).abs().max() <= 1e-5 * edges.abs().max()
 
@@ -45,9 +45,9 @@ def test_kernels_err_at_most_twice_as_much_as_torch(networks, which, size, examp
     image = np.asarray(Image.open(examples / "rat_spinal_whitematter_sem_70nm_512.png")) / np.float32(255)
     y = torch.from_numpy(image[150 : 150 + size[0], 90 : 90 + size[1]])
     with torch.no_grad():
-        with _dispatch.use_backend("reference"):
+        with _backends.use_backend("reference"):
             true, plain = exact(y.double()), model(y)
-        with _dispatch.use_backend("cpp"):
+        with _backends.use_backend("cpp"):
             fast = model(y)
     assert (fast - true).abs().max() <= 2 * (plain - true).abs().max() + 1e-7 * true.abs().max()
 
@@ -144,7 +144,7 @@ def test_forward_derivatives_are_those_of_the_definition():
             return torch.func.jvp(model, (x.to(dtype),), (direction.to(dtype),))[1]
 
     found = derivative(model, torch.float32)
-    with _dispatch.use_backend("reference"):
+    with _backends.use_backend("reference"):
         expected = derivative(model.double(), torch.float64)
     # an operator without a forward derivative would have said 0
     torch.testing.assert_close(found.double(), expected, rtol=1e-3, atol=1e-4 * float(expected.abs().max()))

@@ -7,7 +7,7 @@ import sys
 import pytest
 import torch
 
-from emsr_fast import BackendError, _dispatch, atrous_details, doctor
+from emsr_fast import BackendError, _backends, atrous_details, doctor
 from emsr_fast.ops import OPERATORS
 
 DETAILS = OPERATORS["atrous_details"]
@@ -34,11 +34,11 @@ def test_named_backend_that_cannot_run_says_why():
 
 
 def test_a_preference_is_an_order_and_a_limit():
-    with _dispatch.use_backend("cuda,reference"):
+    with _backends.use_backend("cuda,reference"):
         assert DETAILS.choose(X, 3) == "reference"
-    with _dispatch.use_backend("cuda"), pytest.raises(BackendError, match="needs a CUDA device"):
+    with _backends.use_backend("cuda"), pytest.raises(BackendError, match="needs a CUDA device"):
         atrous_details(X)
-    with _dispatch.use_backend("reference"):
+    with _backends.use_backend("reference"):
         assert DETAILS.choose(X, 3, backend="cpp") == "cpp"
 
 
@@ -53,12 +53,12 @@ def test_a_kernel_that_no_gpu_has_confirmed_runs_only_where_it_is_named(monkeypa
         return (*halves, "none", None, None)
 
     # as on a machine where every backend runs
-    monkeypatch.setattr(_dispatch, "why_not", lambda *_: None)
+    monkeypatch.setattr(_backends, "why_not", lambda *_: None)
     convolution = OPERATORS["conv3x3"]
     assert convolution.choose(*call(64)) == "triton"
     assert DETAILS.choose(X, 3) == "cuda"
     assert convolution.choose(*call(64), backend="cuda") == "cuda"
-    with _dispatch.use_backend("cuda,triton"):
+    with _backends.use_backend("cuda,triton"):
         assert convolution.choose(*call(64)) == "cuda"
         assert convolution.choose(*call(32)) == "triton"
 
@@ -87,7 +87,7 @@ def test_every_instruction_set_gives_the_same_result(isa, tmp_path):
     x, y = torch.load(tmp_path / "out.pt")
     from emsr_fast import load_model
 
-    with torch.no_grad(), _dispatch.use_backend("reference"):
+    with torch.no_grad(), _backends.use_backend("reference"):
         torch.testing.assert_close(y, load_model()(x), rtol=0, atol=1e-5)
 
 
@@ -146,7 +146,7 @@ print(len(wrong))
 
 def test_the_doctor_shows_every_backend_on_one_screen():
     text = doctor.report()
-    for name in (*_dispatch.BACKENDS, "torch", "threads"):
+    for name in (*_backends.BACKENDS, "torch", "threads"):
         assert name in text
     assert "yes" in text
     assert len(text.splitlines()) <= 40

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from emsr_fast import BackendError, _dispatch, atrous_details, conv3x3, doctor, ops
+from emsr_fast import BackendError, _backends, atrous_details, conv3x3, doctor, ops
 from emsr_fast.ops import OPERATORS, _operator
 
 X = torch.rand(1, 1, 8, 8)
@@ -72,7 +72,7 @@ def test_a_call_is_checked_once_and_chosen_for_once(counted):
 def test_what_was_found_is_not_taken_for_another_call():
     x, weight = torch.randn(1, 16, 6, 6), torch.randn(16, 16, 3, 3)
     plain = conv3x3(x, weight)
-    with _dispatch.use_backend("cuda"), pytest.raises(BackendError, match="needs a CUDA device"):
+    with _backends.use_backend("cuda"), pytest.raises(BackendError, match="needs a CUDA device"):
         conv3x3(x, weight)
     with torch.autocast("cpu", torch.bfloat16):
         assert conv3x3(x, weight).dtype == torch.bfloat16
@@ -114,7 +114,7 @@ def test_a_preference_is_of_its_thread():
     found = []
 
     def other():
-        with _dispatch.use_backend("reference"):
+        with _backends.use_backend("reference"):
             inside.set()
             done.wait(60)
             found.append(DETAILS.choose(X, 3))
@@ -124,17 +124,17 @@ def test_a_preference_is_of_its_thread():
     assert inside.wait(60)
     assert DETAILS.choose(X, 3) == "cpp"
     # blocks of two threads may end in any order
-    with _dispatch.use_backend("cpp"):
+    with _backends.use_backend("cpp"):
         done.set()
         thread.join()
         assert DETAILS.choose(X, 3) == "cpp"
     assert found == ["reference"]
-    assert _dispatch.preferred() == ()
+    assert _backends.preferred() == ()
 
 
 def test_a_preference_is_of_its_task():
     async def chosen(names):
-        with _dispatch.use_backend(names):
+        with _backends.use_backend(names):
             await asyncio.sleep(0.01)
             return DETAILS.choose(X, 3)
 
@@ -142,18 +142,18 @@ def test_a_preference_is_of_its_task():
         return await asyncio.gather(chosen("reference"), chosen("cpp"))
 
     assert asyncio.run(both()) == ["reference", "cpp"]
-    assert _dispatch.preferred() == ()
+    assert _backends.preferred() == ()
 
 
 def test_a_gradient_keeps_the_preference_of_its_forward_pass():
     x = torch.rand(1, 1, 8, 8, dtype=torch.float64, requires_grad=True)
-    with _dispatch.use_backend("cpp"):
+    with _backends.use_backend("cpp"):
         out = atrous_details(x)
     errors, grads = [], []
 
     def backward():
         try:
-            with _dispatch.use_backend("cuda"):
+            with _backends.use_backend("cuda"):
                 grads.append(torch.autograd.grad(out.sum(), x)[0])
         except BackendError as error:
             errors.append(error)

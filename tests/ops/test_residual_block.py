@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from emsr_fast import BackendError, _dispatch, conv3x3, residual_block
+from emsr_fast import BackendError, _backends, conv3x3, residual_block
 from emsr_fast.model.blocks import ResidualBlock
 from emsr_fast.ops import OPERATORS
 from emsr_fast.reference import residual_block as reference
@@ -80,10 +80,10 @@ def test_hooks_of_the_layers_are_called():
 
 
 def test_a_preference_for_cuda_passes_over_what_it_lacks(monkeypatch):
-    monkeypatch.setattr(_dispatch, "why_not", lambda *_: None)
+    monkeypatch.setattr(_backends, "why_not", lambda *_: None)
     block = OPERATORS["residual_block"]
     halves, x = case((4, 5), 64, 64, torch.float16), case((4, 5))
-    with _dispatch.use_backend("cuda,triton,reference"):
+    with _backends.use_backend("cuda,triton,reference"):
         assert block.choose(*halves) == "cuda"
         assert block.choose(*x) == "triton"
     assert block.choose(*halves) == "triton"

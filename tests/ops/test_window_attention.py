@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from emsr_fast import BackendError, _dispatch, window_attention
+from emsr_fast import BackendError, _backends, window_attention
 from emsr_fast.ops.window_attention import PARAMETERS
 from emsr_fast.reference import window_attention as reference
 
@@ -154,7 +154,7 @@ def test_what_the_kernel_cannot_do_runs_on_the_reference():
 )
 def test_a_gpu_kernel_says_what_it_cannot_do(monkeypatch, change, backend, message):
     # as on a machine where the backend runs
-    monkeypatch.setattr(_dispatch, "why_not", lambda *_: None)
+    monkeypatch.setattr(_backends, "why_not", lambda *_: None)
     channels = change.pop("channels", 16)
     arguments = {"heads": 4, "backend": backend, **change}
     with pytest.raises(BackendError, match=message):

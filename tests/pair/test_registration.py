@@ -13,13 +13,13 @@ from scipy import ndimage
 import fields
 from emsr_fast import VolumeError
 from emsr_fast.metrics.correlation import band, independent_samples, ncc
-from emsr_fast.pair.judge import best_rectangle, grey_line, judge
-from emsr_fast.pair.locate import Bounds, locate
+from emsr_fast.pair.coarse_search import search
+from emsr_fast.pair.find_field import Bounds, locate
+from emsr_fast.pair.fit_quality import best_rectangle, grey_line, judge
 from emsr_fast.pair.pose import Pose
-from emsr_fast.pair.produce import Kept, produce
-from emsr_fast.pair.reading import read_reduced
+from emsr_fast.pair.read_slices import read_reduced
 from emsr_fast.pair.refine import Aligned, Field, Slice, refine
-from emsr_fast.pair.search import search
+from emsr_fast.pair.resample_pair import Kept, produce
 
 SEM = Path(__file__).parents[2] / "examples" / "data" / "rat_spinal_whitematter_sem_70nm_512.png"
 IMAGE = np.asarray(Image.open(SEM)).astype(np.float64)
@@ -106,7 +106,7 @@ def test_wrong_pairs_are_rejected(name, wrong):
 
 
 def test_the_search_agrees_with_the_definition_across_its_blocks(monkeypatch):
-    monkeypatch.setattr("emsr_fast.pair.search._BLOCK", 64)
+    monkeypatch.setattr("emsr_fast.pair.coarse_search._BLOCK", 64)
     field = np.random.default_rng(0).normal(7, 2, (150, 171)).astype(np.float32)
     field[60:90] = 5  # nothing to be found there
     templates = [field[101:133, 117:150] + 3, -field[5:37, 40:73]]
@@ -186,7 +186,7 @@ def test_the_rectangle_keeps_most_pixels():
 
 
 def test_means_are_taken_in_strips_exactly(monkeypatch):
-    monkeypatch.setattr("emsr_fast.pair.reading._STRIP_PIXELS", 1000)
+    monkeypatch.setattr("emsr_fast.pair.read_slices._STRIP_PIXELS", 1000)
     seen = read_reduced(Memory(IMAGE[None]), 0, range(3, 200), range(5, 300), 4)
     assert seen.shape == (49, 73)
     np.testing.assert_allclose(seen, IMAGE[3:199, 5:297].reshape(49, 4, 73, 4).mean(axis=(1, 3)), rtol=1e-6)

@@ -14,11 +14,11 @@ import numpy as np
 
 from emsr_fast.errors import EmsrError, VolumeError
 from emsr_fast.io.axes import Layout, chosen, layout_of
-from emsr_fast.io.readers import bigdataviewer, imaris
-from emsr_fast.io.readers.array import ArraySource, check_chunk
-from emsr_fast.io.readers.attributes import axes_of, axistags_of, sizes_of
-from emsr_fast.io.readers.hdf5_filters import check_filters
-from emsr_fast.io.readers.stored import Stored, grid_of
+from emsr_fast.io.readers.parts import bigdataviewer, imaris
+from emsr_fast.io.readers.parts.array import ArraySource, check_chunk
+from emsr_fast.io.readers.parts.attributes import axes_of, axistags_of, sizes_of
+from emsr_fast.io.readers.parts.hdf5_filters import check_filters
+from emsr_fast.io.readers.parts.missing_chunks import Stored, grid_of
 from emsr_fast.io.volume import SourceVolume, VolumeInfo, check_pixels
 
 _MOST_OBJECTS = 10_000

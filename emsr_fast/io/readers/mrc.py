@@ -15,9 +15,9 @@ from mrcfile.dtypes import HEADER_DTYPE
 
 from emsr_fast.errors import EmsrError, VolumeError
 from emsr_fast.io.axes import layout_of
-from emsr_fast.io.readers.array import ArraySource
-from emsr_fast.io.readers.mrc_header import HEADER_BYTES, MrcHeader, read_header
-from emsr_fast.io.readers.packed import opened, packing_of
+from emsr_fast.io.readers.parts.array import ArraySource
+from emsr_fast.io.readers.parts.mrc_header import HEADER_BYTES, MrcHeader, read_header
+from emsr_fast.io.readers.parts.packed import opened, packing_of
 from emsr_fast.io.volume import SourceVolume, VolumeInfo, check_pixels
 from emsr_fast.io.voxels import FLOAT32, UNKNOWN, VoxelSize, amount, meant
 

@@ -15,12 +15,12 @@ from zarr.storage import LocalStore
 
 from emsr_fast.errors import EmsrError, VolumeError
 from emsr_fast.io.axes import chosen, layout_of
-from emsr_fast.io.readers.array import ArraySource, check_chunk
-from emsr_fast.io.readers.attributes import axes_of, sizes_of
-from emsr_fast.io.readers.groups_above import image_above, local_groups
-from emsr_fast.io.readers.ngff import Multiscale, multiscale_of
-from emsr_fast.io.readers.stored import LocalFiles
-from emsr_fast.io.readers.zarr_names import as_stored, other_name
+from emsr_fast.io.readers.parts.array import ArraySource, check_chunk
+from emsr_fast.io.readers.parts.attributes import axes_of, sizes_of
+from emsr_fast.io.readers.parts.missing_chunks import LocalFiles
+from emsr_fast.io.readers.parts.ngff import Multiscale, multiscale_of
+from emsr_fast.io.readers.parts.parent_metadata import image_above, local_groups
+from emsr_fast.io.readers.parts.zarr_names import as_stored, other_name
 from emsr_fast.io.volume import SourceVolume, VolumeInfo, check_pixels
 
 _MOST_NODES = 500

@@ -15,9 +15,9 @@ import tifffile
 
 from emsr_fast.errors import EmsrError, VolumeError
 from emsr_fast.io.axes import chosen
-from emsr_fast.io.readers.array import check_chunk
-from emsr_fast.io.readers.files import DamagedError
-from emsr_fast.io.readers.stored import Stored
+from emsr_fast.io.readers.parts.array import check_chunk
+from emsr_fast.io.readers.parts.files import DamagedError
+from emsr_fast.io.readers.parts.missing_chunks import Stored
 from emsr_fast.io.readers.tiff.beside import check_ome
 from emsr_fast.io.readers.tiff.ome_set import missing_of, others_of, why_no_ome
 from emsr_fast.io.readers.tiff.pages import Page, PageReader, keyframe_of

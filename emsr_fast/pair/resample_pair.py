@@ -11,10 +11,10 @@ from scipy import ndimage
 
 from emsr_fast.io.volume import SourceVolume
 from emsr_fast.pair.deform import MARGIN_PX, Deformation
+from emsr_fast.pair.fit_quality import Judged, grey_line
 from emsr_fast.pair.geometry import Geometry
-from emsr_fast.pair.judge import Judged, grey_line
 from emsr_fast.pair.pose import Pose
-from emsr_fast.pair.reading import read_reduced, read_window
+from emsr_fast.pair.read_slices import read_reduced, read_window
 from emsr_fast.pair.refine import sample
 
 _REACH_PX = 24  # what a cubic spline's coefficients depend on, and more

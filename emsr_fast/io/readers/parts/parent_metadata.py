@@ -10,7 +10,7 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from emsr_fast.errors import VolumeError
-from emsr_fast.io.readers.ngff import Multiscale, datasets_of, multiscale_of
+from emsr_fast.io.readers.parts.ngff import Multiscale, datasets_of, multiscale_of
 
 # folders above that are looked at: an image is rarely more than one, a plate of images four
 MOST_ABOVE = 5

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from emsr_fast.errors import VolumeError
-from emsr_fast.io.readers.packed import opened, packing_of, suffix_inside
+from emsr_fast.io.readers.parts.packed import opened, packing_of, suffix_inside
 
 HEADER_BYTES = 1024
 BYTES_PER_PIXEL = {0: 1, 1: 2, 2: 4, 3: 4, 4: 8, 6: 2, 12: 2}

@@ -13,7 +13,7 @@ import numpy as np
 
 from emsr_fast.errors import BackendError, EmsrError, VolumeError
 from emsr_fast.installing import install_line
-from emsr_fast.io.readers.stored import LISTING_SECONDS, Files, LocalFiles, UnlistedError
+from emsr_fast.io.readers.parts.missing_chunks import LISTING_SECONDS, Files, LocalFiles, UnlistedError
 
 # a server that does not answer must not hold a run for ever
 _SECONDS = 120.0

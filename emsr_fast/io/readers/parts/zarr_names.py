@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import PurePath
 from typing import Any
 
-from emsr_fast.io.readers.stored import Files, Naming, grid_of, look_for, numbered
+from emsr_fast.io.readers.parts.missing_chunks import Files, Naming, grid_of, look_for, numbered
 
 
 def as_stored(

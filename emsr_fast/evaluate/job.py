@@ -12,14 +12,14 @@ import numpy as np
 
 from emsr_fast import __version__
 from emsr_fast.errors import UsageError, VolumeError
-from emsr_fast.evaluate.figures import DEFINITIONS, IMAGES, Lpips, SampleFigures, measure_sample
 from emsr_fast.evaluate.folder import check_report_folder, report_folder
 from emsr_fast.evaluate.inputs import Inputs, open_inputs
+from emsr_fast.evaluate.measures import DEFINITIONS, IMAGES, Lpips, SampleFigures, measure_sample
 from emsr_fast.evaluate.number_format import decibels
 from emsr_fast.evaluate.samples import Sample, choose_samples
 from emsr_fast.evaluate.trust import TrustCheck
 from emsr_fast.installing import install_line
-from emsr_fast.io.readers.files import DamagedError
+from emsr_fast.io.readers.parts.files import DamagedError
 from emsr_fast.io.selection import choose_slices, parse_slices
 from emsr_fast.metrics import RingCorrelation, added
 from emsr_fast.publish import tidy

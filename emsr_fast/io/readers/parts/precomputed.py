@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from emsr_fast.errors import VolumeError
-from emsr_fast.io.readers.kvstore import Store, TensorArray
-from emsr_fast.io.readers.stored import Index, Naming, Stored, UnlistedError, grid_of, look_for
+from emsr_fast.io.readers.parts.kvstore import Store, TensorArray
+from emsr_fast.io.readers.parts.missing_chunks import Index, Naming, Stored, UnlistedError, grid_of, look_for
 
 # a volume may begin at a negative voxel: -8-8_-16-0_-3--1
 _NAME = re.compile("_".join([r"(-?\d+)-(-?\d+)"] * 3), re.ASCII)

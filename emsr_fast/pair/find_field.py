@@ -12,10 +12,10 @@ from scipy import ndimage
 from emsr_fast.errors import VolumeError
 from emsr_fast.io.volume import SourceVolume
 from emsr_fast.metrics.correlation import band, independent_samples, smooth, without_background
+from emsr_fast.pair.coarse_search import search
 from emsr_fast.pair.pose import Pose
-from emsr_fast.pair.reading import read_reduced
+from emsr_fast.pair.read_slices import read_reduced
 from emsr_fast.pair.refine import Aligned, Field, Slice, levels, refine
-from emsr_fast.pair.search import search
 
 LEAST_FIELD_PX = 24  # side of an HR field in LR px; nothing smaller can be told apart
 _TEMPLATE_PX = 96  # side that the HR field is reduced to for the search, where the LR field allows

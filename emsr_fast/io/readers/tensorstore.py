@@ -11,14 +11,14 @@ from typing import Any
 
 from emsr_fast.errors import VolumeError
 from emsr_fast.io.axes import chosen, layout_of
-from emsr_fast.io.readers import precomputed
-from emsr_fast.io.readers.array import ArraySource, check_chunk
-from emsr_fast.io.readers.attributes import axes_of, scaled_sizes_of
-from emsr_fast.io.readers.groups_above import MOST_ABOVE, Group, image_above
-from emsr_fast.io.readers.kvstore import Store
-from emsr_fast.io.readers.ngff import Multiscale, multiscale_of
-from emsr_fast.io.readers.stored import grid_of, look_for, numbered
-from emsr_fast.io.readers.zarr_names import as_stored
+from emsr_fast.io.readers.parts import precomputed
+from emsr_fast.io.readers.parts.array import ArraySource, check_chunk
+from emsr_fast.io.readers.parts.attributes import axes_of, scaled_sizes_of
+from emsr_fast.io.readers.parts.kvstore import Store
+from emsr_fast.io.readers.parts.missing_chunks import grid_of, look_for, numbered
+from emsr_fast.io.readers.parts.ngff import Multiscale, multiscale_of
+from emsr_fast.io.readers.parts.parent_metadata import MOST_ABOVE, Group, image_above
+from emsr_fast.io.readers.parts.zarr_names import as_stored
 from emsr_fast.io.volume import SourceVolume, VolumeInfo, check_pixels
 from emsr_fast.io.voxels import VoxelSize, nanometres
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from emsr_fast.errors import VolumeError
 from emsr_fast.io.axes import Layout
-from emsr_fast.io.readers.files import DamagedError
+from emsr_fast.io.readers.parts.files import DamagedError
 from emsr_fast.io.volume import SourceVolume, VolumeInfo
 
 # neighbouring tiles and slices share chunks: decoded ones are kept up to this many bytes
