@@ -20,8 +20,8 @@ from PIL import Image
 
 from emsr_fast import available_models, load_model
 from emsr_fast.engine import TorchEngine
+from emsr_fast.io.resize import bicubic
 from emsr_fast.metrics import psnr_after_affine_fit
-from emsr_fast.pictures.demo import bicubic
 from emsr_fast.train.degrade import reduce
 from emsr_fast.train.denoise import denoise_slice
 

@@ -21,9 +21,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from emsr_fast.io.resize import bicubic
 from emsr_fast.metrics import psnr_after_affine_fit
 from emsr_fast.model import Emsr, load_model
-from emsr_fast.pictures.demo import bicubic
 from emsr_fast.train import TrainConfig, train
 from emsr_fast.train.config import Source
 from emsr_fast.train.dataset import as_tensor

@@ -14,9 +14,9 @@ from emsr_fast.evaluate.samples import Sample
 from emsr_fast.io.intensity import Normalisation, check_finite, measure, parse_range
 from emsr_fast.io.provenance import Provenance, read_provenance
 from emsr_fast.io.registry import open_source
+from emsr_fast.io.resize import bicubic
 from emsr_fast.io.volume import SourceVolume
 from emsr_fast.io.voxels import meant
-from emsr_fast.pictures.demo import bicubic
 
 # a bicubic kernel reaches two LR pixels
 _BICUBIC_REACH = 3

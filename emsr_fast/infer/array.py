@@ -23,7 +23,7 @@ from emsr_fast.infer.run import EngineOptions
 from emsr_fast.infer.statistics import Statistics
 from emsr_fast.infer.worker import load_engine, load_network
 from emsr_fast.io.intensity import Normalisation, check_grey_values, for_model, parse_range
-from emsr_fast.io.resample import fit_to_model
+from emsr_fast.io.pixel_size import fit_to_model
 from emsr_fast.io.volume import SourceVolume, VolumeInfo, check_pixels, output_dtype
 from emsr_fast.io.voxels import UNKNOWN, VoxelSize
 from emsr_fast.trust.maps import RESIDUAL, Trust

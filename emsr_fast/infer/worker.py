@@ -19,8 +19,8 @@ from emsr_fast.infer.stopped import StoppedBlocks
 from emsr_fast.infer.trust_maps import open_maps
 from emsr_fast.infer.workfolder import WorkFolder
 from emsr_fast.io.destination import system_errors
+from emsr_fast.io.pixel_size import fit_to_model, parse_input_voxel
 from emsr_fast.io.registry import open_source
-from emsr_fast.io.resample import fit_to_model, parse_input_voxel
 from emsr_fast.io.selection import Triple
 from emsr_fast.io.volume import SourceVolume
 from emsr_fast.io.writers.multiscale import levels_of

@@ -154,7 +154,7 @@ def _steps(source: ArrayVolume, region: Region, model: str, *, with_trust: bool,
     from emsr_fast.infer.fingerprint import of_model
     from emsr_fast.infer.trust_maps import prepare_trust
     from emsr_fast.io.intensity import for_model
-    from emsr_fast.io.resample import InputVoxel, fit_to_model
+    from emsr_fast.io.pixel_size import InputVoxel, fit_to_model
     from emsr_fast.model import load_model
 
     network = load_model(model)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
+from emsr_fast.io.resize import bicubic, block_means
 from emsr_fast.metrics import psnr_after_affine_fit
 from emsr_fast.pictures.sheet import side_by_side
 
@@ -20,22 +20,10 @@ def degrade(volume: np.ndarray, scale: int) -> np.ndarray:
     Raises:
         ValueError: y or x is no multiple of ``scale``.
     """
-    depth, height, width = volume.shape
+    _, height, width = volume.shape
     if height % scale or width % scale:
         raise ValueError(f"slices are {height}x{width}, which {scale} does not divide; crop them first")
-    squares = volume.reshape(depth, height // scale, scale, width // scale, scale)
-    coarse: np.ndarray = np.rint(squares.mean(axis=(2, 4))).astype(volume.dtype)
-    return coarse
-
-
-def bicubic(image: np.ndarray, scale: int) -> np.ndarray:
-    """Return ``image``, (H, W), enlarged to (scale * H, scale * W) float32 by bicubic interpolation, edges aligned.
-
-    The kernel is that of Keys with a = -0.5.
-    """
-    height, width = image.shape
-    large = Image.fromarray(image.astype(np.float32)).resize((width * scale, height * scale), Image.Resampling.BICUBIC)
-    return np.asarray(large)
+    return block_means(volume, (1, scale, scale))
 
 
 def demo_sheet(low: np.ndarray, super_resolved: np.ndarray, original: np.ndarray, path: str | Path) -> dict[str, float]:

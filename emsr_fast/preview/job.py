@@ -18,12 +18,12 @@ from emsr_fast.infer.run import EngineOptions
 from emsr_fast.infer.trust_maps import described_trust, prepare_trust
 from emsr_fast.infer.worker import load_engine, load_network
 from emsr_fast.io.intensity import Normalisation, for_model, parse_range
+from emsr_fast.io.pixel_size import fit_to_model, parse_input_voxel
 from emsr_fast.io.registry import open_source
-from emsr_fast.io.resample import fit_to_model, parse_input_voxel
+from emsr_fast.io.resize import bicubic
 from emsr_fast.io.selection import Span, parse_roi
 from emsr_fast.io.volume import SourceVolume
 from emsr_fast.io.voxels import VoxelSize
-from emsr_fast.pictures.demo import bicubic
 from emsr_fast.trust.maps import Trust
 
 REGION_PX = 256  # side of the middle of a slice that is shown, LR px

@@ -14,6 +14,7 @@ from emsr_fast.errors import VolumeError
 from emsr_fast.train.config import GREY, TrainConfig
 from emsr_fast.train.degrade import degrade
 from emsr_fast.train.hold_back import Pair
+from emsr_fast.trust.turns import TURNS, turned
 
 Crop = tuple[Tensor, Tensor, Tensor]  # y (1, h, w), x (1, scale * h, scale * w), normal noise (1, h, w)
 
@@ -35,7 +36,8 @@ class Crops(Dataset[Crop]):
         rng = np.random.default_rng([self._config.seed, number])
         pair = self._pairs[rng.choice(len(self._pairs), p=self._shares)]
         y, x = crop_of(pair, self._config.crop, self._scale, rng)
-        y, x = turned(y, x, int(rng.integers(8)))
+        turn = int(rng.integers(len(TURNS)))
+        y, x = turned(y, turn), turned(x, turn)
         y = y + rng.uniform(*self._config.extra_lr_sigma) * GREY * rng.standard_normal(y.shape)
         if self._config.contrast:
             gain, offset = 1 + self._config.contrast * rng.uniform(-1, 1), self._config.contrast * rng.uniform(-1, 1)
@@ -84,12 +86,6 @@ def crop_of(pair: Pair, side: int, scale: int, rng: np.random.Generator) -> tupl
         rows = slice(scale * top, scale * (top + side))
         cols = slice(scale * left, scale * (left + side))
     return y, pair.reference.crop(pair.reference_z, rows, cols)
-
-
-def turned(y: np.ndarray, x: np.ndarray, way: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return both images in one of the eight flips and quarter turns."""
-    y, x = np.rot90(y, way % 4), np.rot90(x, way % 4)
-    return (y[:, ::-1], x[:, ::-1]) if way >= 4 else (y, x)
 
 
 def as_tensor(image: np.ndarray) -> Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from scipy import ndimage
 
+from emsr_fast.io.resize import block_means
 from emsr_fast.train.config import GREY, Degradation, Noise
 
 
@@ -25,11 +26,12 @@ def degrade(hr: np.ndarray, scale: int, settings: Degradation, rng: np.random.Ge
 def reduce(hr: np.ndarray, scale: int, kind: str = "area") -> np.ndarray:
     """Return ``hr`` reduced by ``scale``: the mean of each square, or linear interpolation at its centre."""
     height, width = hr.shape[0] // scale, hr.shape[1] // scale
-    squares = hr[: height * scale, : width * scale].reshape(height, scale, width, scale)
+    hr = hr[: height * scale, : width * scale]
     if kind == "area":
-        return squares.mean(axis=(1, 3), dtype=np.float32)
+        return block_means(hr[None], (1, scale, scale), np.float32)[0]
     # the centre of a square is a pixel for odd scales, the middle of four for even ones
     middle = slice((scale - 1) // 2, scale // 2 + 1)
+    squares = hr.reshape(height, scale, width, scale)
     return squares[:, middle, :, middle].mean(axis=(1, 3), dtype=np.float32)
 
 

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from emsr_fast.io.resize import bicubic
 from emsr_fast.metrics import affine_fit, psnr_after_affine_fit
 from emsr_fast.model import Emsr
-from emsr_fast.pictures.demo import bicubic
 from emsr_fast.pictures.sheet import side_by_side
 from emsr_fast.train.config import TrainConfig
 from emsr_fast.train.hold_back import Pair

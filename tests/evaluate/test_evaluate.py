@@ -16,9 +16,9 @@ from emsr_fast.evaluate.job import evaluate
 from emsr_fast.evaluate.samples import choose_samples
 from emsr_fast.infer.job import infer
 from emsr_fast.io.provenance import Provenance, read_provenance
+from emsr_fast.io.resize import bicubic
 from emsr_fast.metrics import psnr_after_affine_fit
 from emsr_fast.pictures import degrade
-from emsr_fast.pictures.demo import bicubic
 
 NM = 10.0
 

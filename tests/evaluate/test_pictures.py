@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from emsr_fast.io.resize import bicubic
 from emsr_fast.metrics import affine_fit, psnr_after_affine_fit
 from emsr_fast.pictures import degrade, demo_sheet, side_by_side
-from emsr_fast.pictures.demo import bicubic
 
 
 def test_panels_stand_side_by_side_in_one_grey_scale(tmp_path):

@@ -10,9 +10,10 @@ import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from emsr_fast.io.resize import block_means
 from emsr_fast.io.volume import TargetSpec
 from emsr_fast.io.writers import multiscale
-from emsr_fast.io.writers.ome_zarr import Pyramid, block_means
+from emsr_fast.io.writers.ome_zarr import Pyramid
 
 ISOTROPIC, FLAT = (8.0, 8 / 3, 8 / 3), (40.0, 4.0, 4.0)
 

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 from emsr_fast.cli import main
 from emsr_fast.errors import UsageError
+from emsr_fast.io.pixel_size import RelabelledSource, fit_to_model, parse_input_voxel
 from emsr_fast.io.registry import open_source
-from emsr_fast.io.resample import RelabelledSource, ResampledSource, fit_to_model, parse_input_voxel
+from emsr_fast.io.resample import ResampledSource
 from streaming import ArraySource
 
 EVERYTHING = slice(None)

@@ -8,8 +8,8 @@ import tifffile
 
 from emsr_fast import available_models, load_model
 from emsr_fast.engine import TorchEngine
+from emsr_fast.io.resize import bicubic
 from emsr_fast.metrics import psnr_after_affine_fit
-from emsr_fast.pictures.demo import bicubic
 from emsr_fast.train.degrade import reduce
 
 

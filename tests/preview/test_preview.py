@@ -11,7 +11,7 @@ from PIL import Image
 
 from emsr_fast.cli import main
 from emsr_fast.infer.job import infer
-from emsr_fast.pictures.demo import bicubic
+from emsr_fast.io.resize import bicubic
 from emsr_fast.preview.job import make_preview
 from emsr_fast.preview.sheet import bar_length, draw_preview
 

@@ -15,7 +15,7 @@ from PIL import Image
 
 from emsr_fast import Emsr, EmsrConfig, ModelCard, UsageError, VolumeError, load_model, save_model
 from emsr_fast.cli import main
-from emsr_fast.pictures.demo import bicubic
+from emsr_fast.io.resize import bicubic
 from emsr_fast.train.degrade import reduce
 from emsr_fast.train.finetune import finetune
 from emsr_fast.train.judge import Judgement, Region, judge, pixels_repeated

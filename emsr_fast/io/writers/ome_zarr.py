@@ -16,6 +16,7 @@ from zarr.core.buffer import Buffer
 from zarr.storage import LocalStore
 
 from emsr_fast.io.destination import printable, staging, system_errors
+from emsr_fast.io.resize import block_means
 from emsr_fast.io.volume import TargetSpec, TargetVolume, check_block
 from emsr_fast.io.writers.multiscale import Level, Triple, attributes, levels_of
 from emsr_fast.publish import write_durably
@@ -179,24 +180,6 @@ class Pyramid:
         for number in range(1, len(self.levels)):
             for index in self.missing(number):
                 self.reduce(number, index)
-
-
-def block_means(pixels: np.ndarray, factor: Triple) -> np.ndarray:
-    """Return the means of ``factor`` voxels each, (Z, Y, X); at odd ends, of the voxels that there are.
-
-    Integers are rounded half to even. Floats are averaged in float64.
-    """
-    deep, tall, wide = factor
-    # repeating the last voxel leaves the mean of those that there are
-    padded = np.pad(pixels, [(0, -size % f) for size, f in zip(pixels.shape, factor, strict=True)], mode="edge")
-    depth, height, width = (size // f for size, f in zip(padded.shape, factor, strict=True))
-    means = np.empty((depth, height, width), pixels.dtype)
-    for z in range(depth):
-        # slice by slice: sums need eight bytes a voxel
-        part = padded[z * deep : (z + 1) * deep].reshape(deep, height, tall, width, wide)
-        mean = part.mean(axis=(0, 2, 4), dtype=np.float64)
-        means[z] = np.rint(mean) if pixels.dtype.kind in "ui" else mean
-    return means
 
 
 class OmeZarrTarget(TargetVolume):
