@@ -11,7 +11,8 @@ import numpy as np
 from emsr_fast.infer.trust_maps import GROUP
 from emsr_fast.io.registry import open_source
 from emsr_fast.io.volume import SourceVolume, info_as_json
-from emsr_fast.napari.placement import Placement, placement_of
+from emsr_fast.napari.layers import layer_options, map_options
+from emsr_fast.napari.placement import placement_of
 
 LayerData = tuple[Any, dict[str, Any], str]
 
@@ -33,19 +34,6 @@ def read_layers(path: str) -> list[LayerData]:
     for folder in sorted((Path(path) / GROUP).glob("*/")):
         layers.append(_layer(open_source(folder), f"{Path(path).name}: {folder.name}", map_options(folder.name)))
     return layers
-
-
-def map_options(name: str) -> dict[str, Any]:
-    """Return how the map of trust ``name`` is shown."""
-    if name == "residual":
-        # in standard deviations of the noise, of either sign
-        return {"colormap": "twilight_shifted", "contrast_limits": (-5.0, 5.0)}
-    return {"colormap": "magma", "blending": "additive"}
-
-
-def layer_options(placement: Placement) -> dict[str, Any]:
-    """Return ``placement`` as options of a layer."""
-    return {"scale": placement.scale, "translate": placement.translate, "units": placement.units}
 
 
 def _layer(source: SourceVolume, name: str, options: dict[str, Any] | None = None) -> LayerData:

@@ -13,11 +13,10 @@ from napari.qt.threading import GeneratorWorker, create_worker
 
 from emsr_fast.errors import EmsrError, UsageError
 from emsr_fast.infer.array import ArrayVolume, Result
+from emsr_fast.napari.layers import is_upright, layer_options, map_options, voxel_size_of
 from emsr_fast.napari.placement import Placement
-from emsr_fast.napari.reader import layer_options, map_options
 from emsr_fast.napari.region import Region, super_resolve_region, visible_region
 from emsr_fast.napari.triton_apart import load_triton
-from emsr_fast.napari.writer import is_upright, voxel_size_of
 
 Step = tuple[int, int, Result]
 _ANY_SIZE = "any pixel size"

@@ -11,7 +11,7 @@ from emsr_fast import __version__
 from emsr_fast.errors import UsageError
 from emsr_fast.io.registry import create_target
 from emsr_fast.io.volume import KEPT_DTYPES, TargetSpec
-from emsr_fast.io.voxels import VoxelSize, nanometres
+from emsr_fast.napari.layers import is_upright, voxel_size_of
 
 
 def write_image(path: str, data: Any, attributes: dict[str, Any]) -> list[str]:
@@ -58,27 +58,3 @@ def write_image(path: str, data: Any, attributes: dict[str, Any]) -> list[str]:
                     target.write(z, rows, cols, lines[:, cols])
         target.commit()
     return [path]
-
-
-def is_upright(attributes: dict[str, Any]) -> bool:
-    """Return whether a layer of ``attributes`` has its axes along those of the world."""
-    rotate, shear, affine = (attributes.get(name) for name in ("rotate", "shear", "affine"))
-    return (
-        (rotate is None or _is_identity(rotate))
-        and (shear is None or not np.any(shear))
-        and (affine is None or _is_identity(affine))
-    )
-
-
-def _is_identity(matrix: Any) -> bool:
-    values = np.asarray(getattr(matrix, "affine_matrix", matrix), dtype=np.float64)
-    return values.ndim == 2 and bool(np.array_equal(values, np.eye(len(values))))
-
-
-def voxel_size_of(attributes: dict[str, Any], axes: int) -> VoxelSize:
-    """Return the voxel size in nm of a layer of 2 or 3 ``axes``; None for axes whose unit is no length."""
-    scale, units = attributes.get("scale"), attributes.get("units")
-    scale = [1.0] * axes if scale is None else [float(size) for size in scale]
-    units = ["pixel"] * axes if units is None else [str(unit) for unit in units]
-    sizes = [nanometres(size, unit) for size, unit in zip(scale, units, strict=True)]
-    return (sizes[0] if axes == 3 else None, sizes[-2], sizes[-1])

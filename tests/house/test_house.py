@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import emsr_fast
+from emsr_fast.io.registry import FORMATS
 from emsr_fast.ops import OPERATORS
 from emsr_fast.ops._operator import Operator
 
@@ -98,6 +99,23 @@ def test_tests_lie_in_the_folder_of_their_room():
     assert {p.name for p in (ROOT / "tests").glob("*.py")} == {"conftest.py"}
     assert {p.name for p in (ROOT / "tests").iterdir() if any(p.glob("*.*"))} <= rooms | shared
     assert {p.name for p in (ROOT / "bench").glob("*.py")} == {"conftest.py"}
+
+
+def test_readers_and_writers_have_one_module_for_each_format():
+    readers, writers = {known.reader for known in FORMATS}, {known.writer for known in FORMATS} - {None}
+    assert readers == modules_with("open_source", "readers")
+    assert writers == modules_with("create_target", "writers")
+    beside = {p.stem for p in (ROOT / "emsr_fast" / "io" / "readers").glob("*.py")} - {"__init__"}
+    assert beside == {name.split(".")[1] for name in readers if name.count(".") == 1}
+
+
+def modules_with(function, folder):
+    home = ROOT / "emsr_fast" / "io"
+    return {
+        ".".join(path.relative_to(home).with_suffix("").parts)
+        for path in (home / folder).rglob("*.py")
+        if f"\ndef {function}(" in path.read_text()
+    }
 
 
 def test_every_cuda_file_is_compiled():
