@@ -15,6 +15,7 @@ from emsr_fast.io.locations import RemotePath, checked_key, is_remote, within
 from emsr_fast.io.readers.parts.files import check_readable
 from emsr_fast.io.readers.parts.mrc_header import MRC_SUFFIXES, is_mrc
 from emsr_fast.io.readers.parts.packed import packing_of
+from emsr_fast.io.readers.parts.unread import kind_of
 
 __all__ = [
     "FORMATS",
@@ -63,6 +64,13 @@ def _first_bytes(path: Path, count: int, offset: int = 0) -> bytes:
 def is_volume_folder(path: Path) -> bool:
     """Return whether the folder ``path`` is one volume: Zarr, N5 or precomputed, not a folder of images."""
     return _is_zarr(path) or _is_n5(path) or _is_precomputed(path)
+
+
+def is_volume_file(path: Path) -> bool:
+    """Return whether the file ``path`` is a whole volume by itself: HDF5, MATLAB or MRC."""
+    if not path.is_file():
+        return False
+    return _is_hdf5(path) or begins_with(path, MATLAB_MAGIC) or is_mrc(path)
 
 
 def begins_with(path: Path, magics: tuple[bytes, ...]) -> bool:
@@ -153,6 +161,8 @@ def _reader(path: Path) -> str:
             )
         if promised := _promised(path):
             raise VolumeError(f"{path} ends in {path.suffix}, but its content is not {promised}; give {READABLE}")
+        if path.is_file() and (kind := kind_of(path)):
+            raise VolumeError(f"{path} is {kind}, which is not read: convert it to TIFF; or give {READABLE}")
         raise VolumeError(f"{path} is not an image this version reads; give {READABLE}")
     return found.reader
 

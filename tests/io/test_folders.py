@@ -244,3 +244,60 @@ def test_copies_and_folders_named_like_images_are_noted(tmp_path):
     assert told.startswith("2 file(s) named like copies of others, each a slice all the same: ")
     assert "s2 (1).png" in told
     assert "s2 - Copy.png" in told
+
+
+def slices_under(folder, suffix):
+    """Write three small TIFF slices named 0, 1, 2 with ``suffix``."""
+    folder.mkdir()
+    for number in range(3):
+        tifffile.imwrite(folder / f"{number}{suffix}", np.full((8, 9), number, np.uint8), photometric="minisblack")
+    return folder
+
+
+@pytest.mark.parametrize("suffix", [".btf", ".tf8", ".LSM", ".stk", ".dat", ""])
+def test_slices_are_told_by_their_content_whatever_their_name(tmp_path, suffix):
+    folder = slices_under(tmp_path / "slices", suffix)
+    with open_source(folder) as source:
+        assert [int(source.read(z, slice(0, 1), slice(0, 1))[0, 0]) for z in range(source.shape[0])] == [0, 1, 2]
+
+
+def test_a_slice_of_another_suffix_counts_beside_tif_and_a_backup_does_not(tmp_path):
+    folder = slices_under(tmp_path / "slices", ".tif")
+    (folder / "0.tif").rename(folder / "0.btf")
+    (folder / "2.tif.bak").write_bytes((folder / "2.tif").read_bytes())
+    with open_source(folder) as source:
+        assert source.shape == (3, 8, 9)
+        assert any("skipped: 2.tif.bak" in note for note in source.info.notes)
+
+
+@pytest.mark.parametrize(
+    ("files", "said"),
+    [
+        (
+            {f"{n}.jp2": b"\0\0\0\x0cjP  \r\n\x87\n" for n in range(8)},
+            r"8 file\(s\) \*\.jp2 \(JPEG 2000\).*convert them to TIFF",
+        ),
+        ({"0.bmp": b"BM12", "1.bmp": b"BM12", "log.txt": b"x"}, r"2 file\(s\) \*\.bmp, 1 file\(s\) \*\.txt \(BMP\)"),
+        ({"0.dm3": b"\0\0\0\3\0\0"}, r"\*\.dm3 \(Gatan DM3\)"),
+        ({"a.h5": b"\x89HDF\r\n\x1a\n" + bytes(99)}, r"1 file\(s\) \*\.h5, .*give one of them by itself"),
+        ({"readme": b"x"}, r"1 file\(s\) without a suffix"),
+        ({}, "it is empty"),
+        ({"run1/0.png": b"", "run2/0.png": b""}, r"2 folder\(s\) and no file; give one of them: run1, run2"),
+    ],
+)
+def test_a_folder_without_images_says_what_it_holds(tmp_path, files, said):
+    (tmp_path / "f").mkdir()
+    for name, content in files.items():
+        (tmp_path / "f" / name).parent.mkdir(exist_ok=True)
+        (tmp_path / "f" / name).write_bytes(content)
+    with pytest.raises(VolumeError, match=said):
+        open_source(tmp_path / "f")
+
+
+@pytest.mark.parametrize(
+    ("content", "kind"), [(b"BM12", "BMP"), (b"\xff\x4f\xff\x51", "JPEG 2000"), (bytes(128) + b"DICM", "DICOM")]
+)
+def test_a_file_of_a_format_that_is_not_read_says_which(tmp_path, content, kind):
+    (tmp_path / "a.img").write_bytes(content)
+    with pytest.raises(VolumeError, match=f"is {kind}, which is not read"):
+        open_source(tmp_path / "a.img")

@@ -10,8 +10,12 @@ from itertools import pairwise
 from pathlib import Path
 
 from emsr_fast.errors import VolumeError
+from emsr_fast.io.readers.parts.unread import contents_of
+from emsr_fast.io.registry import TIFF_MAGIC, begins_with, is_volume_file
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
+# TIFF under other names, if its content says so
+_TIFF_SUFFIXES = (".btf", ".tf2", ".tf8", ".bigtiff", ".gtiff", ".lsm", ".stk", ".ptif", ".qptiff")
 _NAMED = 5  # gaps in a note
 _COPY = re.compile(r"(?: \(\d+\)| - copy(?: \(\d+\))?)$", re.ASCII)  # how Windows and browsers name a copy
 
@@ -32,9 +36,11 @@ def image_files(folder: Path) -> tuple[list[Path], list[str]]:
     """
     entries = [entry for entry in folder.iterdir() if not entry.name.startswith(".")]
     visible = [entry for entry in entries if not entry.is_dir()]
-    files = [entry for entry in visible if entry.suffix.lower() in IMAGE_SUFFIXES]
+    files = [entry for entry in visible if entry.suffix.lower() in IMAGE_SUFFIXES or _is_tiff(entry, _TIFF_SUFFIXES)]
+    # without one, TIFF under any name
+    files = files or [entry for entry in visible if _is_tiff(entry)]
     if not files:
-        raise VolumeError(f"folder {folder} holds no PNG, JPEG or TIFF file; check the path")
+        raise VolumeError(contents_of(folder, entries, is_volume_file))
     notes = []
     if others := sorted(entry.name for entry in visible if entry not in set(files)):
         notes.append(f"{len(others)} file(s) that are no images skipped: {', '.join(others[:3])}")
@@ -44,6 +50,15 @@ def image_files(folder: Path) -> tuple[list[Path], list[str]]:
     files.sort(key=lambda file: natural_key(file.name))
     check_names(files)
     return files, notes + _copies(files) + gaps([file.stem for file in files])
+
+
+def _is_tiff(file: Path, suffixes: Sequence[str] | None = None) -> bool:
+    if suffixes is not None and file.suffix.lower() not in suffixes:
+        return False
+    try:
+        return begins_with(file, TIFF_MAGIC)
+    except OSError:
+        return False
 
 
 def check_names(files: Sequence[Path]) -> None:
@@ -59,7 +74,7 @@ def check_names(files: Sequence[Path]) -> None:
 def _bare(file: Path) -> str:
     """Return a name in small letters without the suffixes of images, of which there may be several."""
     name = file.name.lower()
-    while name.endswith(tuple(suffixes := (*IMAGE_SUFFIXES, ".ome"))):
+    while name.endswith(tuple(suffixes := (*IMAGE_SUFFIXES, *_TIFF_SUFFIXES, ".ome"))):
         name = name.removesuffix(next(suffix for suffix in suffixes if name.endswith(suffix)))
     return name
 
