@@ -6,3 +6,16 @@ from __future__ import annotations
 def counted(number: int, noun: str) -> str:
     """Return a number with its noun, such as "1 step" or "2,000 steps"."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def shortened(text: str, most: int = 80) -> str:
+    """Return ``text`` with ``most`` characters at most, for a message that quotes it."""
+    return text if len(text) <= most else f"{text[: most - 3]}..."
+
+
+def quoted(value: object) -> str:
+    """Return a value that somebody else wrote, as a message quotes it."""
+    try:
+        return shortened(repr(value))
+    except ValueError:  # of Python's limit on digits
+        return "a number of thousands of digits"

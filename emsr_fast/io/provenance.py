@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,8 @@ from xml.etree import ElementTree
 
 import h5py
 import tifffile
+
+from emsr_fast.reading import parse_json, read_regular
 
 _TITLE = "emsr_fast"  # the attribute in a Zarr group, the namespace of an OME annotation
 
@@ -40,7 +41,7 @@ def read_provenance(path: Path) -> Provenance:
 
 def _of_zarr(path: Path) -> Mapping[str, Any]:
     try:
-        attributes = json.loads((path / "zarr.json").read_text()).get("attributes", {})
+        attributes = parse_json(read_regular(path / "zarr.json")).get("attributes", {})
     except (OSError, ValueError):
         return {}
     found = attributes.get(_TITLE)
@@ -50,7 +51,7 @@ def _of_zarr(path: Path) -> Mapping[str, Any]:
 def _of_hdf5(path: Path) -> Mapping[str, Any]:
     try:
         with h5py.File(path, "r") as file:
-            found = json.loads(file["raw"].attrs[_TITLE])
+            found = parse_json(file["raw"].attrs[_TITLE])
     except (OSError, KeyError, TypeError, ValueError):
         return {}
     return found if isinstance(found, Mapping) else {}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import asdict
 from pathlib import Path
@@ -13,6 +12,7 @@ from safetensors import safe_open
 
 from emsr_fast.errors import CheckpointError
 from emsr_fast.model.config import INPUT_BOUNDS, EmsrConfig
+from emsr_fast.reading import parse_json
 
 CARD_KEY = "emsr_card"
 
@@ -102,7 +102,7 @@ def parse_card(text: str, path: Path) -> ModelCard:
         CheckpointError: it is none; says which field is wrong.
     """
     try:
-        version = json.loads(text).get("format_version")
+        version = parse_json(text).get("format_version")
         if isinstance(version, int) and version > ModelCard.model_fields["format_version"].default:
             raise CheckpointError(f"model {str(path)!r} has format version {version}: update emsr_fast to read it")
         card = ModelCard.model_validate_json(text)

@@ -52,9 +52,8 @@ def read_model(path: str | os.PathLike[str], window_fit: str | None = None) -> E
     """
     path = Path(path)
     if not path.is_file():
-        raise CheckpointError(
-            f"model {str(path)!r} {'is a folder' if path.is_dir() else 'does not exist'}: give a model file"
-        )
+        what = "is a folder" if path.is_dir() else "is a pipe or device" if path.exists() else "does not exist"
+        raise CheckpointError(f"model {str(path)!r} {what}: give a model file")
     if path.stat().st_size == 0:
         raise CheckpointError(f"model {str(path)!r} is empty (0 bytes): copy or download it again")
     tensors, metadata = _read_safetensors(path) if _is_safetensors(path) else (_read_pickle(path), {})

@@ -12,8 +12,10 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from emsr_fast.errors import UsageError, VolumeError
-from emsr_fast.installing import install_line
 from emsr_fast.model.config import EmsrConfig
+from emsr_fast.reading import read_regular
+from emsr_fast.train.settings_text import MOST_BYTES, parse_yaml
+from emsr_fast.wording import quoted, shortened
 
 GREY = 1 / 255  # noise is given in grey levels of 255, as in the paper
 
@@ -174,13 +176,9 @@ def read_config(path: Path | None, changes: Sequence[str] = ()) -> TrainConfig:
         UsageError: the file is no YAML, or a setting is unknown or out of range; says which.
         VolumeError: the file cannot be read.
     """
-    try:
-        import yaml
-    except ImportError as error:
-        raise UsageError(f"training needs the extra packages: {install_line('train')}") from error
     where = str(path) if path else "the command line"
     try:
-        values: Any = yaml.safe_load(path.read_text()) if path else {}
+        values: Any = parse_yaml(read_regular(path, MOST_BYTES).decode(), where) if path else {}
         if not isinstance(values, dict):
             raise UsageError(f"{where} holds no settings; `init` of emsr-fast train writes an example")
         if path:
@@ -191,13 +189,14 @@ def read_config(path: Path | None, changes: Sequence[str] = ()) -> TrainConfig:
         return TrainConfig.model_validate(values)
     except OSError as error:
         raise VolumeError(f"{where} cannot be read: {error.strerror}; check the path and its permissions") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UsageError(f"{where} is no YAML: {' '.join(str(error).split())}") from error
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{where} is no YAML: {error}") from error
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(map(str, first["loc"])) or "settings"
-        seen = "" if isinstance(first["input"], dict) else f", got {first['input']!r}"
-        raise UsageError(f"{where}: {key}: {first['msg'].removeprefix('Value error, ')}{seen}") from error
+        seen = "" if isinstance(first["input"], dict) else f", got {quoted(first['input'])}"
+        said = shortened(first["msg"].removeprefix("Value error, "), 300)
+        raise UsageError(f"{where}: {shortened(key)}: {said}{seen}") from error
 
 
 def _apply(values: dict[str, Any], change: str) -> None:
@@ -217,12 +216,12 @@ def _apply(values: dict[str, Any], change: str) -> None:
             raise UsageError(f"setting {key!r}: {group!r} is no group of settings")
     if not isinstance(place, dict):
         raise UsageError(f"setting {key!r} names a whole entry of a list; name one of its keys")
-    import yaml
-
     try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise UsageError(f"setting {key!r}: {text!r} is no value; give a number, a word or a [list]") from error
+        value = parse_yaml(text, "it")
+    except UsageError as error:
+        raise UsageError(
+            f"setting {shortened(key)!r}: {shortened(text)!r} is no value; give a number, a word or a [list]"
+        ) from error
     # YAML 1.1 reads 1e-3 as text
     if isinstance(value, str):
         with suppress(ValueError):

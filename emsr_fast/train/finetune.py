@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import math
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -16,6 +15,7 @@ from emsr_fast.io.registry import within
 from emsr_fast.model import Emsr, ModelCard, load_model
 from emsr_fast.model.zoo import DEFAULT_MODEL, choose_device
 from emsr_fast.publish import tidy
+from emsr_fast.reading import parse_json, read_regular
 from emsr_fast.train.config import TrainConfig
 from emsr_fast.train.finetuned_output import check_output, picture_beside, publish
 from emsr_fast.train.hold_back import Pair
@@ -187,8 +187,8 @@ def _range_of(pairs: Path | None) -> str | None:
     if settings is None or not settings.is_file():
         return None
     try:
-        found = json.loads(settings.read_text(encoding="utf-8")).get("grey_range")
-    except (ValueError, AttributeError) as error:
+        found = parse_json(read_regular(settings)).get("grey_range")
+    except (OSError, ValueError, AttributeError) as error:
         raise VolumeError(f"{settings} is damaged ({error}); make the pairs anew, or give `range=LO:HI`") from error
     return str(found) if found else None
 

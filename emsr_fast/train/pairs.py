@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -14,6 +15,7 @@ from emsr_fast.io.intensity import Normalisation
 from emsr_fast.io.readers.parts.image_names import IMAGE_SUFFIXES, check_names, natural_key
 from emsr_fast.io.registry import is_volume_folder, within
 from emsr_fast.metrics.correlation import band, ncc
+from emsr_fast.reading import read_regular
 from emsr_fast.train.config import Source
 from emsr_fast.train.degrade import reduce
 from emsr_fast.train.denoise import denoise_slice, kept_under, write_stack
@@ -156,8 +158,7 @@ def manifest(path: Path) -> list[tuple[Path, Path]]:
     """Return the LR and the HR of every row of a table of pairs, each once."""
     try:
         # Excel begins its files with a mark
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            rows = list(csv.DictReader(file))
+        rows = list(csv.DictReader(io.StringIO(read_regular(path).decode("utf-8-sig"), newline="")))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise VolumeError(f"pairs file {path} cannot be read: {error}") from error
     if not rows or not {"lr", "hr"} <= set(rows[0]):

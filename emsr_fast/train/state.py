@@ -114,6 +114,8 @@ class TrainState:
 
 
 def _read(path: Path) -> dict[str, Any]:
+    if path.exists() and not path.is_file():
+        raise CheckpointError(f"{path} is a pipe, device or folder and no checkpoint; start without `resume`")
     try:
         content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
         missing = {"config", "model", "optimiser", "step"} - set(content)

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from emsr_fast.errors import CheckpointError
+from emsr_fast.reading import parse_json, read_regular
 
 
 @dataclass(frozen=True)
@@ -101,7 +102,7 @@ def read_calibration(path: Path, model_sha256: str) -> Calibration:
         CheckpointError: it is damaged, or of other weights.
     """
     try:
-        values = json.loads(path.read_text())
+        values = parse_json(read_regular(path))
         found = Calibration(**values)
         numbers = (found.floor, found.gain_disagreement, found.gain_residual)
         if not all(math.isfinite(number) and number >= 0 for number in numbers):

@@ -14,8 +14,8 @@ from emsr_fast.io.axes import chosen, layout_of
 from emsr_fast.io.readers.parts import precomputed
 from emsr_fast.io.readers.parts.array import ArraySource, check_chunk
 from emsr_fast.io.readers.parts.attributes import axes_of, scaled_sizes_of
-from emsr_fast.io.readers.parts.kvstore import Store
-from emsr_fast.io.readers.parts.missing_chunks import grid_of, look_for, numbered
+from emsr_fast.io.readers.parts.kvstore import Store, Where
+from emsr_fast.io.readers.parts.missing_chunks import grid_of, look_for, numbered, touched
 from emsr_fast.io.readers.parts.ngff import Multiscale, multiscale_of
 from emsr_fast.io.readers.parts.parent_metadata import MOST_ABOVE, Group, image_above
 from emsr_fast.io.readers.parts.zarr_names import as_stored
@@ -94,10 +94,15 @@ def _open_n5(store: Store, key: str | None, axes: str | None) -> SourceVolume | 
             notes = ("level s0 of a pyramid; another one with `key`",)
         above = store.json(f"{finest.rpartition('/')[0]}/attributes.json")
         group, node, place = above or {}, inside, finest
-    array = store.array("n5", place)
+    naming = numbered(grid_of(node["dimensions"], node["blockSize"]), "/")
+
+    def chunks(where: Where) -> Iterator[str]:
+        for index in touched(where, node["blockSize"], node["dimensions"]):
+            yield f"{place}/{naming.name(index)}".strip("/")
+
+    array = store.array("n5", place, chunks)
     stated = axes_of(node.get("axes"), len(array.shape))
     layout, _ = layout_of(array.shape, store.path, asked=axes, stated=stated, usual="XYZ")
-    naming = numbered(grid_of(node["dimensions"], node["blockSize"]), "/")
     told, absent = look_for(store.folder(place), [naming])[0].checked(store.path / place, 0)
     return _source(
         store, array, "N5", place, axes, stated, (*notes, *told), usual="XYZ",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping
 from pathlib import Path, PurePath
 from typing import Any
@@ -17,6 +16,7 @@ from emsr_fast.errors import EmsrError, VolumeError
 from emsr_fast.io.axes import chosen, layout_of
 from emsr_fast.io.readers.parts.array import ArraySource, check_chunk
 from emsr_fast.io.readers.parts.attributes import axes_of, sizes_of
+from emsr_fast.io.readers.parts.files import check_inside, check_regular
 from emsr_fast.io.readers.parts.missing_chunks import LocalFiles
 from emsr_fast.io.readers.parts.ngff import Multiscale, multiscale_of
 from emsr_fast.io.readers.parts.parent_metadata import image_above, local_groups
@@ -197,17 +197,12 @@ class _ContainedStore(LocalStore):
         self, key: str, prototype: BufferPrototype | None = None, byte_range: ByteRequest | None = None
     ) -> Buffer | None:
         key = self._as_stored(key)
-        place = os.path.realpath(self.root / key)
-        if not Path(place).is_relative_to(os.path.realpath(self.root)):
-            raise VolumeError(
-                f"{self.root / key} is a link that leads out of the volume, to {place}; "
-                "copy the volume without links (cp -rL)"
-            )
-        # memory for a range is taken before it is read, whatever a damaged shard's index claims
-        if (
-            isinstance(byte_range, RangeByteRequest)
-            and os.path.exists(place)
-            and byte_range.end > os.stat(place).st_size
-        ):
-            raise VolumeError(f"{place} is cut or damaged: it lacks bytes that its index names; write it again")
+        place = self.root / key
+        check_inside(self.root, place, self.root)
+        # zarr asks for the metadata of what may be no group, and no folder
+        if place.exists() and not place.is_dir():
+            check_regular(place, self.root)
+            # memory for a range is taken before it is read, whatever a damaged shard's index claims
+            if isinstance(byte_range, RangeByteRequest) and byte_range.end > place.stat().st_size:
+                raise VolumeError(f"{place} is cut or damaged: it lacks bytes that its index names; write it again")
         return await super().get(key, prototype, byte_range)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -10,6 +9,7 @@ import numpy as np
 
 from emsr_fast.io.axes import Layout
 from emsr_fast.io.voxels import UNKNOWN, VoxelSize, meant, nanometres
+from emsr_fast.reading import parse_json
 
 # one size per axis, in nm per unit: Fiji's and ilastik's; the last two are CREMI's and funlib's, who mean nm
 _SIZES = {"element_size_um": 1e3, "element_size_nm": 1.0, "resolution": 1.0, "voxel_size": 1.0}
@@ -75,7 +75,7 @@ def axes_of(names: Sequence[Any] | None, dimensions: int) -> str | None:
 def axistags_of(text: Any) -> list[str] | None:
     """Return the axes that vigra and ilastik write as JSON, None where ``text`` is no such thing."""
     try:
-        return [str(tag["key"]) for tag in json.loads(text)["axes"]]
+        return [str(tag["key"]) for tag in parse_json(text)["axes"]]
     except (KeyError, TypeError, ValueError):
         return None
 

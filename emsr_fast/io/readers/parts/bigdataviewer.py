@@ -10,9 +10,13 @@ from pathlib import Path
 import h5py
 import numpy as np
 
+from emsr_fast.errors import VolumeError
+from emsr_fast.io.readers.parts.files import read_part
+from emsr_fast.io.readers.parts.hdf5_links import own
 from emsr_fast.io.voxels import UNKNOWN, VoxelSize, amount
 
 _CELLS = re.compile(r"t\d{5,}/s(\d{2,})/(\d+)/cells")
+_MOST_BYTES = 2**26  # of the XML file
 _TABLE = re.compile(r"s\d{2,}/(resolutions|subdivisions)")
 
 
@@ -27,7 +31,7 @@ class Place:
 def place_of(file: h5py.File, name: str) -> Place | None:
     """Return which image the dataset ``name`` is, None if the file is not of this kind."""
     found = _CELLS.fullmatch(name)
-    if found is None or not isinstance(file.get(f"s{found[1]}/resolutions"), h5py.Dataset):
+    if found is None or not isinstance(own(file, f"s{found[1]}/resolutions"), h5py.Dataset):
         return None
     return Place(found[1], int(found[2]))
 
@@ -40,11 +44,15 @@ def is_table(file: h5py.File, name: str) -> bool:
 def voxel_size(path: Path, file: h5py.File, place: Place) -> tuple[VoxelSize, str, list[str]]:
     """Return the voxel size in nm of the image at ``place``, where it was found, and notes on what is not believed."""
     xml = path.with_suffix(".xml")
-    if not xml.is_file():
+    try:
+        text = read_part(xml.parent, xml, path, _MOST_BYTES)
+    except VolumeError as error:
+        return UNKNOWN, f"{xml.name} is not read: {error}", []
+    if text is None:
         return UNKNOWN, f"not found: BigDataViewer keeps it in {xml.name}, which is not beside the file", []
     notes: list[str] = []
     try:
-        root = ElementTree.parse(xml).getroot()
+        root = ElementTree.fromstring(text)
         setups = {(one.findtext("id") or "").strip(): one for one in root.iter("ViewSetup")}
         setup = setups[str(int(place.setup))]
         unit = (setup.findtext("voxelSize/unit") or "").strip()

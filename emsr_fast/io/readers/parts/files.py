@@ -6,6 +6,7 @@ import os
 from pathlib import Path, PurePath
 
 from emsr_fast.errors import VolumeError
+from emsr_fast.reading import read_regular
 
 _LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 
@@ -58,6 +59,27 @@ def check_inside(folder: Path, place: Path, path: PurePath) -> None:
             f"{place} is a link that leads out of the volume, to {real}; copy the volume without links (cp -rL)"
         )
     raise VolumeError(f"{path} names {place} as a part of it, which lies in another folder; move both into one")
+
+
+def read_part(folder: Path, place: Path, path: PurePath, most: int | None = None) -> bytes | None:
+    """Return what is in ``place``, a part of a volume; None where there is none.
+
+    Args:
+        folder: that it must lie in, with what a link leads to.
+        place: the file.
+        path: of the volume, for messages.
+        most: bytes.
+
+    Raises:
+        VolumeError: it lies elsewhere, is no file, cannot be read, or is larger.
+    """
+    check_inside(folder, place, path)
+    try:
+        return read_regular(place, os.stat(place).st_size if most is None else most)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        raise VolumeError(f"{place} cannot be read: {error.strerror}; check how {path} was written") from error
 
 
 def check_regular(place: Path, path: PurePath) -> None:

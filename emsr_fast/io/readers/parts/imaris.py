@@ -13,6 +13,7 @@ import numpy as np
 
 from emsr_fast.errors import VolumeError
 from emsr_fast.io.axes import Layout
+from emsr_fast.io.readers.parts.hdf5_links import own
 from emsr_fast.io.voxels import FLOAT32, UNKNOWN, VoxelSize, amount
 
 _IMAGE = re.compile(r"(DataSet\d*)/ResolutionLevel (\d+)/TimePoint (\d+)/Channel (\d+)/Data")
@@ -32,7 +33,7 @@ class Place:
 def place_of(file: h5py.File, name: str) -> Place | None:
     """Return which image the dataset ``name`` is, None if it is none of Imaris'."""
     found = _IMAGE.fullmatch(name.strip("/"))
-    if found is None or not isinstance(file.get(f"{_INFO}/Image"), h5py.Group):
+    if found is None or not isinstance(own(file, f"{_INFO}/Image"), h5py.Group):
         return None
     return Place(name, int(found[2]), int(found[3]), int(found[4]))
 
@@ -46,7 +47,7 @@ def finest(file: h5py.File, names: Mapping[str, str]) -> dict[str, str]:
 
 def levels_note(file: h5py.File, place: Place) -> list[str]:
     """Return a note on the other resolutions of an image."""
-    group = file.get("DataSet")
+    group = own(file, "DataSet")
     levels = sorted(group) if isinstance(group, h5py.Group) else []
     return [f"{len(levels)} levels: {', '.join(levels)}; another one with `key`"] if len(levels) > 1 else []
 

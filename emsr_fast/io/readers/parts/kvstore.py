@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path, PurePath
 from typing import Any
@@ -13,12 +12,17 @@ import numpy as np
 
 from emsr_fast.errors import BackendError, EmsrError, VolumeError
 from emsr_fast.installing import install_line
+from emsr_fast.io.readers.parts.files import check_inside, check_regular, read_part
 from emsr_fast.io.readers.parts.missing_chunks import LISTING_SECONDS, Files, LocalFiles, UnlistedError
+from emsr_fast.reading import parse_json
 
 # a server that does not answer must not hold a run for ever
 _SECONDS = 120.0
 _RETRIES = {"max_retries": 5, "initial_delay": "250ms", "max_delay": "4s"}
 _LARGEST_METADATA = 2**26
+
+Where = tuple[int | slice, ...]  # a part of an array
+Chunks = Callable[[Where], Iterable[str]]
 
 
 class Store:
@@ -68,8 +72,8 @@ class Store:
         """
         name = name.strip("/")
         if name not in self._known:
-            answer = self._files.read(name).result(timeout=_SECONDS)
-            self._known[name] = self._parsed(name, bytes(answer.value)) if answer.state == "value" else None
+            text = self.read(name, _LARGEST_METADATA)
+            self._known[name] = None if text is None else self._parsed(name, text)
         return self._known[name]
 
     def json_above(self, up: int, name: str) -> Mapping[str, Any] | None:
@@ -88,17 +92,18 @@ class Store:
 
     def _parsed(self, name: str, text: bytes) -> Mapping[str, Any]:
         try:
-            values = json.loads(text) if len(text) <= _LARGEST_METADATA else None
-        except (ValueError, RecursionError):
+            values = parse_json(text) if len(text) <= _LARGEST_METADATA else None
+        except ValueError:
             values = None
         if not isinstance(values, dict):
             raise VolumeError(f"{self.path}: {name} is no JSON object; check how the volume was written")
         return values
 
-    def array(self, driver: str, place: str = "", **spec: Any) -> TensorArray:
+    def array(self, driver: str, place: str = "", chunks: Chunks = lambda where: (), **spec: Any) -> TensorArray:
         """Return the array at ``place`` below the folder, read with tensorstore's ``driver``.
 
         Args:
+            chunks: the files, from the volume's folder on, that have a part; on a disk they are looked at first.
             spec: more of tensorstore's; with ``metadata`` these are taken and the stored ones are not read.
         """
         where = {**self._spec, "path": f"{self._spec['path']}{place}/" if place else self._spec["path"]}
@@ -110,7 +115,16 @@ class Store:
             assume_metadata="metadata" in spec,
         ).result(timeout=_SECONDS)
         # some formats count their voxels from elsewhere than 0
-        return TensorArray(array[self._tensorstore.d[:].translate_to[0]])
+        array = array[self._tensorstore.d[:].translate_to[0]]
+        return TensorArray(array, lambda where: self.check(chunks(where)))
+
+    def check(self, names: Iterable[str]) -> None:
+        """Raise VolumeError where one of the files ``names`` lies outside a folder on a disk, or is no file."""
+        if isinstance(self.path, Path):
+            for name in names:
+                check_inside(self.path, self.path / name, self.path)
+                if (self.path / name).exists():
+                    check_regular(self.path / name, self.path)
 
     def array_of(self, files: Mapping[str, bytes], driver: str, **spec: Any) -> TensorArray:
         """Return the array that lies in ``files``, contents by name, read with tensorstore's ``driver``."""
@@ -127,8 +141,15 @@ class Store:
         """Return the files below ``place``."""
         return LocalFiles(self.path / place) if isinstance(self.path, Path) else RemoteFiles(self, place)
 
-    def read(self, name: str) -> bytes | None:
-        """Return what is in file ``name``, None where there is no such file."""
+    def read(self, name: str, most: int | None = None) -> bytes | None:
+        """Return what is in file ``name``, None where there is no such file.
+
+        Args:
+            name: from the folder on.
+            most: bytes of a file on a disk.
+        """
+        if isinstance(self.path, Path):
+            return read_part(self.path, self.path / name, self.path, most)
         answer = self._files.read(name).result(timeout=_SECONDS)
         return bytes(answer.value) if answer.state == "value" else None
 
@@ -178,13 +199,15 @@ class TensorArray:
     attrs: Mapping[str, Any] = {}
     metadata: Any = None
 
-    def __init__(self, array: Any) -> None:
-        self._array = array
+    def __init__(self, array: Any, check: Callable[[Where], None] = lambda where: None) -> None:
+        """Take an array, and what raises VolumeError where a part must not be read."""
+        self._array, self._check = array, check
         self.shape: tuple[int, ...] = tuple(array.shape)
         self.dtype = np.dtype(array.dtype.numpy_dtype).newbyteorder("=")
         stated = array.chunk_layout.read_chunk.shape or self.shape
         self.chunks = tuple(min(int(chunk or side), side) for chunk, side in zip(stated, self.shape, strict=True))
 
-    def __getitem__(self, where: tuple[int | slice, ...]) -> np.ndarray:
+    def __getitem__(self, where: Where) -> np.ndarray:
+        self._check(where)
         pixels: np.ndarray = self._array[where].read().result(timeout=_SECONDS)
         return pixels

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import os
 import time
@@ -11,6 +12,7 @@ from pathlib import Path, PurePath
 from typing import Any, Protocol
 
 from emsr_fast.errors import VolumeError
+from emsr_fast.io.readers.parts.files import check_regular
 
 Index = tuple[int, ...]
 
@@ -59,8 +61,11 @@ class LocalFiles:
                     if entry.is_file():
                         yield f"{place}{entry.name}"
                     # links may lead in a circle
-                    elif entry.is_dir() and place.count("/") < _DEEPEST:
-                        waiting.append(f"{place}{entry.name}/")
+                    elif entry.is_dir():
+                        if place.count("/") < _DEEPEST:
+                            waiting.append(f"{place}{entry.name}/")
+                    elif os.path.exists(entry.path):
+                        check_regular(Path(entry.path), self._folder)
 
     def has(self, names: Sequence[str]) -> int:
         """Return how many of ``names`` are there."""
@@ -173,6 +178,15 @@ def _asked_for(files: Files, namings: Sequence[Naming], total: int, *, seen: boo
 def grid_of(shape: Sequence[int], chunks: Sequence[int]) -> Index:
     """Return how many chunks there are along each axis."""
     return tuple(-(-int(side) // max(int(chunk), 1)) for side, chunk in zip(shape, chunks, strict=True))
+
+
+def touched(where: Sequence[int | slice], sides: Sequence[int], shape: Sequence[int]) -> Iterator[Index]:
+    """Yield the chunks, with ``sides``, of an array of ``shape`` that hold the voxels ``where``."""
+    ranges = []
+    for at, side, length in zip(where, sides, shape, strict=True):
+        first, last, _ = at.indices(length) if isinstance(at, slice) else (at, at + 1, 1)
+        ranges.append(range(first // side, -(-last // side)))
+    yield from itertools.product(*ranges)
 
 
 def numbered(grid: Index, separator: str, prefix: str = "") -> Naming:

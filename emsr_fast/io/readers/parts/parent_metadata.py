@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path, PurePath
@@ -11,6 +10,7 @@ from typing import Any
 
 from emsr_fast.errors import VolumeError
 from emsr_fast.io.readers.parts.ngff import Multiscale, datasets_of, multiscale_of
+from emsr_fast.reading import parse_json, read_regular
 
 # folders above that are looked at: an image is rarely more than one, a plate of images four
 MOST_ABOVE = 5
@@ -54,11 +54,11 @@ def local_groups(path: Path, place: str = "") -> Iterator[Group]:
 
 def _json(path: Path) -> Mapping[str, Any]:
     try:
-        text = path.read_bytes() if path.is_file() else b"{}"
+        text = read_regular(path) if path.is_file() else b"{}"
     except OSError:
         return {}  # folders above may be closed to us: then they say nothing
     try:
-        values = json.loads(text)
-    except (ValueError, RecursionError) as error:
+        values = parse_json(text)
+    except ValueError as error:
         raise VolumeError(f"{path} is no JSON: {error}; mend it, or name the axes with `axes` to do without") from error
     return values if isinstance(values, Mapping) else {}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import math
 import re
@@ -14,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from emsr_fast.errors import VolumeError
-from emsr_fast.io.readers.parts.kvstore import Store, TensorArray
-from emsr_fast.io.readers.parts.missing_chunks import Index, Naming, Stored, UnlistedError, grid_of, look_for
+from emsr_fast.io.readers.parts.kvstore import Store, TensorArray, Where
+from emsr_fast.io.readers.parts.missing_chunks import Index, Naming, Stored, UnlistedError, grid_of, look_for, touched
 
 # a volume may begin at a negative voxel: -8-8_-16-0_-3--1
 _NAME = re.compile("_".join([r"(-?\d+)-(-?\d+)"] * 3), re.ASCII)
@@ -29,8 +28,13 @@ def opened(store: Store, info: Mapping[str, Any], number: int) -> tuple[Any, tup
         VolumeError: no chunk is stored.
     """
     scale = info["scales"][number]
-    array = store.array("neuroglancer_precomputed", scale_index=number)
     place, path = str(scale["key"]), store.path
+
+    def chunks(where: Where) -> Iterator[str]:
+        for index in () if scale.get("sharding") else touched(where[:3], _sides(scale), scale["size"]):
+            yield f"{place}/{_naming(scale).name(index)}"
+
+    array = store.array("neuroglancer_precomputed", chunks=chunks, scale_index=number)
     if scale.get("sharding"):
         return (array, *_of_shards(store, place))
     plain, packed = look_for(store.folder(place), [_naming(scale), _naming(scale, ".gz")])
@@ -45,10 +49,11 @@ def opened(store: Store, info: Mapping[str, Any], number: int) -> tuple[Any, tup
 def _of_shards(store: Store, place: str) -> tuple[tuple[str, ...], dict[str, int]]:
     # which shards there should be depends on which chunks there are: only that there is one can be asked
     try:
-        found = any(name.endswith(".shard") for name in store.folder(place).names())
+        shards = [name for name in store.folder(place).names() if name.endswith(".shard")]
     except UnlistedError:
         return ("whether all of its shards are stored cannot be seen here",), {}
-    notes, absent = Stored(int(found), 1, 1).checked(store.path, 0, "shards")
+    store.check(f"{place}/{name}" for name in shards)
+    notes, absent = Stored(int(bool(shards)), 1, 1).checked(store.path, 0, "shards")
     return (*notes, "which shards, and what in them, is missing cannot be seen here: it reads as 0"), absent
 
 
@@ -90,7 +95,7 @@ class _Packed:
 
     def __getitem__(self, where: tuple[int | slice, ...]) -> np.ndarray:
         files = {"info": self._info}
-        for index in self._touched(where):
+        for index in touched(where[:3], self._sides, self.shape[:3]):
             name = f"{self._key}/{self._name(index)}"
             content = self._store.read(name)
             if content is None and (packed := self._store.read(f"{name}.gz")) is not None:
@@ -99,14 +104,6 @@ class _Packed:
                 files[name] = content
         array = self._store.array_of(files, "neuroglancer_precomputed", scale_index=self._number)
         return array[where]
-
-    def _touched(self, where: tuple[int | slice, ...]) -> Iterator[Index]:
-        """Yield the chunks that hold the voxels ``where``."""
-        ranges = []
-        for at, side, length in zip(where[:3], self._sides, self.shape[:3], strict=True):
-            first, last, _ = at.indices(length) if isinstance(at, slice) else (at, at + 1, 1)
-            ranges.append(range(first // side, -(-last // side)))
-        yield from itertools.product(*ranges)
 
     def _unpacked(self, packed: bytes, name: str) -> bytes:
         # a header may claim that it becomes any size

@@ -1,0 +1,41 @@
+"""Small files whose content somebody else made: read only if they are files, and no more than expected."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import stat
+from pathlib import Path
+from typing import Any
+
+MOST_BYTES = 2**26  # of settings, metadata and journals
+_DEEPEST = "it is nested too deep"
+
+
+def read_regular(path: Path, most: int = MOST_BYTES) -> bytes:
+    """Return the content of a file.
+
+    Raises:
+        OSError: it is missing or may not be read, is a pipe, device or folder, or has more than ``most`` bytes.
+    """
+    # without O_NONBLOCK, to open a pipe would wait for ever
+    with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+        found = os.fstat(file.fileno())
+        if not stat.S_ISREG(found.st_mode):
+            raise OSError(errno.EINVAL, "it is a pipe, device or folder and no file", str(path))
+        if found.st_size > most:
+            raise OSError(errno.EFBIG, f"it has {found.st_size} bytes, at most {most} are expected", str(path))
+        return file.read(most)
+
+
+def parse_json(text: str | bytes) -> Any:
+    """Return the value that ``text`` is.
+
+    Raises:
+        ValueError: it is no JSON, is nested too deep, or has a number of thousands of digits.
+    """
+    try:
+        return json.loads(text)
+    except RecursionError as error:
+        raise ValueError(_DEEPEST) from error

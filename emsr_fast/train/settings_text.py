@@ -1,0 +1,66 @@
+"""YAML, as text that somebody else may have written, to values: no deeper, larger or longer than settings are."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from emsr_fast.errors import UsageError
+from emsr_fast.installing import install_line
+from emsr_fast.wording import shortened
+
+MOST_BYTES = 2**20  # of a file of settings
+# of all values, those that an alias repeats counted each time
+_MOST_VALUES, _DEEPEST = 100_000, 50
+
+
+def parse_yaml(text: str, name: str) -> Any:
+    """Return the values in ``text``.
+
+    Args:
+        name: of the text, for messages.
+
+    Raises:
+        UsageError: it is no YAML, refers to itself, is nested too deep, has too many values, or a number of thousands
+            of digits; or YAML is not installed.
+    """
+    try:
+        import yaml
+    except ImportError as error:
+        raise UsageError(f"training needs the extra packages: {install_line('train')}") from error
+    try:
+        loader = yaml.SafeLoader(text)
+        root = loader.get_single_node()
+        if root is not None:
+            _check_size(root, name)
+        return None if root is None else loader.construct_document(root)
+    except RecursionError as error:
+        raise UsageError(f"{name} is no YAML of settings: it is nested too deep") from error
+    except (yaml.YAMLError, ValueError) as error:
+        if isinstance(error, UsageError):
+            raise
+        # Python's advice is for whoever writes the program
+        said = "a number has thousands of digits" if "digits" in str(error) else " ".join(str(error).split())
+        raise UsageError(f"{name} is no YAML: {shortened(said, 200)}") from error
+
+
+def _check_size(root: Any, name: str) -> None:
+    """Refuse what aliases make endless or too large, before it is expanded."""
+    sizes: dict[int, int] = {}  # of nodes, by identity; 0 while a node is looked at
+
+    def size(node: Any, depth: int) -> int:
+        if depth > _DEEPEST:
+            raise RecursionError
+        if (known := sizes.get(id(node))) is not None:
+            if known == 0:
+                raise UsageError(f"{name} is no YAML of settings: an alias refers to what it is a part of")
+            return known
+        sizes[id(node)] = 0
+        parts = node.value if isinstance(node.value, list) else []
+        # the parts of a mapping are pairs
+        inner = (one for part in parts for one in (part if isinstance(part, tuple) else (part,)))
+        sizes[id(node)] = 1 + sum(size(one, depth + 1) for one in inner)
+        if sizes[id(node)] > _MOST_VALUES:
+            raise UsageError(f"{name} is no YAML of settings: its aliases stand for more than {_MOST_VALUES:,} values")
+        return sizes[id(node)]
+
+    size(root, 0)

@@ -1,0 +1,61 @@
+"""Files of settings that somebody else wrote: refused in one line, before they take memory or time."""
+
+import json
+
+import pytest
+
+from emsr_fast.cli import main
+from emsr_fast.errors import CheckpointError, UsageError
+from emsr_fast.model.card import parse_card
+from emsr_fast.train.config import read_config
+
+ALIASES = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"] + [
+    f"a{level}: &a{level} [{', '.join([f'*a{level - 1}'] * 10)}]" for level in range(1, 9)
+]
+SETTINGS = {
+    "aliases": ("\n".join([*ALIASES, "sources: *a8"]), "its aliases stand for more than 100,000 values"),
+    "an alias of its own part": ("sources: &a [*a]", "refers to what it is a part of"),
+    "deep lists": (f"sources: {'[' * 5000}{']' * 5000}", "nested too deep"),
+    "many digits": (f"steps: {'9' * 5000}", "a number has thousands of digits"),
+    "many hexadecimal digits": (f"sources: [{{hr: a.tif}}]\nsteps: 0x{'f' * 5000}", "a number of thousands of digits"),
+    "a long word": (f"sources: [{{hr: a.tif}}]\nsteps: {'x' * 50_000}", "steps: Input should be a valid integer"),
+    "a long key": (f"sources: [{{hr: a.tif}}]\n{'x' * 900}: 1", "Extra inputs are not permitted"),
+    "no date": ("steps: 2001-99-99", "month must be"),
+}
+
+
+@pytest.mark.parametrize("kind", SETTINGS)
+def test_a_hostile_file_of_settings_is_refused_in_one_line(tmp_path, capsys, kind):
+    text, reason = SETTINGS[kind]
+    (tmp_path / "train.yaml").write_text(text)
+    assert main(["train", str(tmp_path / "train.yaml")]) == 2
+    said = capsys.readouterr().err
+    assert reason in said
+    assert len(said) < len(str(tmp_path)) + 400
+
+
+def test_aliases_that_save_typing_are_read(tmp_path):
+    text = "sources: [{hr: a.tif, degradation: &sem {reduce: linear}}, {hr: b.tif, degradation: *sem}]"
+    (tmp_path / "train.yaml").write_text(text)
+    assert read_config(tmp_path / "train.yaml").sources[1].degradation.reduce == "linear"
+
+
+def test_a_file_that_is_larger_than_settings_are_is_refused(tmp_path, capsys):
+    with (tmp_path / "train.yaml").open("wb") as file:
+        file.truncate(2**40)
+    assert main(["train", str(tmp_path / "train.yaml")]) == 3
+    assert "at most 1048576 are expected" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("value", ["[" * 3000, "9" * 5000, "[1"])
+def test_a_hostile_value_on_the_command_line_is_refused(value):
+    with pytest.raises(UsageError, match="is no value") as refused:
+        read_config(None, [f"steps={value}"])
+    assert len(str(refused.value)) < 300
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"format_version": ' + "9" * 5000 + "}", json.dumps(5)])
+def test_a_hostile_card_is_refused(tmp_path, text):
+    with pytest.raises(CheckpointError, match="cannot be read") as refused:
+        parse_card(text, tmp_path / "a.safetensors")
+    assert len(str(refused.value)) < len(str(tmp_path)) + 300
