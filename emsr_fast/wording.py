@@ -11,11 +11,3 @@ def counted(number: int, noun: str) -> str:
 def shortened(text: str, most: int = 80) -> str:
     """Return ``text`` with ``most`` characters at most, for a message that quotes it."""
     return text if len(text) <= most else f"{text[: most - 3]}..."
-
-
-def quoted(value: object) -> str:
-    """Return a value that somebody else wrote, as a message quotes it."""
-    try:
-        return shortened(repr(value))
-    except ValueError:  # of Python's limit on digits
-        return "a number of thousands of digits"

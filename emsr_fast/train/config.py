@@ -15,7 +15,7 @@ from emsr_fast.errors import UsageError, VolumeError
 from emsr_fast.model.config import EmsrConfig
 from emsr_fast.reading import read_regular
 from emsr_fast.train.settings_text import MOST_BYTES, parse_yaml
-from emsr_fast.wording import quoted, shortened
+from emsr_fast.wording import shortened
 
 GREY = 1 / 255  # noise is given in grey levels of 255, as in the paper
 
@@ -194,7 +194,7 @@ def read_config(path: Path | None, changes: Sequence[str] = ()) -> TrainConfig:
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(map(str, first["loc"])) or "settings"
-        seen = "" if isinstance(first["input"], dict) else f", got {quoted(first['input'])}"
+        seen = "" if isinstance(first["input"], dict) else f", got {shortened(repr(first['input']))}"
         said = shortened(first["msg"].removeprefix("Value error, "), 300)
         raise UsageError(f"{where}: {shortened(key)}: {said}{seen}") from error
 

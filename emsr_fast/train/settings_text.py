@@ -11,6 +11,7 @@ from emsr_fast.wording import shortened
 MOST_BYTES = 2**20  # of a file of settings
 # of all values, those that an alias repeats counted each time
 _MOST_VALUES, _DEEPEST = 100_000, 50
+_MOST_DIGITS = 100
 
 
 def parse_yaml(text: str, name: str) -> Any:
@@ -20,8 +21,8 @@ def parse_yaml(text: str, name: str) -> Any:
         name: of the text, for messages.
 
     Raises:
-        UsageError: it is no YAML, refers to itself, is nested too deep, has too many values, or a number of thousands
-            of digits; or YAML is not installed.
+        UsageError: it is no YAML, refers to itself, is nested too deep, or has too many values or digits; or YAML is
+            not installed.
     """
     try:
         import yaml
@@ -38,9 +39,7 @@ def parse_yaml(text: str, name: str) -> Any:
     except (yaml.YAMLError, ValueError) as error:
         if isinstance(error, UsageError):
             raise
-        # Python's advice is for whoever writes the program
-        said = "a number has thousands of digits" if "digits" in str(error) else " ".join(str(error).split())
-        raise UsageError(f"{name} is no YAML: {shortened(said, 200)}") from error
+        raise UsageError(f"{name} is no YAML: {shortened(' '.join(str(error).split()), 200)}") from error
 
 
 def _check_size(root: Any, name: str) -> None:
@@ -54,6 +53,8 @@ def _check_size(root: Any, name: str) -> None:
             if known == 0:
                 raise UsageError(f"{name} is no YAML of settings: an alias refers to what it is a part of")
             return known
+        if node.tag.endswith(":int") and len(node.value) > _MOST_DIGITS:
+            raise UsageError(f"{name} is no YAML of settings: a number has {len(node.value):,} digits")
         sizes[id(node)] = 0
         parts = node.value if isinstance(node.value, list) else []
         # the parts of a mapping are pairs
