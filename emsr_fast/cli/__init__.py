@@ -32,6 +32,10 @@ from emsr_fast.cli import (
 )
 from emsr_fast.cli.common import CommandLine
 from emsr_fast.cli.exits import run
+from emsr_fast.cli.limits import refuse_too_few_threads
+from emsr_fast.cli.streams import standard_streams
+
+_LIGHT = ("models", "cache")  # commands without NumPy and PyTorch
 
 app = typer.Typer(
     name="emsr-fast",
@@ -50,11 +54,12 @@ def main(arguments: list[str] | None = None) -> int:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     group = typer.main.get_command(app)
     line = CommandLine(arguments, group)
-    return run(
-        lambda: group.main(arguments, prog_name="emsr-fast", standalone_mode=False, obj=line),
-        as_json="--json" in arguments,
-        spell=line.spell,
-    )
+    with standard_streams():
+        return run(
+            lambda: group.main(arguments, prog_name="emsr-fast", standalone_mode=False, obj=line),
+            as_json="--json" in arguments,
+            spell=line.spell,
+        )
 
 
 def _version(asked: bool) -> None:
@@ -73,6 +78,8 @@ def _options(
     if context.invoked_subcommand is None:
         print(context.get_help())
         raise typer.Exit(2)
+    if context.invoked_subcommand not in _LIGHT:
+        refuse_too_few_threads()
 
 
 app.command()(infer.infer)

@@ -11,10 +11,11 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any
 
+from emsr_fast.cli.limits import told
 from emsr_fast.errors import BackendError, EmsrError, Interrupted, VolumeError
 
 DEBUG_VARIABLE = "EMSR_FAST_DEBUG"
@@ -40,10 +41,6 @@ def run(command: Callable[[], Any], *, as_json: bool, spell: Callable[[str], str
             finally:
                 sys.stdout.flush()
         return result if isinstance(result, int) else _OK
-    except BrokenPipeError:
-        # the reader of our output left, as `| head` does: no more words, also not at exit
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 128 + signal.SIGPIPE
     except Interrupted as stopped:
         name = signal.Signals(stopped.number).name
         kept = "no unfinished work is kept; repeat the command to begin again"
@@ -65,6 +62,8 @@ def _explain(error: Exception) -> tuple[str, int]:
     if hasattr(error, "format_message"):
         path = getattr(getattr(error, "ctx", None), "command_path", "emsr-fast")
         return f"{error.format_message().rstrip('.')}; see {path} --help", _USAGE
+    if limited := told(error):
+        return limited, BackendError.exit_code
     if isinstance(error, MemoryError):
         return "out of memory; close other programs, or give a smaller `tile`", BackendError.exit_code
     if isinstance(error, OSError):
@@ -100,7 +99,8 @@ def _signals_as_exceptions() -> Iterator[None]:
         if time.monotonic() - stopped_at > _ONE_STOP_S:
             # as a kill would: nothing is cleaned up, and no file is ever half-written under its name
             line = f"error: ended at once by a second {signal.Signals(number).name}\n"
-            os.write(2, line.encode())
+            with suppress(OSError):
+                os.write(2, line.encode())
             os._exit(128 + number)
 
     def swallowed(raised: sys.UnraisableHookArgs) -> None:

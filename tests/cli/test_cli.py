@@ -249,7 +249,16 @@ def test_a_fault_of_ours_hides_its_traceback_unless_asked(small, monkeypatch, ca
     assert "Traceback" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(("error", "code"), [(PermissionError(13, "Permission denied", "/x"), 3), (MemoryError(), 5)])
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (PermissionError(13, "Permission denied", "/x"), 3),
+        (MemoryError(), 5),
+        (BlockingIOError(11, "Resource temporarily unavailable"), 5),
+        (RuntimeError("can't start new thread"), 5),
+        (ImportError("libtorch_cpu.so: failed to map segment from shared object"), 5),
+    ],
+)
 def test_errors_of_the_machine_have_their_exit_codes(small, monkeypatch, capsys, error, code):
     def fail(*arguments):
         raise error

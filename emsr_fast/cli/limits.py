@@ -1,0 +1,52 @@
+"""Limits of the system on threads and memory: found before they end the process silently, and said in one line."""
+
+from __future__ import annotations
+
+import errno
+import os
+import threading
+
+from emsr_fast.errors import BackendError
+
+_OURS = 4  # threads that read, write and scale grey values, and zarr's own: less than any command needs
+_SIGNS = ("can't start new thread", os.strerror(errno.EAGAIN), os.strerror(errno.ENOMEM), "failed to map segment")
+
+
+def refuse_too_few_threads() -> None:
+    """Raise BackendError where the system does not allow the threads that NumPy, PyTorch and this package start.
+
+    Asked before the first two are imported: where a thread of theirs does not start, they end the process.
+    """
+    # OpenBLAS and OpenMP have one thread for each core or as many as this variable says, beside the main one
+    asked = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0]
+    each = int(asked) if asked.isdecimal() else len(os.sched_getaffinity(0))
+    enough = threading.Event()
+    started: list[threading.Thread] = []
+    try:
+        for _ in range(2 * (each - 1) + _OURS):
+            thread = threading.Thread(target=enough.wait, daemon=True)
+            thread.start()
+            started.append(thread)
+    except RuntimeError as error:
+        raise BackendError(told(error) or str(error)) from error
+    finally:
+        enough.set()
+        for thread in started:
+            thread.join()
+
+
+def told(error: Exception) -> str | None:
+    """Return the line for an error that a limit of the system caused; None for any other."""
+    if isinstance(error, OSError):
+        sign = error.strerror if error.errno in (errno.EAGAIN, errno.ENOMEM) else None
+    elif isinstance(error, (RuntimeError, ImportError)):
+        # NumPy's error on import has twenty lines
+        sign = next((sign for sign in _SIGNS if sign in str(error)), None)
+    else:
+        sign = None
+    if sign is None:
+        return None
+    return (
+        f"the system allows no more threads or memory ({sign}); raise the limit (ulimit -u, ulimit -v, or that of the "
+        "container or job), or set OMP_NUM_THREADS=1"
+    )
