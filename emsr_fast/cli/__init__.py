@@ -33,6 +33,7 @@ from emsr_fast.cli import (
 from emsr_fast.cli.common import CommandLine
 from emsr_fast.cli.exits import run
 from emsr_fast.cli.limits import refuse_too_few_threads
+from emsr_fast.cli.output import cleaned, put
 from emsr_fast.cli.streams import standard_streams
 
 _LIGHT = ("models", "cache")  # commands without NumPy and PyTorch
@@ -54,7 +55,7 @@ def main(arguments: list[str] | None = None) -> int:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     group = typer.main.get_command(app)
     line = CommandLine(arguments, group)
-    with standard_streams():
+    with standard_streams(), cleaned():
         return run(
             lambda: group.main(arguments, prog_name="emsr-fast", standalone_mode=False, obj=line),
             as_json="--json" in arguments,
@@ -64,7 +65,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _version(asked: bool) -> None:
     if asked:
-        print(f"emsr-fast {__version__}")
+        put(f"emsr-fast {__version__}")
         raise typer.Exit
 
 
@@ -76,7 +77,7 @@ def _options(
     ] = False,
 ) -> None:
     if context.invoked_subcommand is None:
-        print(context.get_help())
+        put(*context.get_help().splitlines())
         raise typer.Exit(2)
     if context.invoked_subcommand not in _LIGHT:
         refuse_too_few_threads()

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from emsr_fast.cli.common import Device, Json, Model, print_json, typed
+from emsr_fast.cli.output import put
 
 
 def bench(
@@ -32,4 +33,4 @@ def bench(
     if as_json:
         print_json(done)
     else:
-        print(job.described(done))
+        put(*job.described(done).splitlines())

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from emsr_fast.cli.common import Json, print_json, typed
+from emsr_fast.cli.output import put
 
 app = typer.Typer(
     help="List or prune cached ONNX models and engines.\n\nThey are in the folder that EMSR_FAST_CACHE names, "
@@ -30,7 +31,7 @@ def cache_ls(context: typer.Context, as_json: Json = False) -> None:
         print_json({"folder": str(cache_folder()), "entries": [_as_json(entry) for entry in found]})
         return
     for entry in found:
-        print(_line(entry))
+        put(_line(entry))
     total = sum(entry.size for entry in found)
     typed(context).say(f"{cache_folder()}: {len(found)} entries, {total / 1e6:.1f} MB")
 
@@ -57,7 +58,7 @@ def cache_prune(
         print_json({"removed": [str(path) for path in removed]})
     else:
         for path in removed:
-            print(path)
+            put(str(path))
         typed(context).say(f"{len(removed)} files removed")
 
 

@@ -16,6 +16,8 @@ from typing import Annotated, Any
 
 import typer
 
+from emsr_fast.cli.output import put
+
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout, everything else on stderr.")]
 Key = Annotated[
     str | None, typer.Option(help="Image to read from a file with several: dataset, variable, level or series number.")
@@ -84,7 +86,7 @@ class CommandLine:
 
     def say(self, line: str) -> None:
         """Print a line on stderr."""
-        print(self.spell(line), file=sys.stderr, flush=True)
+        put(self.spell(line), stream=sys.stderr)
 
     def again(self, **changes: str | bool | None) -> str:
         """Return the command to type with some settings changed; None leaves one out."""
@@ -133,4 +135,4 @@ def typed(context: typer.Context) -> CommandLine:
 
 def print_json(values: Mapping[str, Any]) -> None:
     """Print the one JSON object of a command on stdout."""
-    print(json.dumps(values, default=str))
+    put(json.dumps(values, default=str), most=None)

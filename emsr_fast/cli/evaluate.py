@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from emsr_fast.cli.common import Json, Overwrite, print_json, typed
+from emsr_fast.cli.output import put
 
 
 def evaluate(
@@ -74,5 +75,6 @@ def evaluate(
         print_json(done)
         return
     for title, sentences in done["summary"].items():
-        line.say("\n".join([f"{title}:", *(f"  {sentence}" for sentence in sentences)]))
-    print(done["report"])
+        for text in (f"{title}:", *(f"  {sentence}" for sentence in sentences)):
+            line.say(text)
+    put(str(done["report"]))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import signal
 import sys
 import threading
@@ -16,12 +15,14 @@ from types import FrameType
 from typing import Any
 
 from emsr_fast.cli.limits import told
+from emsr_fast.cli.output import one_line, put
 from emsr_fast.errors import BackendError, EmsrError, Interrupted, VolumeError
 
 DEBUG_VARIABLE = "EMSR_FAST_DEBUG"
 
 _OK, _UNEXPECTED, _USAGE = 0, 1, 2
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_LONGEST_ERROR = 1000  # characters: what it quotes may be of any length
 _ONE_STOP_S = 1.0  # signals this close are one stop: a terminal sends to all, and a parent passes its own on
 _AGAIN_S = 0.01  # a stop that a finalizer swallowed is sent again after this
 
@@ -77,11 +78,10 @@ def _explain(error: Exception) -> tuple[str, int]:
 
 
 def _report(text: str, code: int, as_json: bool) -> int:
-    # one line whatever a library or a file name put into it, and no escape codes for the terminal
-    line = re.sub(r"[\x00-\x1f\x7f\s]+", " ", text).strip()
-    print(f"error: {line}", file=sys.stderr, flush=True)
+    line = one_line(" ".join(text.split()), _LONGEST_ERROR)
+    put(f"error: {line}", stream=sys.stderr)
     if as_json:
-        print(json.dumps({"error": line, "exit_code": code}), flush=True)
+        put(json.dumps({"error": line, "exit_code": code}))
     return code
 
 

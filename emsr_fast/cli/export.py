@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from emsr_fast.cli.common import Json, Model, Overwrite, Precision, Provider, WindowFit, print_json, typed
+from emsr_fast.cli.output import put
 
 
 def export(
@@ -64,4 +65,4 @@ def export(
     if as_json:
         print_json(done)
     else:
-        print(done["output"])
+        put(str(done["output"]))

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from emsr_fast.cli.common import Device, Json, Model, Overwrite, Range, print_json, typed
+from emsr_fast.cli.output import put
 from emsr_fast.errors import PartialError, UsageError
 from emsr_fast.installing import install_line
 
@@ -75,7 +76,7 @@ def finetune(
     if as_json:
         print_json(done)
     elif done["kept"]:
-        print(done["output"])
+        put(str(done["output"]))
     if done["stopped_by"]:
         return 128 + int(done["stopped_by"])
     return 0 if done["kept"] else PartialError.exit_code

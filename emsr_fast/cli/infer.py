@@ -22,6 +22,7 @@ from emsr_fast.cli.common import (
     print_json,
     typed,
 )
+from emsr_fast.cli.output import put
 from emsr_fast.errors import PartialError, UsageError
 
 
@@ -157,5 +158,5 @@ def infer(
             f"{100 * done['clipped_fraction']:.3g} % of pixels clipped"
         )
         if done["complete"]:
-            print(done["output"])
+            put(str(done["output"]))
     return PartialError.exit_code if done.get("failed_slices") else 0

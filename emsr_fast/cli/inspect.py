@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from emsr_fast.cli.common import Axes, Json, Key, print_json, typed
+from emsr_fast.cli.output import put
 
 
 def inspect(
@@ -36,4 +37,4 @@ def inspect(
     if as_json:
         print_json(info_as_json(info))
     else:
-        print(typed(context).spell(described_info(info)))
+        put(*map(typed(context).spell, described_info(info)))

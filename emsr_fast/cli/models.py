@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from emsr_fast.cli.common import Json, print_json
+from emsr_fast.cli.output import put
 
 if TYPE_CHECKING:
     from emsr_fast.model.card import ModelCard
@@ -31,9 +32,9 @@ def models(
     if as_json:
         print_json({"models": [card.model_dump() for card in cards], "default": DEFAULT_MODEL})
     elif full:
-        print("\n\n".join(card.describe(is_default=card.name == DEFAULT_MODEL) for card in cards))
+        put(*"\n\n".join(card.describe(is_default=card.name == DEFAULT_MODEL) for card in cards).splitlines())
     else:
-        print(models_table(cards, DEFAULT_MODEL))
+        put(*models_table(cards, DEFAULT_MODEL).splitlines())
 
 
 def models_table(cards: Sequence[ModelCard], default: str) -> str:

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from emsr_fast.cli.common import Json, print_json, typed
+from emsr_fast.cli.output import put
 from emsr_fast.errors import UsageError
 from emsr_fast.installing import install_line
 
@@ -38,7 +39,7 @@ def noise(
         f"noise   {found.sigma:.2f} grey levels of 255 at the mean intensity, from {found.points:,} blocks"
     )
     typed(context).say("        for train.yaml, under degradation:")
-    print(
+    put(
         f"noise: {{kind: poisson_gaussian, gain: [{found.gain:.4g}, {found.gain:.4g}], "
         f"offset: [{found.offset:.4g}, {found.offset:.4g}]}}"
     )

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from emsr_fast.cli.common import Json, Overwrite, print_json, typed
+from emsr_fast.cli.output import put
 from emsr_fast.errors import UsageError
 from emsr_fast.installing import install_line
 
@@ -94,4 +95,4 @@ def pair(
         f"done    {done['pairs']} pairs, {deformed}{done['rejected']} rejected, NCC {done['ncc']:.3f}, "
         f"residual {done['residual_px']:.3f} px (medians); train with: {done['train']}"
     )
-    print(done["output"])
+    put(str(done["output"]))

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from emsr_fast.cli.common import Axes, Device, InputVoxel, Json, Key, Model, Overwrite, Range, print_json, typed
+from emsr_fast.cli.output import put
 
 
 def preview(
@@ -76,4 +77,4 @@ def preview(
     if as_json:
         print_json(done)
     else:
-        print(done["output"])
+        put(str(done["output"]))

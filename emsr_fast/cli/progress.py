@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TextIO
 
+from emsr_fast.cli.output import cleaned, put, uncleaned
+
 _FIRST_LINE_S = 5.0
 _LINE_EVERY_S = 30.0
 
@@ -33,7 +35,9 @@ def _bar(lr_pixels: int) -> Iterator[Callable[[int], None]]:
 
     columns = (BarColumn(), TaskProgressColumn(), RateColumn(), TimeRemainingColumn(elapsed_when_finished=True))
     # speed over the last minutes: single tiles are too coarse for the default half minute
-    with Progress(*columns, console=Console(stderr=True), speed_estimate_period=180.0) as bar:
+    console = Console(file=uncleaned(sys.stderr))  # the bar is drawn with control characters
+    # lines printed meanwhile go through the bar's own streams
+    with Progress(*columns, console=console, speed_estimate_period=180.0) as bar, cleaned():
         task = bar.add_task("", total=lr_pixels)
         yield lambda done: bar.advance(task, done)
 
@@ -53,7 +57,7 @@ def lines(
         wait = first_s
         while not finished.wait(wait):
             wait = every_s
-            print(_line(count[0], lr_pixels, time.monotonic() - start), file=stream, flush=True)
+            put(_line(count[0], lr_pixels, time.monotonic() - start), stream=stream)
 
     # a thread of its own: the main one may be inside the network for minutes
     reporter = threading.Thread(target=report, daemon=True)

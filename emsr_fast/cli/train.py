@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from emsr_fast.cli.common import Option, typed
+from emsr_fast.cli.output import put
 from emsr_fast.errors import UsageError, VolumeError
 
 
@@ -49,7 +50,7 @@ def train(
         line.say(f"stopped after step {outcome.steps}; continue with: {line.again(resume=True)}")
         return 128 + outcome.stopped_by
     line.say(f"done    {outcome.steps} steps in {outcome.seconds / 60:.1f} min")
-    print(outcome.model)
+    put(str(outcome.model))
     return 0
 
 
@@ -86,4 +87,4 @@ def _write_template(path: Path) -> None:
             file.write(text)
     except FileExistsError as error:
         raise VolumeError(f"{path} exists; give another name") from error
-    print(path)
+    put(str(path))

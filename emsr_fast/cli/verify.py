@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from emsr_fast.cli.common import Json, print_json, typed
+from emsr_fast.cli.output import put
 from emsr_fast.errors import PartialError
 from emsr_fast.wording import counted
 
@@ -30,7 +31,7 @@ def verify(
     else:
         line = typed(context)
         for problem in found["problems"]:
-            print(line.spell(problem))
+            put(line.spell(problem))
         whole = "complete" if found["complete"] else counted(len(found["problems"]), "problem")
         line.say(f"{found['output']}: {found['checked']} parts checked, {whole}")
     return 0 if found["complete"] else PartialError.exit_code

@@ -48,9 +48,9 @@ def info_as_json(info: VolumeInfo) -> dict[str, Any]:
     return values | {"path": str(info.path), "dtype": info.dtype.name}
 
 
-def described_info(info: VolumeInfo) -> str:
+def described_info(info: VolumeInfo) -> list[str]:
     """Return ``info`` in words, one line for each thing."""
-    lines = [
+    return [
         f"path    {info.path}",
         f"format  {info.format}",
         *([f"key     {info.key or '/'}"] if info.key is not None else []),
@@ -62,7 +62,6 @@ def described_info(info: VolumeInfo) -> str:
         *([f"place   {_described_position(info.position_nm)}"] if info.position_nm != UNKNOWN else []),
         *(f"note    {note}" for note in info.notes),
     ]
-    return "\n".join(lines)
 
 
 def _described_position(position_nm: VoxelSize) -> str:
