@@ -8,6 +8,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
@@ -16,6 +17,7 @@ from torch import Tensor
 from emsr_fast import _native
 from emsr_fast.errors import BackendError
 from emsr_fast.installing import install_line
+from emsr_fast.ownership import why_not_our_folder
 
 Fact = TypeVar("Fact", bound=Callable[..., Any])
 
@@ -80,10 +82,21 @@ def use_backend(names: str) -> Iterator[None]:
         _in_block.reset(before)
 
 
+def triton_cache() -> Path:
+    """Return the folder of the kernels that Triton has compiled, found as Triton does."""
+    if named := os.environ.get("TRITON_CACHE_DIR"):
+        return Path(named)
+    return Path(os.environ.get("TRITON_HOME") or "~").expanduser() / ".triton" / "cache"
+
+
 @functools.cache
 def _why_no_triton() -> str | None:
     if importlib.util.find_spec("triton") is None:
         return f"triton is not installed ({install_line('triton')})"
+    # what it has compiled is loaded from there, and runs
+    folder = triton_cache()
+    if reason := why_not_our_folder(folder):
+        return f"its cache {folder} is not safe: {reason}; set TRITON_CACHE_DIR to a folder that only you can write to"
     return None if torch.cuda.is_available() else "triton needs a CUDA device, torch sees none"
 
 

@@ -11,7 +11,7 @@ import torch
 import emsr_fast
 from emsr_fast import _backends, _native
 from emsr_fast.convert.tensorrt_builder import PROVIDERS, why_not_installed
-from emsr_fast.engine.cache import cache_folder
+from emsr_fast.engine.cache import cache_folder, why_refused
 from emsr_fast.engine.factory import ENGINES, why_not_engine
 from emsr_fast.errors import BackendError
 from emsr_fast.model.zoo import available_models
@@ -84,7 +84,9 @@ def _operators() -> dict[str, str]:
 
 def _engines() -> dict[str, str]:
     rows = {name: _yes_or(why_not_engine(name)) for name in ENGINES}
-    return {**rows, **{name: _yes_or(why_not_installed(name)) for name in PROVIDERS}, "cache": str(cache_folder())}
+    refused = why_refused()
+    cache = f"{cache_folder()} is not used: {refused}" if refused else str(cache_folder())
+    return {**rows, **{name: _yes_or(why_not_installed(name)) for name in PROVIDERS}, "cache": cache}
 
 
 def _yes_or(reason: str | None) -> str:

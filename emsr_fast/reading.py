@@ -9,21 +9,30 @@ import stat
 from pathlib import Path
 from typing import Any
 
+from emsr_fast.ownership import why_not_ours
+
 MOST_BYTES = 2**26  # of settings, metadata and journals
 _DEEPEST = "it is nested too deep"
 
 
-def read_regular(path: Path, most: int = MOST_BYTES) -> bytes:
+def read_regular(path: Path, most: int = MOST_BYTES, *, ours: bool = False) -> bytes:
     """Return the content of a file.
 
+    Args:
+        most: bytes that are expected at most.
+        ours: whether a file that somebody else could have written is an error, see ``why_not_ours``.
+
     Raises:
-        OSError: it is missing or may not be read, is a pipe, device or folder, or has more than ``most`` bytes.
+        OSError: it is missing or may not be read, is a pipe, device or folder, or not what the arguments ask for.
     """
     # without O_NONBLOCK, to open a pipe would wait for ever
     with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
         found = os.fstat(file.fileno())
         if not stat.S_ISREG(found.st_mode):
             raise OSError(errno.EINVAL, "it is a pipe, device or folder and no file", str(path))
+        # of the open file: the name may be another's by now
+        if ours and (reason := why_not_ours(found)):
+            raise OSError(errno.EPERM, reason, str(path))
         if found.st_size > most:
             raise OSError(errno.EFBIG, f"it has {found.st_size} bytes, at most {most} are expected", str(path))
         return file.read(most)

@@ -8,7 +8,6 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from emsr_fast.convert.onnx_model import INPUT
@@ -213,11 +212,3 @@ def _in_thread(work: Callable[[], Any], monitor: Any, expected_s: float | None, 
         monitor.stop = True
         thread.join()
     return result[0] if result else None
-
-
-def read_timing(path: Path) -> bytes:
-    """Return a timing cache, or nothing: a builder ignores what it cannot use."""
-    try:
-        return path.read_bytes()
-    except OSError:
-        return b""

@@ -2,6 +2,8 @@
 
 An entry is a payload and, written after it, a description in JSON with the payload's SHA-256: where the description
 is, the payload is whole. Entries are made under a file lock, so that of several processes one builds and all use it.
+
+What is kept runs, and says of itself that it was tested: only what this user or the superuser has written is used.
 """
 
 from __future__ import annotations
@@ -21,10 +23,13 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from emsr_fast.errors import BackendError
-from emsr_fast.publish import write_file
+from emsr_fast.ownership import close_to_others, why_not_our_folder
+from emsr_fast.publish import Staging
+from emsr_fast.reading import parse_json, read_regular
 
 VARIABLE = "EMSR_FAST_CACHE"
 _TIMING = "timing-"
+_MOST_KEPT = 2**32  # bytes of a timing cache or of compiled kernels
 # the folder may be one that others use too: nothing else in it is ever touched
 _OURS = re.compile(r"[0-9a-f]{32}\.(onnx|engine|runtime|json|lock)")
 _LEFT = re.compile(r"\.([0-9a-f]{32}\.(onnx|engine|runtime|json)|timing-[0-9a-f]{32})\.partial-.*")
@@ -38,6 +43,26 @@ def cache_folder() -> Path:
         return Path(named).expanduser()
     base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
     return Path(base).expanduser() / "emsr_fast"
+
+
+def why_refused() -> str | None:
+    """Return why nothing in the cache is used: who else could have written there; None if nobody could."""
+    return why_not_our_folder(cache_folder())
+
+
+def _own_folder() -> Path:
+    """Return the folder of the cache.
+
+    Raises:
+        BackendError: somebody else could have written there.
+    """
+    folder = cache_folder()
+    if reason := why_refused():
+        raise BackendError(
+            f"the cache {folder} is not used: {reason}, and what is kept there runs; "
+            f"set {VARIABLE} to a folder that only you can write to"
+        )
+    return folder
 
 
 @dataclass
@@ -72,9 +97,9 @@ class Entry:
         return self.payload_path.with_suffix(suffix)
 
     def write(self) -> None:
-        """Write the description, atomically."""
+        """Write the description, in one step."""
         values = {name: getattr(self, name) for name in ("key", "facts", "size", "sha256", "created", "build_s")}
-        write_file(self.path, json.dumps({**values, "payload": self.payload_path.name}, indent=1).encode())
+        keep(self.path, json.dumps({**values, "payload": self.payload_path.name}, indent=1).encode())
 
 
 def fetch(
@@ -95,9 +120,9 @@ def fetch(
         refused: why the payload that is there must not be used, such as what a runtime said to it.
 
     Raises:
-        BackendError: the cache cannot be written.
+        BackendError: the cache cannot be written, or somebody else can write to it.
     """
-    folder = cache_folder()
+    folder = _own_folder()
     payload_path = folder / f"{identity(key)}.{kind}"
     found, reason = (None, refused) if refused else _read(payload_path, key)
     if found:
@@ -113,9 +138,10 @@ def fetch(
         payload, facts = make()
         sha256 = hashlib.sha256(payload).hexdigest()
         entry = Entry(payload_path, key, facts, len(payload), sha256, time.time(), round(time.time() - start, 3))
-        # the old description must not stand beside the new payload
-        entry.path.unlink(missing_ok=True)
-        write_file(payload_path, payload)
+        # the old description must not stand beside the new payload; either may be no file
+        for path in (entry.path, payload_path):
+            path.unlink(missing_ok=True)
+        keep(payload_path, payload)
         entry.write()
     return entry, payload
 
@@ -129,11 +155,13 @@ def _read(payload_path: Path, key: dict[str, Any]) -> tuple[tuple[Entry, bytes] 
     """Return the entry and its payload, or None and why what is there was not used (None: nothing is there)."""
     try:
         entry = read_entry(payload_path.with_suffix(".json"))
-        payload = payload_path.read_bytes()
+        payload = read_regular(payload_path, entry.size, ours=True)
     except FileNotFoundError as error:
-        missing_payload = error.filename == str(payload_path)
+        missing_payload = str(error.filename) == str(payload_path)
         return None, "its description is there without it" if missing_payload else None
-    except (ValueError, OSError) as error:
+    except OSError as error:
+        return None, error.strerror or str(error)
+    except ValueError as error:
         return None, f"its description cannot be read: {error}"
     if entry.key != key:
         return None, "it was made for something else"
@@ -149,17 +177,17 @@ def read_entry(path: Path) -> Entry:
 
     Raises:
         ValueError: it is no description.
-        OSError: it cannot be read.
+        OSError: it cannot be read, or somebody else could have written it.
     """
     try:
-        values = json.loads(path.read_bytes())
+        values = parse_json(read_regular(path, ours=True))
         payload_path = path.with_name(values.pop("payload"))
         if payload_path.stem != path.stem or payload_path.parent != path.parent:
             raise ValueError(f"it names {payload_path.name}")
         entry = Entry(payload_path, **values)
-        numbers = all(isinstance(value, (int, float)) for value in (entry.size, entry.created, entry.build_s))
+        times = all(isinstance(value, (int, float)) for value in (entry.created, entry.build_s))
         tables = (entry.key, entry.facts, entry.facts.get("truth", {}), *entry.facts.get("truth", {}).values())
-        if not numbers or not all(isinstance(table, dict) for table in tables):
+        if type(entry.size) is not int or not times or not all(isinstance(table, dict) for table in tables):
             raise ValueError("its values are of other types")
         return entry
     except (TypeError, KeyError, AttributeError, UnicodeDecodeError) as error:
@@ -185,7 +213,9 @@ def locked(payload_path: Path, say: Say = lambda line: None) -> Iterator[None]:
 def _writable(folder: Path) -> Iterator[None]:
     """Make ``folder``; raise BackendError where it cannot be written."""
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        if not folder.exists():
+            folder.mkdir(parents=True, exist_ok=True)
+            close_to_others(folder)
         yield
     except OSError as error:
         raise BackendError(
@@ -194,10 +224,32 @@ def _writable(folder: Path) -> Iterator[None]:
         ) from error
 
 
+def keep(path: Path, content: bytes) -> None:
+    """Write a file of the cache in one step; only its owner can write to it."""
+    with Staging(path) as part:
+        part.write_bytes(content)
+        close_to_others(part)
+
+
+def kept(path: Path, say: Say = lambda line: None) -> bytes:
+    """Return what a builder or runtime kept beside the entries; nothing, and say so, if it must not be used."""
+    try:
+        return read_regular(path, _MOST_KEPT, ours=True)
+    except FileNotFoundError:
+        return b""
+    except OSError as error:
+        say(f"cache   {path.name} was not used ({error.strerror}); it is made again")
+        return b""
+
+
 def entries() -> list[Entry]:
-    """Return what is in the cache, last used first; files that are no entries are left out."""
+    """Return what is in the cache, last used first; files that are no entries, or not ours, are left out.
+
+    Raises:
+        BackendError: somebody else can write to the cache.
+    """
     found = []
-    for path in cache_folder().glob("*.json"):
+    for path in _own_folder().glob("*.json"):
         if not _OURS.fullmatch(path.name):
             continue
         with contextlib.suppress(ValueError, OSError):
@@ -214,6 +266,9 @@ def prune(*, unused_days: float | None = None, everything: bool = False, version
         version: entries that another version of the package made.
 
     Entries that a process is making just now stay.
+
+    Raises:
+        BackendError: somebody else can write to the cache.
     """
     removed = []
     for entry in entries():

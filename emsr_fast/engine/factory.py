@@ -19,7 +19,7 @@ from emsr_fast._backends import why_slow
 from emsr_fast.convert import graph, onnx_model
 from emsr_fast.convert.onnx_model import to_onnx, why_no_onnx
 from emsr_fast.convert.shapes import Shapes
-from emsr_fast.convert.tensorrt_builder import PROVIDERS, build, load_provider, read_timing, why_not_installed
+from emsr_fast.convert.tensorrt_builder import PROVIDERS, build, load_provider, why_not_installed
 from emsr_fast.engine import cache
 from emsr_fast.engine.base import Engine
 from emsr_fast.engine.onnxruntime_engine import OnnxRuntimeEngine
@@ -31,7 +31,6 @@ from emsr_fast.installing import install_line
 from emsr_fast.model import blocks, network
 from emsr_fast.model.network import Emsr
 from emsr_fast.model.zoo import choose_device
-from emsr_fast.publish import write_file
 from emsr_fast.reference import atrous, conv3x3, edge_gate, window_attention
 
 ENGINES = ("torch", "onnx", "trt")
@@ -151,7 +150,11 @@ def judged(engine: Inspected, model: Emsr, entry: cache.Entry, *, refuse: bool, 
     result = truth_test(engine, model, engine.layers())
     say(f"truth   {result}")
     entry.facts.setdefault("truth", {})[judged_here] = result.as_json()
-    entry.write()
+    try:
+        entry.write()
+    except OSError as error:
+        # a cache that the superuser fills for all
+        say(f"cache   the truth test's result is not kept: {entry.path} cannot be written ({error.strerror})")
     if not result.passed:
         raise BackendError(
             f"{engine.name} failed its truth test: {result.reason}; use `engine=torch`, "
@@ -197,15 +200,15 @@ def _tensorrt(
             expected = _expected_seconds(key)
             usual = f"the last one like it took {expected:.0f} s" if expected else "no earlier one to tell how long"
             say(f"build   {found.name} {found.version} engine, {precision}, {shapes} px, for {gpu['gpu']}; {usual}")
-            timing = read_timing(timing_path)
+            timing = cache.kept(timing_path, say)
             built = build(found, onnx, shapes, timing=timing, expected_s=expected, say=say)
             if built.timing:
-                write_file(timing_path, built.timing)
+                cache.keep(timing_path, built.timing)
             return built.engine, {"network_layers": built.layers}
 
         def load(refused: str | None = None) -> tuple[cache.Entry, TensorRTEngine]:
             entry, serialized = cache.fetch("engine", key, make, say=say, refused=refused)
-            kept = read_timing(entry.beside(".runtime")) if found.is_rtx else b""
+            kept = cache.kept(entry.beside(".runtime"), say) if found.is_rtx else b""
             scale = model.config.scale
             engine = TensorRTEngine(
                 found, serialized, scale=scale, precision=precision, shapes=shapes, device=device, runtime_cache=kept
@@ -217,9 +220,9 @@ def _tensorrt(
         except RefusedError as error:
             # whole, and for this machine by its key: the runtime knows better
             entry, engine = load(refused=str(error))
-        if found.is_rtx and not entry.beside(".runtime").exists():
+        if found.is_rtx and not cache.kept(entry.beside(".runtime")):
             engine.warm_up()
-            write_file(entry.beside(".runtime"), engine.runtime_cache())
+            cache.keep(entry.beside(".runtime"), engine.runtime_cache())
     return entry, engine
 
 
