@@ -12,21 +12,20 @@ from typing import NoReturn
 
 import torch
 import torch.distributed as dist
-import yaml
 from torch import Tensor
 from torch.utils.data import DataLoader
 
 from emsr_fast._backends import why_slow
 from emsr_fast.errors import BackendError, EmsrError, UsageError, VolumeError
 from emsr_fast.installing import install_line
-from emsr_fast.model import Emsr, save_model
+from emsr_fast.model import Emsr
 from emsr_fast.model.zoo import choose_device
-from emsr_fast.publish import tidy
 from emsr_fast.train import process
 from emsr_fast.train.config import TrainConfig
 from emsr_fast.train.cost import clock, duration, measure_cost, say_cost
 from emsr_fast.train.dataset import Crop, Crops, Numbers, readable
 from emsr_fast.train.hold_back import Pair, described_split
+from emsr_fast.train.output_folder import OutputFolder
 from emsr_fast.train.pairs import check_apart, pairs_of
 from emsr_fast.train.records import Records
 from emsr_fast.train.start import card_of, first_network
@@ -73,16 +72,8 @@ def train(config: TrainConfig, *, resume: bool = False, say: Say = print, networ
     if importlib.util.find_spec("skimage") is None:
         raise UsageError(f"training needs the extra packages: {install_line('train')}")
     with process.processes() as (rank, processes):
-        _check_folder(config.output, resume)
+        OutputFolder(config.output).check(resume)
         return _Run(config, rank, processes, say if rank == 0 else lambda line: None, network, resume).run()
-
-
-def _check_folder(folder: Path, resume: bool) -> None:
-    last = folder / "last.pt"
-    if resume and not last.exists():
-        raise UsageError(f"{last} does not exist; start without `resume`")
-    if last.exists() and not resume:
-        raise UsageError(f"{folder} holds a run; continue it with `resume`, or give another output folder")
 
 
 class _Run:
@@ -98,7 +89,7 @@ class _Run:
         self.device = choose_device(device)
         if slow := why_slow(self.device):
             self.say(f"note    {slow}")
-        self.folder = config.output
+        self.folder = OutputFolder(config.output)
         self.records = Records(config.output, tensorboard=config.tensorboard)
         # the same weights in every process
         torch.manual_seed(config.seed)
@@ -111,7 +102,7 @@ class _Run:
         self.state = TrainState.fresh(network, config)
         # before the data, which may take long to read
         if resume:
-            self.state.load(self.folder / "last.pt", config)
+            self.state.load(self.folder.checkpoint, config)
             self._check_left()
         # what the first process makes, denoised references, the others find
         if rank > 0:
@@ -124,7 +115,7 @@ class _Run:
     def _pairs(self) -> tuple[list[tuple[float, list[Pair]]], list[list[Pair]]]:
         groups, held = [], []
         for source in self.config.sources:
-            training, validation = pairs_of(source, self.scale, self.config.crop, self.folder / "denoised")
+            training, validation = pairs_of(source, self.scale, self.config.crop, self.folder.path / "denoised")
             groups.append((source.weight, training))
             held.append(validation)
             several = f"{source.strategy}, weight {source.weight:g}: " if len(self.config.sources) > 1 else ""
@@ -137,7 +128,8 @@ class _Run:
         return groups, held
 
     def run(self) -> Outcome:
-        self._prepare_folder()
+        if self.rank == 0:
+            self.folder.prepare(self.config)
         parameters = sum(p.numel() for p in self.state.model.parameters())
         self.say(
             f"model   {self.config.name}: {parameters:,} parameters, x{self.scale}, on {self.device}, "
@@ -164,18 +156,7 @@ class _Run:
             self._checkpoint()
             stopped_by = stopped_by or (stop[0] if stop and self.crops and result is None else 0)
         state = self.state
-        return Outcome(state.step, state.seconds, self._model_path("last"), result, stopped_by or None)
-
-    def _prepare_folder(self) -> None:
-        if self.rank == 0:
-            try:
-                self.folder.mkdir(parents=True, exist_ok=True)
-                text = yaml.safe_dump(self.config.model_dump(mode="json"), sort_keys=False)
-                (self.folder / "config.yaml").write_text(text)
-                for file in (self.folder / "last.pt", self._model_path("last"), self._model_path("best")):
-                    tidy(file)
-            except OSError as error:
-                raise VolumeError(f"output folder {self.folder} cannot be written: {error.strerror}") from error
+        return Outcome(state.step, state.seconds, self.folder.model("last"), result, stopped_by or None)
 
     def _check_left(self) -> None:
         """Raise UsageError where the run has used up its steps or its minutes: ``resume`` alone would do nothing."""
@@ -188,8 +169,8 @@ class _Run:
         else:
             return
         raise UsageError(
-            f"the run in {self.folder} has {used}; to go on: `resume`, with {more}; "
-            f"to use it now: {self._model_path('last')}"
+            f"the run in {self.folder.path} has {used}; to go on: `resume`, with {more}; "
+            f"to use it now: {self.folder.model('last')}"
         )
 
     def _steps(self, stop: list[int]) -> int:
@@ -252,7 +233,7 @@ class _Run:
         )
 
     def _refuse(self, value: object, crops: list[Tensor]) -> NoReturn:
-        path = self.folder / f"bad_batch_{self.state.step}_{self.rank}.pt"
+        path = self.folder.path / f"bad_batch_{self.state.step}_{self.rank}.pt"
         try:
             torch.save({"y": crops[0], "x": crops[1], "noise": crops[2]}, path)
             place = str(path)
@@ -284,7 +265,7 @@ class _Run:
         if not self.crops:
             return None
         state = self.state
-        sheets = self.folder / "sheets"
+        sheets = self.folder.path / "sheets"
         sheets.mkdir(exist_ok=True)
         found = validate(state.result, self.crops, sheets / f"step_{state.step:07}.png", lambda: bool(stop))
         if found is None:
@@ -299,23 +280,10 @@ class _Run:
         )
         if found.psnr_db > state.best_psnr:
             state.best_psnr = found.psnr_db
-            self._save_model("best", found)
+            self.folder.save_model("best", state, found)
         return found
 
     def _checkpoint(self) -> None:
         if self.rank == 0:
-            self.state.save(self.folder / "last.pt", self.config)
-            self._save_model("last", None)
-
-    def _model_path(self, which: str) -> Path:
-        return self.folder / f"{which}.safetensors"
-
-    def _save_model(self, which: str, found: Validation | None) -> None:
-        network = self.state.result
-        training = {**self.state.model.card.training, "steps": self.state.step, "seconds": round(self.state.seconds)}
-        metrics = {"validation": vars(found)} if found else {}
-        network.card = self.state.model.card.model_copy(update={"training": training, "metrics": metrics})
-        try:
-            save_model(network, self._model_path(which))
-        except OSError as error:
-            raise VolumeError(f"{self._model_path(which)} cannot be written: {error.strerror}") from error
+            self.state.save(self.folder.checkpoint, self.config)
+            self.folder.save_model("last", self.state)

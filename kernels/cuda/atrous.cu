@@ -1,12 +1,12 @@
 // À-trous details and their adjoint: one kernel each, which reads the image once and writes all levels.
-// What a thread does is in atrous_tile.cuh; here are the kernels, their barriers and their launch.
+// What a thread does is in atrous_phases.cuh; here are the kernels, their barriers and their launch.
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
 
 #include <algorithm>
 
 #include "atrous.h"
-#include "atrous_tile.cuh"
+#include "atrous_phases.cuh"
 #include "common.cuh"
 
 namespace emsr {

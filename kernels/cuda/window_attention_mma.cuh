@@ -11,12 +11,11 @@
 #include <cstdint>
 
 #include "host_device.cuh"
+#include "window_attention_softmax.cuh"
 #include "window_attention_steps.cuh"
 #include "window_attention_weights.cuh"
 
 namespace emsr {
-
-constexpr int kMmaHeadChannels = 4;  // channels of a head
 
 template <class Warp, int kChannels>
 class WindowStep {
@@ -231,7 +230,7 @@ class WindowStep {
       Tile scores[2] = {};
       warp_.mma8(scores[0], queries, k[0]);
       warp_.mma8(scores[1], queries, k[1]);
-      softmax(scores, keys, first_key);
+      softmax(warp_, scores, masked_, keys, first_key);
       Operand shares;
       pack(scores, shares);
       clear(mixed[head]);
@@ -246,30 +245,6 @@ class WindowStep {
       const float a = first ? mixed[0][2 * half] : mixed[1][2 * half];
       const float b = first ? mixed[0][2 * half + 1] : mixed[1][2 * half + 1];
       attended[half] = warp_.pack(a * share, b * share);
-    }
-  }
-
-  // exp(score / sqrt(head channels) - its maximum), not yet divided by the sum; keys that do not exist take no part.
-  EMSR_HOST_DEVICE void softmax(Tile (&scores)[2], uint32_t keys, int first_key) const {
-    if (masked_) {
-#pragma unroll
-      for (int i = 0; i < 8; ++i) {
-        if (!(keys >> (first_key + i / 4 * 8 + i % 2) & 1)) scores[i / 4][i % 4] = -Warp::kInfinity;
-      }
-    }
-    constexpr float kScale = 0.5f * 1.44269504f;  // 1 / sqrt(4), and exp2 in place of exp
-    static_assert(kMmaHeadChannels == 4);
-#pragma unroll
-    for (uint32_t half = 0; half < 2; ++half) {
-      float most = warp_.larger(warp_.larger(scores[0][2 * half], scores[0][2 * half + 1]),
-                                warp_.larger(scores[1][2 * half], scores[1][2 * half + 1]));
-      most = warp_.larger(most, warp_.shuffle_xor(most, 1));
-      most = warp_.larger(most, warp_.shuffle_xor(most, 2)) * kScale;
-#pragma unroll
-      for (int i = 0; i < 4; ++i) {
-        float& score = scores[i / 2][2 * half + i % 2];
-        score = warp_.exp2(score * kScale - most);
-      }
     }
   }
 

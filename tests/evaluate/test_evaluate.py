@@ -8,12 +8,9 @@ import sys
 import numpy as np
 import pytest
 import tifffile
-import zarr
 from scipy import ndimage
 
-from emsr_fast.errors import UsageError
 from emsr_fast.evaluate.job import evaluate
-from emsr_fast.evaluate.samples import choose_samples
 from emsr_fast.infer.job import infer
 from emsr_fast.io.provenance import Provenance, read_provenance
 from emsr_fast.io.resize import bicubic
@@ -166,59 +163,6 @@ def test_a_displacement_is_measured_and_warned_of(volumes, tmp_path):
     assert done["slices"][0]["shift_px"] == pytest.approx(2.5, abs=0.1)
     assert any(sentence.startswith("Warning: SR and the reference are displaced by 2.") for sentence in
                done["summary"]["What was found"])  # fmt: skip
-
-
-def test_regions_cover_the_field_and_hold_to_their_grid():
-    samples = choose_samples((500, 6000, 9000), range(20, 480), 40, 1024, 3)
-    assert len(samples) == 40
-    assert (samples[0].z, samples[-1].z) == (20, 479)
-    for sample in samples:
-        assert sample.shape == (1023, 1023)
-        assert sample.rows.start % 3 == sample.cols.start % 3 == 0
-        assert 0 <= sample.rows.start <= sample.rows.stop <= 6000
-        assert 0 <= sample.cols.start <= sample.cols.stop <= 9000
-    quarters = {(sample.rows.start < 2488, sample.cols.start < 3988) for sample in samples}
-    assert len(quarters) == 4
-    assert [sample.z for sample in choose_samples((9, 70, 70), range(9), 0, 64)] == list(range(9))
-    assert [sample.z for sample in choose_samples((9, 70, 70), range(9), 1, 64)] == [4]
-    with pytest.raises(UsageError, match="region is 10 px"):
-        choose_samples((9, 70, 70), range(9), 1, 10)
-
-
-PEAK = """
-import re, sys
-from emsr_fast.evaluate.job import evaluate
-done = evaluate(sys.argv[1], sys.argv[2], lr=sys.argv[3], samples=3, region=300)
-print(re.search(r"VmHWM:\\s+(\\d+) kB", open("/proc/self/status").read())[1], len(done["slices"]))
-"""
-
-
-def zarr_stack(path, tile, times):
-    group = zarr.create_group(str(path), zarr_format=3)
-    axes = [{"name": axis, "type": "space"} for axis in "zyx"]
-    scale = [{"type": "scale", "scale": [1.0, 1.0, 1.0]}]
-    one = {"axes": axes, "datasets": [{"path": "0", "coordinateTransformations": scale}]}
-    group.attrs["ome"] = {"version": "0.5", "multiscales": [one]}
-    side = tile.shape[0] * times
-    array = group.create_array("0", shape=(3, side, side), chunks=(1, 500, 500), dtype="float32")
-    for z in range(3):
-        array[z] = np.tile(tile, (times, times))
-    return path
-
-
-def test_memory_does_not_grow_with_the_slices(tmp_path):
-    peaks = []
-    for times in (1, 9):
-        tile = np.random.default_rng(0).random((900, 900), dtype=np.float32)
-        sr = zarr_stack(tmp_path / f"sr{times}.zarr", tile, times)
-        lr = zarr_stack(tmp_path / f"lr{times}.zarr", tile[::3, ::3], times)
-        command = [sys.executable, "-c", PEAK, str(sr), str(tmp_path / f"out{times}"), str(lr)]
-        result = subprocess.run(command, capture_output=True, text=True, check=True)
-        peak_kb, rows = map(int, result.stdout.split())
-        assert rows == 6
-        peaks.append(peak_kb / 1e3)
-    # a slice of the larger one has 262 MB; finding the grey range reads them one at a time, measuring reads regions
-    assert peaks[1] < peaks[0] + 3 * 262, peaks
 
 
 def _bad(volumes, folder):

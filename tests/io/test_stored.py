@@ -1,11 +1,7 @@
 """Chunks that are not stored, or not under the name that the metadata give them: never read as black without a word."""
 
-import functools
-import gzip
-import http.server
 import json
 import shutil
-import threading
 
 import h5py
 import numpy as np
@@ -20,16 +16,6 @@ from emsr_fast.io.registry import open_source
 pytest.importorskip("tensorstore")  # the helper needs it
 
 from chunk_stores import CHUNK, MADE_OF_CHUNKS, PIXELS, chunk_files, make, read, tensorstored
-
-
-@pytest.fixture
-def server(tmp_path):
-    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(tmp_path))
-    handler.func.log_message = lambda *words: None
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
 
 
 @pytest.mark.parametrize("kind", [*MADE_OF_CHUNKS, "hdf5 in one piece"])
@@ -163,30 +149,6 @@ def test_files_with_the_other_separator_are_noted_where_the_right_one_is_there(t
         np.testing.assert_array_equal(read(source), PIXELS)
 
 
-@pytest.mark.parametrize("place", ["disk", "server"])
-@pytest.mark.parametrize("share", [1, 2])
-def test_precomputed_chunks_stored_as_gz_are_read(tmp_path, server, place, share):
-    path = make("precomputed", tmp_path / "a")
-    for file in chunk_files(path)[::share]:
-        file.with_name(f"{file.name}.gz").write_bytes(gzip.compress(file.read_bytes()))
-        file.unlink()
-    with open_source(path if place == "disk" else f"{server}/a") as source:
-        np.testing.assert_array_equal(read(source), PIXELS)
-        np.testing.assert_array_equal(source.read(3, slice(9, 40), slice(13, 33)), PIXELS[3, 9:40, 13:33])
-        assert "chunks are stored as NAME.gz" in source.info.notes
-        assert not source.info.absent
-
-
-@pytest.mark.parametrize("content", [b"no gzip at all", gzip.compress(bytes(2**24)), gzip.compress(bytes(512))[:-4]])
-def test_a_damaged_or_swollen_gz_is_a_slice_that_fails(tmp_path, content):
-    path = make("precomputed", tmp_path / "a")
-    for file in chunk_files(path):
-        file.with_name(f"{file.name}.gz").write_bytes(content)
-        file.unlink()
-    with open_source(path) as source, pytest.raises(VolumeError, match=r"\.gz is"):
-        source.read(0, slice(None), slice(None))
-
-
 @pytest.mark.parametrize("kind", [kind for kind in MADE_OF_CHUNKS if kind != "hdf5"])
 def test_on_a_server_that_lists_nothing_chunks_are_asked_for_one_by_one(tmp_path, server, kind):
     make(kind, tmp_path / "empty", None)
@@ -256,23 +218,6 @@ def test_what_a_listing_without_end_came_upon_counts_as_there(tmp_path):
     notes, absent = found.checked(tmp_path, 0)
     assert absent["not_stored"] == absent["looked_for"] == 64
     assert "64 of 64 chunks looked for (there are 36000) are not stored" in notes[0]
-
-
-@pytest.mark.parametrize("offset", [(-8, -16, -3), (0, 0, -2), (-10, 20, -30)])
-def test_a_precomputed_volume_may_begin_at_a_negative_voxel(tmp_path, offset):
-    tensorstored("precomputed", tmp_path / "a", PIXELS, offset)
-    with open_source(tmp_path / "a") as source:
-        np.testing.assert_array_equal(read(source), PIXELS)
-        assert not source.info.absent
-    files = chunk_files(tmp_path / "a")
-    for file in files:
-        file.with_name(f"{file.name}.gz").write_bytes(gzip.compress(file.read_bytes()))
-        file.unlink()
-    with open_source(tmp_path / "a") as source:
-        np.testing.assert_array_equal(read(source), PIXELS)
-    files[3].with_name(f"{files[3].name}.gz").unlink()
-    with open_source(tmp_path / "a") as source:
-        assert source.info.absent == {"not_stored": 1, "looked_for": 36, "chunks": 36}
 
 
 def test_a_listing_that_a_server_gives_is_counted(tmp_path):

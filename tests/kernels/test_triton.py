@@ -2,16 +2,13 @@
 
 import importlib.util
 import json
-import os
 import re
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import torch
 
 from emsr_fast.reference import atrous as reference
+from python_for_triton import in_python
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="triton is not installed")
 
@@ -68,16 +65,6 @@ for (kernel, choices), dtype, sm in itertools.product(KERNELS, dtypes, (80, 90))
     usage = subprocess.run([CUOBJDUMP, "-res-usage", cubin], capture_output=True, text=True, check=True).stdout
     print(json.dumps({"name": f"{kernel.__name__} {dtype} sm_{sm}", "usage": usage}))
 """
-
-
-def in_python(code: str, path: Path, *arguments: str, interpret: bool) -> str:
-    """Run ``code`` on ``path`` and more in a Python of its own: triton reads TRITON_INTERPRET when it is imported."""
-    triton_settings = {"TRITON_INTERPRET": str(int(interpret)), "TRITON_CACHE_DIR": str(path.parent / "cache")}
-    # outside the repository, whose emsr_fast/ would hide the installed package
-    command = [sys.executable, "-c", code, str(path), *arguments]
-    done = subprocess.run(command, env=os.environ | triton_settings, cwd=path.parent, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
 
 
 def case(operator, x, levels, dtype=torch.float32):

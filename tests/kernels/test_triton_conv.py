@@ -1,13 +1,8 @@
-"""Triton convolutions without a GPU: interpreted against float64, compiled ahead of time, launch geometry."""
+"""Triton convolutions without a GPU: interpreted against float64; the way of a launch to machine code."""
 
 import importlib.util
-import json
 import os
-import re
-import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import pytest
 import torch
@@ -15,6 +10,7 @@ import torch
 from emsr_fast.reference import conv3x3 as conv3x3_reference
 from emsr_fast.reference import edge_gate as edge_gate_reference
 from emsr_fast.reference import upsample_to_image as upsample_reference
+from python_for_triton import in_python
 from sweeps import quick_of
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="triton is not installed")
@@ -33,62 +29,6 @@ for operator, out, arguments in calls:
     launcher = getattr(importlib.import_module(f"emsr_fast.kernels.triton.{operator}"), operator)
     launcher(arguments[0], out, *arguments[1:])
 torch.save([out for _, out, _ in calls], sys.argv[1])
-"""
-COMPILE = """
-import json, pathlib, subprocess, sys
-import triton
-from triton.backends.compiler import GPUTarget
-from triton.compiler import ASTSource
-from emsr_fast.kernels.triton import conv3x3, upsample_to_image
-
-cubin, more = pathlib.Path(sys.argv[1]), json.loads(sys.argv[2])
-CUOBJDUMP = pathlib.Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump"
-POINTER = [["tt.divisibility", 16]]
-
-
-def compiled(name, kernel, constants, dtype, capability, **types):
-    options = {key: constants.pop(key) for key in ("num_warps", "num_stages") if key in constants}
-    signature, aligned = {}, {}
-    for i, argument in enumerate(kernel.arg_names):
-        signature[argument] = "constexpr" if argument in constants else "i32"
-        if argument.endswith("_ptr"):
-            signature[argument], aligned[i,] = types.get(argument, f"*{dtype}"), POINTER
-    target = GPUTarget("cuda", 10 * capability[0] + capability[1], 32)
-    binary = triton.compile(ASTSource(kernel, signature, constants, aligned), target=target, options=options | more)
-    # triton itself learns of spills only when a GPU loads the kernel
-    cubin.write_bytes(binary.asm["cubin"])
-    usage = subprocess.run([CUOBJDUMP, "-res-usage", cubin], capture_output=True, text=True, check=True).stdout
-    name = f"{name} {dtype} sm_{capability[0]}{capability[1]}"
-    print(json.dumps({"name": name, "usage": usage, "shared": binary.metadata.shared, "ptx": binary.asm["ptx"]}))
-
-
-widths = json.loads(sys.argv[3])
-for capability in ((8, 0), (9, 0)):
-    for width in widths:
-        for c, dtype, activation, second in (
-            (64, "fp16", "leaky_relu", "gate"), (64, "bf16", "leaky_relu", "gate"), (64, "fp16", "ask", ""),
-            (64, "fp16", "none", "times"), (32, "fp16", "relu", "residual"), (16, "fp16", "ask", ""),
-        ):
-            settings = conv3x3.strip_settings(width, c, c, capability)
-            settings |= {"ACTIVATION": activation, "SECOND": second}
-            name = f"strip {c} {activation} {second} {width}"
-            compiled(name, conv3x3.conv3x3_strip_kernel, settings, dtype, capability)
-    columns, warps = conv3x3.strip_of(1000, capability)
-    sizes = {"C": 64, "SCALE": 3, "PHASES": upsample_to_image.PHASES}
-    if widths[1:]:
-        for inputs in (1, 6, 14):
-            settings = conv3x3.few_settings(inputs, 64) | {"ACTIVATION": "leaky_relu", "SECOND": "gate"}
-            compiled(f"few {inputs}", conv3x3.conv3x3_few_kernel, settings, "fp16", capability)
-        settings = {"C_IN": 64, "ACTIVATION": "leaky_relu", "SECOND": "gate", "BLOCK_W": conv3x3.ONE_COLUMNS}
-        compiled("one", conv3x3.conv3x3_one_kernel, settings, "fp16", capability)
-        settings = {**sizes, "BLOCK_W": columns, "num_warps": warps, "num_stages": 2}
-        compiled("upsample strip", upsample_to_image.upsample_to_image_strip_kernel, settings, "fp16", capability)
-        last = upsample_to_image.upsample_to_image_last_kernel
-        compiled("upsample last", last, dict(sizes), "fp16", capability, both_ptr="*fp32")
-        fold = upsample_to_image.upsample_to_image_fold_kernel
-        compiled("upsample fold", fold, dict(sizes), "fp16", capability, both_ptr="*fp32")
-        settings = {**sizes, "BLOCK": upsample_to_image.BORDER, "num_warps": 2}
-        compiled("upsample border", upsample_to_image.upsample_to_image_border_kernel, settings, "fp16", capability)
 """
 # triton's own way from a launch to machine code, with an H100 that is not there and without the launch at the end
 LAUNCH = """
@@ -115,23 +55,6 @@ for operator, out, arguments in torch.load(sys.argv[1]):
     launcher = getattr(importlib.import_module(f"emsr_fast.kernels.triton.{operator}"), operator)
     launcher(arguments[0], out, *arguments[1:])
 """
-# of a kernel's name above, the most of sm_80 and sm_90
-MOST_REGISTERS = {"strip 64": 248, "strip 32": 168, "strip 16": 168, "few": 128, "one": 128, "upsample": 232}
-MOST_SHARED = {"sm_80": 163 * 1024, "sm_90": 227 * 1024}
-
-
-def in_python(code: str, folder: Path, *arguments: str, interpret: bool) -> str:
-    """Run ``code`` in a Python of its own: triton reads TRITON_INTERPRET when it is imported."""
-    settings = {"TRITON_INTERPRET": str(int(interpret)), "TRITON_CACHE_DIR": str(folder / "cache")}
-    done = subprocess.run(
-        [sys.executable, "-c", code, *arguments],
-        env=os.environ | settings | {"TRITON_DEFAULT_FP_FUSION": "1"},
-        cwd=folder,
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
 
 
 def last(t):
@@ -221,7 +144,7 @@ def interpreted(request, tmp_path_factory):
     def outputs_of(names):
         folder = tmp_path_factory.mktemp("interpreted")
         torch.save([cases[name][:3] for name in names], folder / "calls.pt")
-        in_python(INTERPRET, folder, str(folder / "calls.pt"), interpret=True)
+        in_python(INTERPRET, folder / "calls.pt", interpret=True)
         return dict(zip(names, torch.load(folder / "calls.pt"), strict=True))
 
     processes = min(4, os.cpu_count() or 1)
@@ -254,55 +177,5 @@ def test_launches_find_their_way_to_machine_code(tmp_path):
     cases += [convolution(c, (1, 7)) for c in ((1, 64), (64, 1), (6, 16))] + [strided(), gating(64, (9, 130))]
     cases += [upsampling_by(3, 64, (9, 40))]
     torch.save([(operator, out, launched) for operator, out, launched, _ in cases], tmp_path / "calls.pt")
-    launched = in_python(LAUNCH, tmp_path, str(tmp_path / "calls.pt"), interpret=False).split()
+    launched = in_python(LAUNCH, tmp_path / "calls.pt", interpret=False).split()
     assert len(launched) == 2 + 4 + 2 + 4
-
-
-def usage_of(folder, widths, **options):
-    """Return registers, bytes spilled, shared memory and PTX of each kernel on sm_80 and sm_90."""
-    usage = {}
-    arguments = (str(folder / "kernel.cubin"), json.dumps(options), json.dumps(widths))
-    for kernel in map(json.loads, in_python(COMPILE, folder, *arguments, interpret=False).splitlines()):
-        # what does not fit the registers goes to the stack
-        (used,) = re.findall(r"REG:(\d+) STACK:(\d+) SHARED:\d+ LOCAL:(\d+)", kernel["usage"])
-        registers, stack, local = map(int, used)
-        usage[kernel["name"]] = (registers, stack + local, kernel["shared"], kernel["ptx"])
-    return usage
-
-
-@pytest.fixture(scope="module")
-def usage(tmp_path_factory):
-    return usage_of(tmp_path_factory.mktemp("compiled"), [1000, 40])
-
-
-@pytest.mark.exhaustive
-def test_kernels_compile_ahead_of_time_without_spills(usage):
-    assert len(usage) == 2 * (2 * 6 + 8)  # architectures, widths, kernels
-    assert {name: spilled for name, (_, spilled, _, _) in usage.items() if spilled} == {}
-    for name, (registers, _, shared, _) in usage.items():
-        assert registers <= next(most for kind, most in MOST_REGISTERS.items() if name.startswith(kind)), name
-        # a block can have no more
-        assert shared <= MOST_SHARED[name.split()[-1]], name
-
-
-@pytest.mark.exhaustive
-def test_products_run_on_tensor_cores(usage):
-    for name, (*_, ptx) in usage.items():
-        if name.startswith("strip"):
-            instruction = "wgmma.mma_async" if name.endswith("sm_90") else "mma.sync"
-            c = int(name.split()[1])
-            # nine taps of c channels, 16 a step
-            assert ptx.count(instruction) >= 9 * c // 16, name
-
-
-@pytest.mark.exhaustive
-def test_the_next_rows_are_on_their_way_while_products_run(usage):
-    for name, (*_, ptx) in usage.items():
-        if name.startswith(("strip 64", "upsample strip")):
-            assert "cp.async" in ptx, name
-
-
-@pytest.mark.exhaustive
-def test_a_spill_is_seen(tmp_path):
-    found = usage_of(tmp_path, [1000], maxnreg=64)
-    assert max(spilled for _, spilled, _, _ in found.values()) > 0

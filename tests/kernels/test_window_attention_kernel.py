@@ -2,17 +2,16 @@
 
 import importlib.util
 import json
-import os
 import re
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 
 from emsr_fast.reference import window_attention as reference
+from python_for_triton import in_python
 
 ROOT = Path(__file__).resolve().parents[2]
 DTYPES = [torch.float32, torch.float16, torch.bfloat16]
@@ -168,15 +167,6 @@ for (name, dtype), sm in itertools.product(DTYPES.items(), (80, 90)):
     usage = subprocess.run([CUOBJDUMP, "-res-usage", cubin], capture_output=True, text=True, check=True).stdout
     print(json.dumps({"name": f"{name} sm_{sm}", "usage": usage}))
 """
-
-
-def in_python(code, path, *arguments, interpret):
-    """Run ``code`` on ``path`` in a Python of its own: triton reads TRITON_INTERPRET when it is imported."""
-    settings = {"TRITON_INTERPRET": str(int(interpret)), "TRITON_CACHE_DIR": str(path.parent / "cache")}
-    command = [sys.executable, "-c", code, str(path), *arguments]
-    done = subprocess.run(command, env=os.environ | settings, cwd=path.parent, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
 
 
 @pytest.fixture(scope="module")

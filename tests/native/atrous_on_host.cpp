@@ -1,4 +1,4 @@
-// Runs the phases of kernels/cuda/atrous_tile.cuh on the CPU: a loop over the threads of a block is a barrier apart
+// Runs the phases of kernels/cuda/atrous_phases.cuh on the CPU: a loop over the threads of a block is a barrier apart
 // from the next. Shared memory starts as NaN, so a value that no thread wrote before it is read shows in the output.
 //
 // usage: atrous_on_host details|adjoint LEVELS forward|reverse IN OUT B C H W SB SC SH SW OFFSET
@@ -13,7 +13,7 @@
 #include <vector>
 
 #include "atrous.h"
-#include "atrous_tile.cuh"
+#include "atrous_phases.cuh"
 
 namespace {
 
