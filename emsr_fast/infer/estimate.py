@@ -44,8 +44,9 @@ def estimate(
     tile = tiles[len(tiles) // 2]
     middle = (block.own[0].start + block.own[0].stop) // 2
     # the run leaves out slices that cannot be read, so another one will do
-    whole = [z for z in range(*plan.region[0]) if z not in source.info.damaged] or [middle]
-    z = min(whole, key=lambda other: abs(other - middle))
+    damaged, (first, last) = source.info.damaged, plan.region[0]
+    near = (z for step in range(last - first) for z in (middle - step, middle + step))
+    z = next((z for z in near if first <= z < last and z not in damaged), middle)
     image = source.read(z, *tile.read)
     if not np.isfinite(image).all():
         raise VolumeError(f"slice {z} has NaN pixels where the time would be measured; leave it out with `slices`")
@@ -89,8 +90,5 @@ def estimate(
 
 def _pixels_to_read(plan: Plan) -> int:
     """Return the LR pixels that the network computes in all, halos included."""
-    _, rows, cols = plan.grid
-    # every slice is cut alike
-    first = [plan.block_at(number) for number in range(rows * cols)]
-    spans = ((tile.read[0], tile.read[1]) for block in first for tile in plan.tiles(block))
-    return plan.output_shape[0] * sum((down.stop - down.start) * (across.stop - across.start) for down, across in spans)
+    rows, cols = (sum(read * tiles for read, tiles in plan.reads_along(axis)) for axis in (1, 2))
+    return plan.output_shape[0] * rows * cols

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from emsr_fast.infer.tiles import even_divisions, pixels_read, smallest_tile
+from emsr_fast.infer.tiles import even_divisions, least_read, longest_side, pixels_read, smallest_tile
 
 # what a multiprocessor loses in each tile, in pixels that it could have computed: the rows that its programs read twice
 # and the last wave of programs that is not full. Counted for strips of 128 and of 32 columns: 200 to 1300
@@ -49,7 +49,12 @@ def gpu_tile(height: int, width: int, halo: int, largest_read_px: int, gpu: Gpu)
     Args:
         largest_read_px: what a tile may read, its halo included, in LR pixels; but tiles of 64 px are always allowed.
     """
-    rows, cols = (np.array(list(even_divisions(length))) for length in (height, width))
+    rows, cols = (
+        np.array(list(even_divisions(length, longest_side(length, least_read(across, halo), halo, largest_read_px))))
+        for length, across in ((height, width), (width, height))
+    )
+    if not rows.size or not cols.size:
+        return smallest_tile(height, width)
     read = np.outer(np.minimum(rows + 2 * halo, height), np.minimum(cols + 2 * halo, width))
     in_all = np.outer(pixels_read(height, rows, halo), pixels_read(width, cols, halo))
     tiles = np.outer(-(-height // rows), -(-width // cols))

@@ -7,7 +7,17 @@ from dataclasses import dataclass, replace
 
 from emsr_fast.errors import UsageError
 from emsr_fast.infer.gpu_tile import Gpu, gpu_tile
-from emsr_fast.infer.tiles import ALIGNMENT, Tile, automatic_tile, check_tiling, grown, grown_sides, tiles_within
+from emsr_fast.infer.tiles import (
+    ALIGNMENT,
+    Tile,
+    automatic_tile,
+    check_tiling,
+    grown,
+    grown_sides,
+    grown_span,
+    spans_within,
+    tiles_within,
+)
 from emsr_fast.io.selection import Span, Triple
 
 DEFAULT_HALO = 32
@@ -98,6 +108,23 @@ class Plan:
         _, rows, cols = block.own
         for tile in tiles_within(rows, cols, self.tile, self.halo, self.shape[1:]):
             yield grown(tile, self._most_read, self.shape[1:]) if self.equal_reads else tile
+
+    def reads_along(self, axis: int) -> Iterator[tuple[int, int]]:
+        """Yield how many pixels tiles read along rows (axis 1) or columns (2) of the region, and how many tiles do.
+
+        Blocks far from both ends are alike, so one stands for all of them.
+        """
+        count, near = self.grid[axis], self.halo // self.block[axis] + 3
+        numbers = [(at, 1) for at in range(min(near, count))]
+        if count > 2 * near:
+            numbers.append((near, count - 2 * near))
+        numbers += [(at, 1) for at in range(max(count - near, near), count)]
+        for at, alike in numbers:
+            index = (0, at, 0) if axis == 1 else (0, 0, at)
+            own = self.block_at(self.number_of(index)).own[axis]
+            for span, _ in spans_within(own, self.tile[axis - 1], self.halo, self.shape[axis]):
+                read = grown_span(span, self._most_read[axis - 1], self.shape[axis]) if self.equal_reads else span
+                yield read.stop - read.start, alike
 
     @property
     def _most_read(self) -> tuple[int, int]:

@@ -174,15 +174,12 @@ def gpu_of(network: Emsr, precision: str | None) -> Gpu | None:
 
 def _check_resize(plan: Plan) -> None:
     """Refuse slices and tilings with a tile that a network with window_fit "resize" cannot take."""
-    for number in range(plan.grid[1] * plan.grid[2]):
-        for part in plan.tiles(plan.block_at(number)):
-            sides = [span.stop - span.start for span in part.read]
-            if min(sides) < ALIGNMENT:
-                raise UsageError(
-                    f"a tile would read {sides[0]}x{sides[1]} px of {plan.shape[1]}x{plan.shape[2]}; this model "
-                    f"resizes to windows of {ALIGNMENT} px and needs as many: give `window_fit=pad`, or another "
-                    "`tile` or `halo`"
-                )
+    rows, cols = (min(read for read, _ in plan.reads_along(axis)) for axis in (1, 2))
+    if min(rows, cols) < ALIGNMENT:
+        raise UsageError(
+            f"a tile would read {rows}x{cols} px of {plan.shape[1]}x{plan.shape[2]}; this model resizes to windows of "
+            f"{ALIGNMENT} px and needs as many: give `window_fit=pad`, or another `tile` or `halo`"
+        )
 
 
 def _output(source: SourceVolume, plan: Plan, provenance: dict[str, Any]) -> TargetSpec:

@@ -75,14 +75,14 @@ def grown(part: Tile, read: tuple[int, int], sides: tuple[int, int]) -> Tile:
         read: multiples of 4, at least what ``part`` reads.
         sides: (height, width) of the slice.
     """
-    rows, cols = (
-        _grown(span, most, length) if length > most else slice(0, length)
-        for span, most, length in zip(part.read, read, sides, strict=True)
-    )
+    rows, cols = map(grown_span, part.read, read, sides)
     return Tile(read=(rows, cols), own=part.own)
 
 
-def _grown(span: slice, most: int, length: int) -> slice:
+def grown_span(span: slice, most: int, length: int) -> slice:
+    """Return what a tile reads along one axis, grown to ``most`` pixels; the arguments are those of ``grown``."""
+    if length <= most:
+        return slice(0, length)
     last = -(-(length - most) // ALIGNMENT) * ALIGNMENT
     start = min(span.start, last)
     return slice(start, min(start + most, length))
@@ -105,12 +105,13 @@ def tiles_within(rows: slice, cols: slice, tile: tuple[int, int], halo: int, sid
     """
     for side in tile:
         check_tiling(side, halo)
-    for read_rows, own_rows in _spans(rows, tile[0], halo, sides[0]):
-        for read_cols, own_cols in _spans(cols, tile[1], halo, sides[1]):
+    for read_rows, own_rows in spans_within(rows, tile[0], halo, sides[0]):
+        for read_cols, own_cols in spans_within(cols, tile[1], halo, sides[1]):
             yield Tile(read=(read_rows, read_cols), own=(own_rows, own_cols))
 
 
-def _spans(part: slice, tile: int, halo: int, length: int) -> Iterator[tuple[slice, slice]]:
+def spans_within(part: slice, tile: int, halo: int, length: int) -> Iterator[tuple[slice, slice]]:
+    """Yield what tiles read, and what they own, along one axis of a slice; the arguments are those of tiles_within."""
     for start in range(part.start, part.stop, tile):
         stop = min(start + tile, part.stop)
         # what is read starts on a multiple of 4 of the whole slice, whatever part of it is asked for
@@ -127,9 +128,8 @@ def automatic_tile(height: int, width: int, halo: int, largest_read_px: int) -> 
         largest_read_px: what a tile may read, its halo included, in LR pixels; but tiles of 64 px are always allowed.
     """
     choices = []
-    for rows in even_divisions(height):
-        read_rows = min(rows + 2 * halo, height)
-        fitting = (cols for cols in even_divisions(width) if read_rows * min(cols + 2 * halo, width) <= largest_read_px)
+    for rows in even_divisions(height, longest_side(height, least_read(width, halo), halo, largest_read_px)):
+        fitting = even_divisions(width, longest_side(width, min(rows + 2 * halo, height), halo, largest_read_px))
         # the first that fits is the widest, so it has the fewest halos
         if cols := next(fitting, 0):
             choices.append((pixels_read(height, rows, halo) * pixels_read(width, cols, halo), rows, cols))
@@ -141,14 +141,30 @@ def smallest_tile(height: int, width: int) -> tuple[int, int]:
     return min(_SMALLEST_AUTOMATIC, _up(height)), min(_SMALLEST_AUTOMATIC, _up(width))
 
 
-def even_divisions(length: int) -> Iterator[int]:
-    """Yield tile sides, multiples of 4 from the whole of ``length`` down to 64, that divide it into equal parts."""
-    sides = (_up(-(-length // parts)) for parts in range(1, length // _SMALLEST_AUTOMATIC + 2))
-    previous = 0
-    for side in sides:
-        if side != previous and (side >= _SMALLEST_AUTOMATIC or previous == 0):
-            yield side
-        previous = side
+def even_divisions(length: int, most: int | None = None) -> Iterator[int]:
+    """Yield tile sides, multiples of 4 from the whole of ``length`` down to 64, that divide it into equal parts.
+
+    Args:
+        most: the longest side to yield.
+    """
+    most = _up(length) if most is None else most // ALIGNMENT * ALIGNMENT
+    while most >= min(_SMALLEST_AUTOMATIC, _up(length)):
+        # the longest side up to ``most``: that of the fewest parts
+        side = _up(-(-length // -(-length // most)))
+        if side < min(_SMALLEST_AUTOMATIC, _up(length)):
+            return
+        yield side
+        most = side - ALIGNMENT
+
+
+def least_read(length: int, halo: int) -> int:
+    """Return the fewest pixels along an axis of ``length`` that automatic tiles read."""
+    return min(_SMALLEST_AUTOMATIC + 2 * halo, length)
+
+
+def longest_side(length: int, across: int, halo: int, largest_read_px: int) -> int:
+    """Return the longest side, along an axis of ``length``, of a tile that reads ``across`` pixels along the other."""
+    return _up(length) if across * length <= largest_read_px else largest_read_px // across - 2 * halo
 
 
 def pixels_read(length: int, tile: Side, halo: int) -> Side:

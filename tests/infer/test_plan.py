@@ -1,5 +1,8 @@
 """Plans: blocks that cover a region once, tiles that suit memory, texts of the command line."""
 
+import math
+import signal
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -8,7 +11,7 @@ from hypothesis import strategies as st
 from emsr_fast.convert.shapes import Shapes
 from emsr_fast.errors import UsageError
 from emsr_fast.infer.plan import DEFAULT_MEMORY, Plan, make_plan
-from emsr_fast.infer.tiles import automatic_tile, tiles_within
+from emsr_fast.infer.tiles import automatic_tile, even_divisions, tiles_within
 from emsr_fast.io.selection import parse_memory, parse_roi, parse_share
 
 sides = st.integers(1, 40)
@@ -53,6 +56,64 @@ def test_automatic_tiles_fit_the_memory_and_divide_evenly(shape, bytes_per_px):
         # the last tile lacks less than 4 px for each of the others
         assert -(-side // tile) * tile - side < 4 * -(-side // tile)
     assert np.prod(plan.shard) <= DEFAULT_MEMORY / 16
+
+
+@settings(deadline=None)
+@given(
+    shape=st.tuples(st.just(1), st.integers(1, 700), st.integers(1, 700)),
+    tile=st.one_of(st.none(), st.integers(1, 80)),
+    halo=st.integers(0, 20),
+    equal_reads=st.booleans(),
+    data=st.data(),
+)
+def test_what_tiles_read_along_an_axis_is_what_all_of_them_read(shape, tile, halo, equal_reads, data):
+    region = [(0, 1)]
+    for side in shape[1:]:
+        first = data.draw(st.integers(0, side - 1))
+        region.append((first, data.draw(st.integers(first + 1, side))))
+    plan = plan_of(
+        shape, region=tuple(region), tile=tile and 4 * tile, halo=4 * halo, equal_reads=equal_reads, bytes_per_px=2**14
+    )
+    for axis in (1, 2):
+        # blocks along one axis, at the begin of the other
+        blocks = [
+            plan.block_at(plan.number_of((0, at, 0) if axis == 1 else (0, 0, at))) for at in range(plan.grid[axis])
+        ]
+        reads = {tile.own[axis - 1].start: tile.read[axis - 1] for block in blocks for tile in plan.tiles(block)}
+        counted = [read for read, tiles in plan.reads_along(axis) for _ in range(tiles)]
+        assert sorted(counted) == sorted(span.stop - span.start for span in reads.values())
+
+
+def every_even_division(length):
+    """Return tile sides by trying every number of parts."""
+    sides = {4 * math.ceil(math.ceil(length / parts) / 4) for parts in range(1, length // 64 + 2)}
+    whole = 4 * math.ceil(length / 4)
+    return sorted((side for side in sides if side >= 64 or side == whole), reverse=True)
+
+
+@given(length=st.integers(1, 5000), most=st.one_of(st.none(), st.integers(-8, 6000)))
+def test_even_divisions_are_all_there_are(length, most):
+    found = list(even_divisions(length, most))
+    assert found == [side for side in every_even_division(length) if most is None or side <= most]
+
+
+@pytest.mark.parametrize("tile", [None, 4])
+@pytest.mark.parametrize("equal_reads", [False, True])
+def test_a_plan_of_any_size_takes_no_loop_over_its_tiles(tile, equal_reads):
+    longest = 2**31 - 1
+
+    def too_long(number, frame):
+        raise TimeoutError
+
+    before = signal.signal(signal.SIGALRM, too_long)
+    signal.alarm(60)
+    try:
+        plan = plan_of((longest,) * 3, tile=tile, equal_reads=equal_reads, bytes_per_px=2048)
+        for axis in (1, 2):
+            assert sum(read * tiles for read, tiles in plan.reads_along(axis)) > longest
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 20000), (2, 32, 20000), (1, 20000, 1)], ids=str)
