@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
+from pathlib import Path
+
 
 def counted(number: int, noun: str) -> str:
     """Return a number with its noun, such as "1 step" or "2,000 steps"."""
@@ -11,3 +14,8 @@ def counted(number: int, noun: str) -> str:
 def shortened(text: str, most: int = 80) -> str:
     """Return ``text`` with ``most`` characters at most, for a message that quotes it."""
     return text if len(text) <= most else f"{text[: most - 3]}..."
+
+
+def shell(*words: str | Path) -> str:
+    """Return a command as it can be typed, whatever characters its file names have."""
+    return shlex.join(map(str, words))

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING
 
 import numpy as np
 
+from emsr_fast.evaluate.results import Evaluation, RingCurves
 from emsr_fast.evaluate.svg import Line, line_chart
 from emsr_fast.metrics.frc import THRESHOLD
-
-if TYPE_CHECKING:
-    from emsr_fast.evaluate.job import Evaluation, RingCurves
 
 _STYLES = {"sr": 0, "bicubic": 1, "reference": 2, "second scan": 3}
 _NAMES = {"sr": "SR", "bicubic": "bicubic of LR", "reference": "reference", "second scan": "second scan"}

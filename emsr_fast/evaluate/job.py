@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,108 +13,18 @@ from emsr_fast import __version__
 from emsr_fast.errors import UsageError, VolumeError
 from emsr_fast.evaluate.folder import check_report_folder, report_folder
 from emsr_fast.evaluate.inputs import Inputs, open_inputs
-from emsr_fast.evaluate.measures import DEFINITIONS, IMAGES, Lpips, SampleFigures, measure_sample
+from emsr_fast.evaluate.measures import DEFINITIONS, Lpips, measure_sample
 from emsr_fast.evaluate.number_format import decibels
+from emsr_fast.evaluate.results import Evaluation
 from emsr_fast.evaluate.samples import Sample, choose_samples
-from emsr_fast.evaluate.trust import TrustCheck
 from emsr_fast.installing import install_line
 from emsr_fast.io.readers.parts.files import DamagedError
+from emsr_fast.io.registry import within
 from emsr_fast.io.selection import choose_slices, parse_slices
-from emsr_fast.metrics import RingCorrelation, added
 from emsr_fast.publish import tidy
 
 DEFAULT_SAMPLES = 16
 DEFAULT_REGION = 1024
-# of a thousand slices, nobody looks at every curve
-_CURVES_KEPT = 20
-
-
-def _place(sample: Sample) -> dict[str, int]:
-    rows, cols = sample.rows, sample.cols
-    return {"slice": sample.z, "y0": rows.start, "y1": rows.stop, "x0": cols.start, "x1": cols.stop}
-
-
-@dataclass
-class RingCurves:
-    """The ring correlations of one image: all samples together, and the first of them one by one."""
-
-    together: RingCorrelation
-    each: list[RingCorrelation]
-
-    def add(self, curve: RingCorrelation) -> None:
-        """Take in the curve of another sample."""
-        self.together = added([self.together, curve])
-        if len(self.each) < _CURVES_KEPT:
-            self.each.append(curve)
-
-
-@dataclass
-class MeanCurve:
-    """The mean of decorrelation curves."""
-
-    frequency: np.ndarray  # cycles per pixel
-    total: np.ndarray
-    number: int = 1
-
-    @property
-    def value(self) -> np.ndarray:
-        """The mean, (R,)."""
-        return self.total / self.number
-
-
-@dataclass
-class Evaluation:
-    """All that the report shows."""
-
-    inputs: Inputs
-    slices: range  # that samples were chosen from
-    samples: list[Sample] = field(default_factory=list)  # measured
-    rows: list[dict[str, Any]] = field(default_factory=list)  # of the table: slice, region, image, figures
-    ring_curves: dict[str, RingCurves] = field(default_factory=dict)  # by image
-    single_curves: dict[str, RingCurves] = field(default_factory=dict)
-    decorrelations: dict[str, MeanCurve] = field(default_factory=dict)
-    trust: TrustCheck = field(default_factory=TrustCheck)
-    skipped: list[str] = field(default_factory=list)  # samples left out, and why
-    left_out: list[dict[str, Any]] = field(default_factory=list)  # their rows, without figures but with the reason
-
-    def add(self, sample: Sample, figures: SampleFigures) -> None:
-        """Take in what was measured of ``sample``."""
-        place = _place(sample)
-        self.samples.append(sample)
-        self.rows += [{**place, **row} for row in figures.rows]
-        for kept, curves in ((self.ring_curves, figures.ring_curves), (self.single_curves, figures.single_curves)):
-            for name, curve in curves.items():
-                if name in kept:
-                    kept[name].add(curve)
-                else:
-                    kept[name] = RingCurves(curve, [curve])
-        for name, found in figures.decorrelations.items():
-            if name in self.decorrelations:
-                self.decorrelations[name].total = self.decorrelations[name].total + found.deciding
-                self.decorrelations[name].number += 1
-            else:
-                self.decorrelations[name] = MeanCurve(found.frequency, found.deciding)
-
-    def leave_out(self, sample: Sample, images: Iterable[str], reason: str) -> None:
-        """Note that nothing was measured in ``sample``, and why."""
-        self.skipped.append(f"{sample.describe()}: {reason}")
-        shown = [name for name in IMAGES if name in images]
-        self.left_out += [{**_place(sample), "image": name, "left_out": reason} for name in shown]
-
-    def table(self) -> list[dict[str, Any]]:
-        """Return the rows of all chosen samples, those left out among them, by slice."""
-        return sorted(self.rows + self.left_out, key=lambda row: int(row["slice"]))
-
-    def values(self, image: str, figure: str) -> np.ndarray:
-        """Return ``figure`` of ``image`` for each sample, (samples,), NaN where it is missing."""
-        found = [row.get(figure) for row in self.rows if row["image"] == image]
-        return np.array([np.nan if value is None else value for value in found], dtype=np.float64)
-
-    def mean(self, image: str, figure: str) -> float | None:
-        """Return the mean of ``figure`` over the samples that have it, None if none has."""
-        values = self.values(image, figure)
-        values = values[~np.isnan(values)]
-        return float(values.mean()) if values.size else None
 
 
 def evaluate(
@@ -168,9 +77,10 @@ def evaluate(
         raise UsageError("trust is judged by the true error; give `reference` or `second_scan`, or leave `trust` out")
     start, stop = parse_slices(slices)
     tidy(Path(output).resolve())
-    final = check_report_folder(output, overwrite=overwrite)
-    distance = _lpips(lpips)
     paths = {"reference": reference, "lr": lr, "second_scan": second_scan, "trust": trust}
+    given = [within(Path(path))[0] for path in (sr, *paths.values()) if path is not None]
+    final = check_report_folder(output, overwrite=overwrite, inputs=given)
+    distance = _lpips(lpips)
     with open_inputs(sr, **paths, grey_range=grey_range, pixel_nm=pixel_nm) as inputs:
         chosen = choose_slices(start, stop, inputs.sr.shape[0])
         places = choose_samples(inputs.sr.shape, chosen, samples, region, inputs.scale or 1)

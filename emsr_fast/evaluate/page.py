@@ -5,19 +5,17 @@ from __future__ import annotations
 import re
 from html import escape
 from importlib import resources
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from emsr_fast import __version__
 from emsr_fast.evaluate.curves import charts
 from emsr_fast.evaluate.measures import DEFINITIONS
 from emsr_fast.evaluate.number_format import cell
 from emsr_fast.evaluate.panels import Row, rows_to_show
+from emsr_fast.evaluate.results import Evaluation
 from emsr_fast.evaluate.summary import left_out_in_short, summary
 from emsr_fast.evaluate.tables import columns_of, means
 from emsr_fast.evaluate.trust import trust_section
-
-if TYPE_CHECKING:
-    from emsr_fast.evaluate.job import Evaluation
 
 # the page itself forbids the browser to load anything from elsewhere
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"

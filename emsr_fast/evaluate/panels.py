@@ -6,16 +6,13 @@ import base64
 import io
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
 
+from emsr_fast.evaluate.results import Evaluation
 from emsr_fast.evaluate.samples import Sample
 from emsr_fast.metrics import affine_coefficients
-
-if TYPE_CHECKING:
-    from emsr_fast.evaluate.job import Evaluation
 
 _SHOWN_PX = 480  # HR side of what is shown: some megabytes for all of them
 _GREY_PERCENTILES = (0.1, 99.9)

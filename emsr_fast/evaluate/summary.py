@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 
 from emsr_fast.evaluate.number_format import change, decibels, length, share
-from emsr_fast.metrics import cut_off
-
-if TYPE_CHECKING:
-    from emsr_fast.evaluate.job import Evaluation
-    from emsr_fast.metrics import CutOff
+from emsr_fast.evaluate.results import Evaluation
+from emsr_fast.metrics import CutOff, cut_off
 
 _MOST_SHIFT_PX = 0.5
 _SEAM_Z = 3.0

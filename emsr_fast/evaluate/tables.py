@@ -6,15 +6,13 @@ import csv
 import io
 import json
 import math
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from emsr_fast.evaluate.measures import DEFINITIONS
+from emsr_fast.evaluate.results import Evaluation, RingCurves
 from emsr_fast.evaluate.summary import summary
-
-if TYPE_CHECKING:
-    from emsr_fast.evaluate.job import Evaluation, RingCurves
 
 PLACE = ("slice", "y0", "y1", "x0", "x1", "image", "left_out")
 

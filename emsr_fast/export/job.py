@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import time
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +17,12 @@ from emsr_fast.convert.tensorrt_builder import Build, Provider, build, load_prov
 from emsr_fast.engine.factory import PRECISIONS, weights_hash
 from emsr_fast.engine.tensorrt_engine import TensorRTEngine
 from emsr_fast.engine.truth import Truth, truth_test
-from emsr_fast.errors import BackendError, UsageError, VolumeError
+from emsr_fast.errors import BackendError, UsageError
+from emsr_fast.export.output import checked_names
+from emsr_fast.io.destination import system_errors
 from emsr_fast.model.network import Emsr
-from emsr_fast.model.zoo import DEFAULT_MODEL, load_model
-from emsr_fast.publish import refuse_special, tidy, write_file
+from emsr_fast.model.zoo import DEFAULT_MODEL, load_model, model_path
+from emsr_fast.publish import Check, write_file
 
 FORMATS = {"onnx": "onnx", "trt": "trt"}  # format: the engine that it is for
 _TILE = (320, 320)  # what infer's tiles read: 256 px and 32 px around them
@@ -63,7 +63,7 @@ def export(
         batch: tiles at a time; any for ONNX without sizes, 1 otherwise.
         provider: "auto", "tensorrt" or "tensorrt-rtx".
         truth: whether an engine that fails its truth test is refused.
-        overwrite: whether existing files are replaced.
+        overwrite: whether an earlier export is replaced; a file of another kind never is.
         say: called with each line about what is done.
 
     Raises:
@@ -81,13 +81,10 @@ def export(
     if reason := why_no_onnx():
         raise BackendError(f"nothing can be exported: {reason}")
     path = Path(output)
-    beside = path.with_name(f"{path.name}.json")
-    for file in (path,) if format == "onnx" else (path, beside):
-        tidy(file.resolve())
-        _check_free(file, overwrite=overwrite)
-    check = partial(_check_free, overwrite=overwrite)
+    network_file = model_path(DEFAULT_MODEL if model is None else model)
+    checks = checked_names(path, format, overwrite=overwrite, model=network_file)
     found = load_provider(provider, _capability()) if format == "trt" else None
-    network = load_model(DEFAULT_MODEL if model is None else model, device="cpu", window_fit=window_fit)
+    network = load_model(network_file, device="cpu", window_fit=window_fit)
     shapes = _shapes(least, best, most, batch, any_size=format == "onnx", smallest=smallest_side(network))
     say(f"model   {network.card.name}, x{network.config.scale}, window_fit {network.config.window_fit}")
     say(f"graph   {precision}, {shapes or 'any size'}: some 10 s")
@@ -102,29 +99,23 @@ def export(
     }
     written["shapes"] = shapes.as_json() if shapes else "any"
     if found is None or shapes is None:
-        write_file(path.resolve(), onnx, check)
+        _write(checks, onnx)
     else:
-        start = time.monotonic()
+        began = time.monotonic()
         made = build(found, onnx, shapes, say=say)
-        say(f"build   {found.name} {found.version}: {time.monotonic() - start:.1f} s, {len(made.engine) / 1e6:.1f} MB")
+        say(f"build   {found.name} {found.version}: {time.monotonic() - began:.1f} s, {len(made.engine) / 1e6:.1f} MB")
         result = _judged(found, made, network, precision, shapes, refuse=truth, say=say)
         written |= {"provider": f"{found.name} {found.version}", "network_layers": made.layers, "truth_test": result}
         card = network.card.model_copy(update={"architecture": vars(network.config)}).model_dump()
         description = {"emsr_fast": __version__, "weights": weights_hash(network), **written, "card": card}
-        # the description first: an engine is never without it
-        write_file(beside.resolve(), json.dumps(description, indent=1).encode(), check)
-        write_file(path.resolve(), made.engine, check)
+        _write(checks, json.dumps(description, indent=1).encode(), made.engine)
     return {**written, "bytes": path.stat().st_size}
 
 
-def _check_free(file: Path, *, overwrite: bool) -> None:
-    if not file.parent.is_dir():
-        raise VolumeError(f"{file.parent} is no folder; make it with: mkdir -p {file.parent}")
-    if not os.access(file.parent, os.W_OK | os.X_OK):
-        raise VolumeError(f"{file.parent} cannot be written; give a file in a folder that can")
-    refuse_special(file)
-    if file.is_dir() or (file.exists() and not overwrite):
-        raise VolumeError(f"{file} exists; give another name, or `overwrite=True`")
+def _write(checks: Sequence[tuple[Path, Check]], *contents: bytes) -> None:
+    for (final, check), content in zip(checks, contents, strict=True):
+        with system_errors(final):
+            write_file(final, content, check)
 
 
 def _capability() -> tuple[int, int] | None:

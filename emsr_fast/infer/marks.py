@@ -16,6 +16,7 @@ from emsr_fast.infer.strict_json import read_as
 from emsr_fast.io.destination import printable
 from emsr_fast.io.selection import Triple
 from emsr_fast.publish import write_durably
+from emsr_fast.wording import shell
 
 Mark = TypeVar("Mark")
 
@@ -85,7 +86,7 @@ class BlockMarks:
         except (ValueError, RecursionError) as error:
             raise VolumeError(
                 f"{path} is damaged ({error}), so what is done cannot be trusted; to start anew, delete the folder: "
-                f"rm -r '{self._run_folder}'"
+                f"{shell('rm', '-r', self._run_folder)}"
             ) from error
 
     def forgive(self, index: Triple) -> None:

@@ -21,6 +21,7 @@ from emsr_fast.io.selection import Span
 from emsr_fast.io.volume import TargetSpec
 from emsr_fast.publish import write_durably
 from emsr_fast.trust.maps import Trust
+from emsr_fast.wording import shell
 
 FORMAT = 3  # of the file; to be raised whenever a part of ``Run`` changes
 JOURNAL = "journal.json"
@@ -187,4 +188,4 @@ def _sha256(values: Any) -> str:
 
 
 def _rm(folder: Path) -> str:
-    return f"rm -r '{folder}'"
+    return shell("rm", "-r", folder)

@@ -30,6 +30,7 @@ from emsr_fast.infer.run import JOURNAL, Publication, Run
 from emsr_fast.io.destination import system_errors
 from emsr_fast.publish import Check, Staging, last_look, publish, tidy
 from emsr_fast.shield import shielded_from_signals
+from emsr_fast.wording import shell
 
 _LONGEST_NAME = 240  # bytes; file systems take 255
 
@@ -62,7 +63,7 @@ class WorkFolder:
         if not self.exists() and self._is_taken() and not self.exists():
             raise VolumeError(
                 f"{self.path} holds no run: it has no {JOURNAL}; nothing can go on from it: rename it, or delete it: "
-                f"rm -r '{self.path}'"
+                f"{shell('rm', '-r', self.path)}"
             )
 
     def _is_taken(self) -> bool:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import errno
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from emsr_fast.errors import UsageError, VolumeError
-from emsr_fast.io.registry import Format, output_format
+from emsr_fast.io.registry import output_format
 from emsr_fast.publish import Staging, refuse_special
+from emsr_fast.wording import shell
 
 
 def printable(name: str) -> str:
@@ -23,24 +24,52 @@ _FULL = {errno.ENOSPC: "the disk is full", errno.EDQUOT: "the disk quota is used
 
 
 def check_destination(path: str | Path, *, overwrite: bool, source: str | Path | None = None) -> Path:
-    """Return the absolute final path of an output that may be written there.
+    """Return the absolute final path of a volume that may be written there.
 
     Args:
         path: the output asked for; its suffix chooses the format.
         overwrite: whether an output of the same format may be replaced.
-        source: the input, which the output must neither replace, nor contain, nor lie in.
+        source: the input, see ``check_output``.
 
     Raises:
         UsageError: the suffix names no format, or input and output overlap.
-        VolumeError: the folder is missing or unwritable, or the place is taken.
+        VolumeError: the folder is missing or unwritable, or the name is taken.
     """
     kind = output_format(path)
+    inputs = [] if source is None else [source]
+    return check_output(path, f"in {kind.name} format", kind.recognises, overwrite=overwrite, inputs=inputs)
+
+
+def check_output(
+    path: str | Path,
+    what: str,
+    is_ours: Callable[[Path], bool],
+    *,
+    overwrite: bool,
+    inputs: Iterable[str | Path] = (),
+    folder: bool = False,
+) -> Path:
+    """Return the absolute final path of an output whose name is free, or whose old version may be replaced.
+
+    Every command asks this before the work, and again at the moment when the output gets its name.
+
+    Args:
+        what: what is written, to follow "is a file that is not": "a PNG".
+        is_ours: whether an existing path is such a file or folder.
+        overwrite: whether it may be replaced then. Files and folders of other kinds never are, but for an empty file.
+        inputs: files and folders which the output must neither replace, nor contain, nor lie in.
+        folder: whether a folder is written: an empty one is free.
+
+    Raises:
+        UsageError: output and an input overlap.
+        VolumeError: the folder is missing or unwritable, or the name is taken.
+    """
     final = resolved(path)
     try:
-        if source is not None:
+        for source in inputs:
             check_apart(Path(source).resolve(), final)
         check_folder(final.parent)
-        _check_vacant(final, kind, overwrite=overwrite)
+        _check_vacant(final, what, is_ours, overwrite=overwrite, folder=folder)
     except (OSError, RuntimeError) as error:
         raise _unwritable(path, error) from error
     return final
@@ -77,24 +106,29 @@ def check_apart(source: Path, final: Path) -> None:
 def check_folder(folder: Path) -> None:
     """Raise VolumeError unless files can be made in ``folder``."""
     if not folder.exists():
-        raise VolumeError(f"output folder {folder} does not exist; create it first: mkdir -p '{folder}'")
+        raise VolumeError(f"output folder {folder} does not exist; create it first: {shell('mkdir', '-p', folder)}")
     if not folder.is_dir():
         raise VolumeError(f"output folder {folder} is a file, not a folder; choose another place")
     if not os.access(folder, os.W_OK | os.X_OK):
-        raise VolumeError(f"output folder {folder} is not writable; choose another place or mend its permissions")
+        raise VolumeError(f"output folder {folder} is not writable; choose another place or change its permissions")
 
 
-def _check_vacant(final: Path, kind: Format, *, overwrite: bool) -> None:
+def _check_vacant(final: Path, what: str, is_ours: Callable[[Path], bool], *, overwrite: bool, folder: bool) -> None:
     if not final.exists():
         return
     refuse_special(final)
+    if final.is_dir():
+        kind, empty = "folder", not any(final.iterdir())
+        if empty and folder:
+            return
+    else:
+        kind, empty = "file", final.stat().st_size == 0
+    # a typing error must not cost a file or folder of other data
+    if not is_ours(final) and not (empty and kind == "file" and not folder):
+        other = f"a {kind} that is not {what}"
+        raise VolumeError(f"output {final} exists and is {other}: not overwritten; choose another name")
     if not overwrite:
         raise VolumeError(f"output {final} exists; choose another name or give `overwrite=True`")
-    # a typing error must not cost a folder of other data
-    replaceable = kind.recognises(final) or (final.is_file() and final.stat().st_size == 0)
-    if not replaceable:
-        what = "folder" if final.is_dir() else "file"
-        raise VolumeError(f"output {final} is a {what} that is no {kind.name}: not overwritten; choose another name")
 
 
 def volume_error(error: OSError, path: Path) -> VolumeError:

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from emsr_fast.io.volume import SourceVolume, TargetSpec, TargetVolume
 
 TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-IMAGE_MAGIC = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff")
+PNG_MAGIC, JPEG_MAGIC = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"
 HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
 MATLAB_MAGIC = (b"MATLAB 5.0 MAT-file", b"MATLAB 7.3 MAT-file")
 _ZARR_MARKS = ("zarr.json", ".zgroup", ".zarray", ".zattrs")
@@ -109,7 +109,7 @@ FORMATS = (
     Format("MATLAB", lambda path: begins_with(path, MATLAB_MAGIC), "readers.matlab"),
     Format("HDF5", _is_hdf5, "readers.hdf5", "writers.hdf5", (".h5", ".hdf5")),
     Format("MRC", is_mrc, "readers.mrc", "writers.mrc", (".mrc",), {"uint8": "uint16"}),
-    Format("images", lambda path: path.is_dir() or begins_with(path, IMAGE_MAGIC), "readers.images"),
+    Format("images", lambda path: path.is_dir() or begins_with(path, (PNG_MAGIC, JPEG_MAGIC)), "readers.images"),
 )
 
 READABLE = (

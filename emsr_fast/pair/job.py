@@ -26,6 +26,7 @@ from emsr_fast.pair.refine import Field, Slice, levels, refine
 from emsr_fast.pair.resample_pair import Kept, produce
 from emsr_fast.pair.sheet import pair_sheet
 from emsr_fast.publish import tidy
+from emsr_fast.wording import shell
 
 Progress = Callable[[int], AbstractContextManager[Callable[[int], None]]]
 
@@ -150,7 +151,7 @@ def pair(
         "output": str(final),
         "ncc": round(float(np.median(ncc)), 4),
         "residual_px": round(float(np.nanmedian(residual)), 4),
-        "train": f"emsr-fast train {final / write.CONFIG}",
+        "train": shell("emsr-fast", "train", final / write.CONFIG),
     }
 
 

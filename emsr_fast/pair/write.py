@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import csv
 import json
-import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from emsr_fast.errors import UsageError, VolumeError
-from emsr_fast.io.destination import system_errors
+from emsr_fast.io.destination import check_output, system_errors
 from emsr_fast.io.registry import create_target, within
 from emsr_fast.io.volume import TargetSpec, TargetVolume
-from emsr_fast.publish import Staging, refuse_special
+from emsr_fast.publish import Staging
 
 TABLE, REJECTED, SETTINGS, CONFIG, SHEET = "pairs.csv", "rejected.csv", "pair.json", "train.yaml", "preview.png"
 # of the training that is written down
@@ -27,40 +26,24 @@ _STARTS, _SMALL = (
 )  # for other scales none comes with the package
 
 
-def check_folder(folder: str | Path, inputs: Sequence[Path], *, overwrite: bool) -> Path:
+def check_folder(folder: str | Path, inputs: Iterable[Path], *, overwrite: bool) -> Path:
     """Return the absolute path of the pair set to be.
 
     Raises:
-        UsageError: it and an input are one, or lie in each other.
-        VolumeError: its parent is missing or unwritable, or the place is taken.
+        UsageError, VolumeError: see ``check_output``.
     """
-    final = Path(folder).resolve()
-    for given in inputs:
-        source = within(given)[0].resolve()
-        if final == source or final.is_relative_to(source) or source.is_relative_to(final):
-            raise UsageError(f"output {final} and input {source} overlap; choose another folder")
-    parent = final.parent
-    if not parent.is_dir():
-        raise VolumeError(f"output folder {parent} does not exist; create it first: mkdir -p '{parent}'")
-    if not os.access(parent, os.W_OK | os.X_OK):
-        raise VolumeError(f"output folder {parent} is not writable; choose another place or mend its permissions")
-    if final.exists():
-        refuse_special(final)
-        if not overwrite:
-            raise VolumeError(f"output {final} exists; choose another name or give `overwrite=True`")
-        # a typing error must not cost a folder of other data
-        if not (final / TABLE).is_file() or not (final / SETTINGS).is_file():
-            raise VolumeError(f"output {final} is no pair set: not overwritten; choose another name")
-    return final
+    containers = [within(given)[0] for given in inputs]
+    return check_output(folder, "a pair set", _is_pair_set, overwrite=overwrite, inputs=containers, folder=True)
+
+
+def _is_pair_set(path: Path) -> bool:
+    return (path / TABLE).is_file() and (path / SETTINGS).is_file()
 
 
 @contextmanager
 def staged(final: Path, inputs: Sequence[Path], *, overwrite: bool) -> Iterator[Path]:
     """Give a hidden folder beside ``final`` that takes its name when the block ends well, and is removed otherwise."""
-
-    def check(path: Path) -> None:
-        check_folder(path, inputs, overwrite=overwrite)
-
+    check = partial(check_folder, inputs=inputs, overwrite=overwrite)
     with system_errors(final), Staging(final, check, folder=True) as folder:
         yield folder
 

@@ -5,18 +5,17 @@ from __future__ import annotations
 import io
 import itertools
 import os
+from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from emsr_fast.errors import UsageError, VolumeError
-from emsr_fast.io.destination import check_folder, resolved, system_errors
-from emsr_fast.io.registry import begins_with, within
+from emsr_fast.errors import UsageError
+from emsr_fast.io.destination import check_folder, check_output, resolved, system_errors
+from emsr_fast.io.registry import PNG_MAGIC, begins_with, within
 from emsr_fast.preview.job import make_preview
 from emsr_fast.preview.sheet import draw_preview
-from emsr_fast.publish import refuse_special, tidy, write_file
-
-_PNG = b"\x89PNG\r\n\x1a\n"
+from emsr_fast.publish import tidy, write_file
 
 
 def write_preview(
@@ -36,7 +35,7 @@ def write_preview(
     container, _ = within(Path(input_path))
     if output is not None:
         tidy(resolved(output))
-    final = None if output is None else _checked(output, container, overwrite=overwrite)
+    final = None if output is None else _check_png(output, overwrite=overwrite, inputs=[container])
     # before the network runs: a folder that cannot be written to is known now
     check_folder(Path.cwd() if final is None else final.parent)
     preview = make_preview(input_path, **options)
@@ -56,30 +55,19 @@ def write_preview(
     }
 
 
-def _checked(output: str | Path, source: Path, *, overwrite: bool) -> Path:
-    final = resolved(output)
-    if final.suffix.lower() != ".png":
+def _check_png(output: str | Path, *, overwrite: bool, inputs: Iterable[Path] = ()) -> Path:
+    if Path(output).suffix.lower() != ".png":
         raise UsageError(f"output is {str(output)!r}; a preview is a PNG: give a name that ends in .png")
-    if final == source.resolve():
-        raise UsageError(f"output {final} is the input itself; choose another name")
-    with system_errors(final):
-        _check_free(final, overwrite=overwrite)
-    return final
+    return check_output(output, "a PNG", _is_png, overwrite=overwrite, inputs=inputs)
 
 
-def _check_free(final: Path, *, overwrite: bool) -> None:
-    if not final.exists():
-        return
-    refuse_special(final)
-    if not overwrite:
-        raise VolumeError(f"output {final} exists; choose another name or give `overwrite=True`")
-    if not begins_with(final, (_PNG,)):
-        raise VolumeError(f"output {final} is no PNG: not overwritten; choose another name")
+def _is_png(path: Path) -> bool:
+    return begins_with(path, (PNG_MAGIC,))
 
 
 def _write(final: Path, content: bytes, *, overwrite: bool) -> Path:
     with system_errors(final):
-        write_file(final, content, partial(_check_free, overwrite=overwrite))
+        write_file(final, content, partial(_check_png, overwrite=overwrite))
     return final
 
 

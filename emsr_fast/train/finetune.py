@@ -13,11 +13,11 @@ from typing import Any
 from emsr_fast.errors import UsageError, VolumeError
 from emsr_fast.io.registry import within
 from emsr_fast.model import Emsr, ModelCard, load_model
-from emsr_fast.model.zoo import DEFAULT_MODEL, choose_device
+from emsr_fast.model.zoo import DEFAULT_MODEL, choose_device, model_path
 from emsr_fast.publish import tidy
 from emsr_fast.reading import parse_json, read_regular
 from emsr_fast.train.config import TrainConfig
-from emsr_fast.train.finetuned_output import check_output, picture_beside, publish
+from emsr_fast.train.finetuned_output import check_names, picture_beside, publish
 from emsr_fast.train.hold_back import Pair
 from emsr_fast.train.judge import Judgement, held_regions, judge, picture, results_of
 from emsr_fast.train.loop import Diverged, Outcome, train
@@ -84,7 +84,7 @@ def finetune(
         if value is not None and not 0 < value < math.inf:
             raise UsageError(f"{what} is {value:g}; give a number above 0")
     inputs = [*images, *(path for path in (hr, lr, pairs) if path is not None)]
-    final = check_output(output, overwrite=overwrite, inputs=_files(inputs, pairs))
+    final = check_names(output, overwrite=overwrite, inputs=[*_files(inputs, pairs), model_path(model)])
     for place in (final, picture_beside(final)):
         tidy(place)
     start = load_model(model, device=device)

@@ -179,7 +179,7 @@ def test_export_writes_an_engine_with_its_card_beside_it(rtx, tmp_path, capsys):
         assert "truth   not tested: there is no GPU here" in shown.err
     before = file.read_bytes()
     assert main(command) == 3
-    assert "exists; give another name, or --overwrite" in capsys.readouterr().err
+    assert "exists; choose another name or give --overwrite" in capsys.readouterr().err
     assert file.read_bytes() == before
     assert sorted(path.name for path in tmp_path.iterdir()) == ["small.engine", "small.engine.json"]
 

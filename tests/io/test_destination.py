@@ -80,12 +80,12 @@ def test_a_name_taken_meanwhile_is_not_replaced(tmp_path, name):
 def test_other_data_is_never_overwritten(tmp_path, name):
     (tmp_path / name).mkdir()
     (tmp_path / name / "thesis.txt").write_text("years of work")
-    with pytest.raises(VolumeError, match=r"is a folder that is no (TIFF|OME-Zarr|HDF5|MRC): not overwritten"):
+    with pytest.raises(VolumeError, match=r"a folder that is not in (TIFF|OME-Zarr|HDF5|MRC) format: not over"):
         check_destination(tmp_path / name, overwrite=True)
     assert (tmp_path / name / "thesis.txt").exists()
     (tmp_path / "b").mkdir()
     (tmp_path / "b" / name).write_text("a text")
-    with pytest.raises(VolumeError, match="is a file that is no"):
+    with pytest.raises(VolumeError, match="is a file that is not in"):
         check_destination(tmp_path / "b" / name, overwrite=True)
 
 

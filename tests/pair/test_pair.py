@@ -208,9 +208,9 @@ def test_places_that_are_taken_are_kept(acquired, made, tmp_path, capsys):
         pair(*acquired, folder)
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "thesis.doc").write_text("x")
-    with pytest.raises(VolumeError, match="is no pair set: not overwritten"):
+    with pytest.raises(VolumeError, match="is not a pair set: not overwritten"):
         pair(*acquired, tmp_path / "other", overwrite=True)
-    with pytest.raises(UsageError, match="overlap"):
+    with pytest.raises(UsageError, match="contains the input"):
         pair(*acquired, acquired[0].parent)
     assert main(["pair", *map(str, acquired), "-o", str(tmp_path / "no" / "set")]) == 3
     assert "mkdir -p" in capsys.readouterr().err

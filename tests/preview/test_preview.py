@@ -118,12 +118,13 @@ def test_trust_that_cannot_be_measured_is_left_out_and_said(tmp_path, capsys):
 def test_nothing_is_overwritten_unasked(small, tmp_path, capsys):
     output = tmp_path / "a.png"
     output.write_bytes(b"precious")
+    for options in ([], ["--overwrite"]):
+        assert preview(small, "-o", output, "--no-trust", *options) == 3
+        assert "is not a PNG: not overwritten" in capsys.readouterr().err
+        assert output.read_bytes() == b"precious"
+    Image.new("L", (3, 3)).save(output)
     assert preview(small, "-o", output, "--no-trust") == 3
     assert "exists; choose another name or give --overwrite" in capsys.readouterr().err
-    assert preview(small, "-o", output, "--no-trust", "--overwrite") == 3
-    assert "is no PNG: not overwritten" in capsys.readouterr().err
-    assert output.read_bytes() == b"precious"
-    Image.new("L", (3, 3)).save(output)
     assert preview(small, "-o", output, "--no-trust", "--overwrite") == 0
     assert Image.open(output).width > 500
     (tmp_path / "in.png").write_bytes(output.read_bytes())

@@ -199,9 +199,9 @@ def test_one_small_image_is_enough(start, tmp_path):
     [
         ({"output": "m.pt"}, UsageError, "must end in .safetensors"),
         ({"output": "none/m.safetensors"}, VolumeError, "mkdir -p"),
-        ({"output": "taken.safetensors"}, VolumeError, "exists; choose another name or give `overwrite=True`"),
-        ({"output": "taken.safetensors", "overwrite": True}, VolumeError, "no model of ours: not overwritten"),
-        ({"output": "drawn.safetensors", "overwrite": True}, VolumeError, "no picture of ours: not overwritten"),
+        ({"output": "taken.safetensors"}, VolumeError, "exists and is a file that is not a model of emsr_fast"),
+        ({"output": "taken.safetensors", "overwrite": True}, VolumeError, "not a model of emsr_fast: not overwritten"),
+        ({"output": "drawn.safetensors", "overwrite": True}, VolumeError, "not a picture: not overwritten"),
         ({"output": "my images/m.safetensors"}, UsageError, "lies inside the input"),
         ({"images": ()}, UsageError, "give either images, or lr and hr, or pairs"),
         ({"pairs": "p.csv"}, UsageError, "give either images, or lr and hr, or pairs"),
