@@ -16,6 +16,7 @@ from emsr_fast.io.readers.parts.files import check_readable
 from emsr_fast.io.readers.parts.mrc_header import MRC_SUFFIXES, is_mrc
 from emsr_fast.io.readers.parts.packed import packing_of
 from emsr_fast.io.readers.parts.unread import kind_of
+from emsr_fast.io.readers.parts.zarr_tree import is_zarr
 
 __all__ = [
     "FORMATS",
@@ -35,15 +36,13 @@ TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 PNG_MAGIC, JPEG_MAGIC = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"
 HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
 MATLAB_MAGIC = (b"MATLAB 5.0 MAT-file", b"MATLAB 7.3 MAT-file")
-_ZARR_MARKS = ("zarr.json", ".zgroup", ".zarray", ".zattrs")
-
-
-def _is_zarr(path: Path) -> bool:
-    return path.is_dir() and any((path / mark).exists() for mark in _ZARR_MARKS)
 
 
 def _is_n5(path: Path) -> bool:
-    return (path / "attributes.json").is_file()
+    if (path / "attributes.json").is_file():
+        return True
+    # a copy of a part may lack it
+    return path.suffix.lower() == ".n5" and path.is_dir() and next(path.glob("**/attributes.json"), None) is not None
 
 
 def _is_precomputed(path: Path) -> bool:
@@ -63,7 +62,7 @@ def _first_bytes(path: Path, count: int, offset: int = 0) -> bytes:
 
 def is_volume_folder(path: Path) -> bool:
     """Return whether the folder ``path`` is one volume: Zarr, N5 or precomputed, not a folder of images."""
-    return _is_zarr(path) or _is_n5(path) or _is_precomputed(path)
+    return is_zarr(path) or _is_n5(path) or _is_precomputed(path)
 
 
 def is_volume_file(path: Path) -> bool:
@@ -96,7 +95,7 @@ class Format:
 
 # in the order in which they are tried on an input
 FORMATS = (
-    Format("OME-Zarr", _is_zarr, "readers.zarr", "writers.ome_zarr", (".ome.zarr", ".zarr")),
+    Format("OME-Zarr", is_zarr, "readers.zarr", "writers.ome_zarr", (".ome.zarr", ".zarr")),
     Format("N5", _is_n5, "readers.tensorstore"),
     Format("precomputed", _is_precomputed, "readers.tensorstore"),
     Format(

@@ -18,7 +18,7 @@ from emsr_fast.io.readers.parts.kvstore import Store, Where
 from emsr_fast.io.readers.parts.missing_chunks import grid_of, look_for, numbered, touched
 from emsr_fast.io.readers.parts.ngff import Multiscale, multiscale_of
 from emsr_fast.io.readers.parts.parent_metadata import MOST_ABOVE, Group, image_above
-from emsr_fast.io.readers.parts.zarr_names import as_stored
+from emsr_fast.io.readers.parts.zarr_names import as_stored, unit_of
 from emsr_fast.io.volume import SourceVolume, VolumeInfo, check_pixels
 from emsr_fast.io.voxels import VoxelSize, nanometres
 
@@ -46,6 +46,11 @@ def open_source(path: PurePath, key: str | None, axes: str | None) -> SourceVolu
             source = opened(store, key, axes)
             if source is not None:
                 return source
+    if store.denied:
+        raise VolumeError(
+            f"{path} cannot be read: the server forbids to read {', '.join(store.denied[:3])} and others: they are not "
+            "there or closed to you; check the address and your credentials, or name the array with `key`"
+        )
     raise VolumeError(
         f"{path} holds no Zarr, N5 or Neuroglancer precomputed volume (no zarr.json, .zarray, .zgroup, attributes.json "
         "or info); check the address"
@@ -59,6 +64,8 @@ def _open_precomputed(store: Store, info: Mapping[str, Any], key: str | None, ax
     if ".." in name.split("/") or name.startswith("/"):
         raise VolumeError(f"{store.path} names {name!r} as a scale, which leads out of it; write it again")
     array, notes, absent = precomputed.opened(store, info, list(scales).index(name))
+    if scales[name].get("sharding") and not isinstance(store.path, Path):
+        array.check_parts()
     sizes = [nanometres(float(side), "nm") for side in scales[name]["resolution"]]
     return _source(
         store, array, "Neuroglancer precomputed", name, axes, "XYZC", (*_levels(scales), *notes),
@@ -69,8 +76,13 @@ def _open_precomputed(store: Store, info: Mapping[str, Any], key: str | None, ax
 def _open_n5(store: Store, key: str | None, axes: str | None) -> SourceVolume | None:
     place = key or ""
     node = store.json(f"{place}/attributes.json")
-    if node is None and (key is None or store.json("attributes.json") is None):
+    below = {} if node is not None else _n5_arrays(store, place)
+    if node is None and not below and (key is None or store.json("attributes.json") is None):
         return None
+    if node is None and below:
+        # a folder above datasets may have no file of its own
+        place = chosen(below, None, store.path / place)
+        node = store.json(f"{place}/attributes.json") or {}
     if node is None:
         chosen(_n5_arrays(store), key, store.path)
         raise VolumeError(f"{store.path} has no N5 dataset {key!r}; check `key`")
@@ -112,9 +124,10 @@ def _open_n5(store: Store, key: str | None, axes: str | None) -> SourceVolume | 
 
 def _open_zarr3(store: Store, key: str | None, axes: str | None) -> SourceVolume | None:
     root = store.json("zarr.json")
-    if root is None:
+    # groups above an array may have no file
+    if root is None and (key is None or store.json(f"{key}/zarr.json") is None):
         return None
-    inside = (root.get("consolidated_metadata") or {}).get("metadata") or {}
+    inside = ((root or {}).get("consolidated_metadata") or {}).get("metadata") or {}
     listed = {name: _described(node) for name, node in inside.items() if node.get("node_type") == "array"}
 
     def node(place: str) -> tuple[Mapping[str, Any], bool, Any] | None:
@@ -127,7 +140,8 @@ def _open_zarr3(store: Store, key: str | None, axes: str | None) -> SourceVolume
 
 
 def _open_zarr2(store: Store, key: str | None, axes: str | None) -> SourceVolume | None:
-    if all(store.json(name) is None for name in (".zarray", ".zgroup", ".zattrs")):
+    marks = (".zarray", ".zgroup", ".zattrs")
+    if all(store.json(name) is None for name in (*marks, *(f"{key}/{mark}" for mark in marks if key))):
         return None
     inside = (store.json(".zmetadata") or {}).get("metadata") or {}
     listed = {
@@ -147,7 +161,7 @@ def _open_zarr2(store: Store, key: str | None, axes: str | None) -> SourceVolume
 def _open_zarr(
     store: Store, node: Any, listed: Mapping[str, str], key: str | None, axes: str | None, zarr_format: int
 ) -> SourceVolume:
-    from emsr_fast.io.readers.zarr import zarr_source
+    from emsr_fast.io.readers.zarr import absent_level, zarr_source
 
     place = key or ""
     found = node(place)
@@ -172,8 +186,14 @@ def _open_zarr(
     elif not axes:
         member = image_above(_groups_above(store, node, place))
     described = store.json(f"{place}/zarr.json" if zarr_format == 3 else f"{place}/.zarray")
+    if described is None and member:
+        group = place.removesuffix(member[1])
+        mark = "zarr.json" if zarr_format == 3 else ".zarray"
+        raise absent_level(
+            store.path, place, [f"{group}{name}" for name in member[0].levels if store.json(f"{group}{name}/{mark}")]
+        )
     if described is None:
-        raise VolumeError(f"{store.path} has no array {place!r}, which its metadata name; name another with `key`")
+        raise VolumeError(f"{store.path} has no array {place!r}; name another with `key`")
     as_named, notes, absent = as_stored(store.folder(place), described, store.path / place)
     if zarr_format == 2:
         array = store.array("zarr", place, metadata=_as_tensorstore_reads(as_named))
@@ -181,6 +201,8 @@ def _open_zarr(
         array = store.array("zarr3", place, metadata=as_named)
     else:
         array = store.array("zarr3", place)
+    if unit_of(described) == "shards" and not isinstance(store.path, Path):
+        array.check_parts()
     array.attrs, array.metadata = attributes, SimpleNamespace(dimension_names=dimension_names)
     return zarr_source(
         array, place, member, store.path, axes, zarr_format=zarr_format, notes=notes, absent=absent

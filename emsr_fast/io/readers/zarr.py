@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -21,30 +22,37 @@ from emsr_fast.io.readers.parts.missing_chunks import LocalFiles
 from emsr_fast.io.readers.parts.ngff import Multiscale, multiscale_of
 from emsr_fast.io.readers.parts.parent_metadata import image_above, local_groups
 from emsr_fast.io.readers.parts.zarr_names import as_stored, other_name
+from emsr_fast.io.readers.parts.zarr_tree import images_below
 from emsr_fast.io.volume import SourceVolume, VolumeInfo, check_pixels
 
-_MOST_NODES = 500
+_UNKNOWN_CODEC = re.compile(r"(?:codec not available|Unknown codec): '*([\w.-]+)")
 
 
 def open_source(path: Path, key: str | None, axes: str | None) -> SourceVolume:
     """Return the array or level ``key`` of the folder, or the only image in it, opened for reading."""
     try:
         store = _ContainedStore(path, read_only=True)
-        root = zarr.open(store=store, mode="r")
-        array, level, image = _find(root, key, axes, path)
+        array, level, image = _find(store, key, axes, path)
+        there = levels_there(image[0], path / level.removesuffix(image[1])) if image else []
         if image is None and not axes:
             image = image_above(local_groups(path, level))
         described = array.metadata.to_dict()
         _, notes, absent = as_stored(LocalFiles(path / level), described, path / level, under_either=True)
         store.read_under_either_name(level, other_name(described))
         return zarr_source(
-            array, level, image, path, axes, zarr_format=array.metadata.zarr_format, notes=notes, absent=absent
+            array, level, image, path, axes,
+            zarr_format=array.metadata.zarr_format, notes=notes, absent=absent, levels=there,
         )  # fmt: skip
     except (EmsrError, MemoryError):
         raise
     # zarr raises many kinds for what is one thing to the user
     except Exception as error:
         reason = f"{type(error).__name__}: {error}"
+        if codec := _UNKNOWN_CODEC.search(reason):
+            raise VolumeError(
+                f"{path}: its chunks are compressed with {codec[1]}, which no installed package has; install the one "
+                "that does (imagecodecs, zfpy, pcodec, ...), or write it again with zstd"
+            ) from error
         raise VolumeError(f"{path} cannot be read as Zarr: {reason}; check how it was written") from error
 
 
@@ -58,6 +66,7 @@ def zarr_source(
     zarr_format: int,
     notes: tuple[str, ...] = (),
     absent: Mapping[str, int],
+    levels: Sequence[str] = (),
 ) -> SourceVolume:
     """Return an array as a stack.
 
@@ -70,6 +79,7 @@ def zarr_source(
         zarr_format: 2 or 3.
         notes: what else is known of it.
         absent: how many chunks are not stored, see ``VolumeInfo``.
+        levels: those of the image that are there; all that it lists, if empty.
     """
     dtype = np.dtype(array.dtype).newbyteorder("=")
     check_chunk(tuple(array.chunks), dtype, path)
@@ -83,9 +93,9 @@ def zarr_source(
         kind, origin = f"OME-Zarr {around.version}", "OME-Zarr scale and unit"
         voxel_size_nm, more = around.voxel_size(name, layout)
         told += [*around.notes, *more]
-        if len(around.levels) > 1:
+        if len(there := levels or list(around.levels)) > 1:
             how = "; another one with `key`" if level.endswith(name) else f"; this is {name}, given by its path"
-            told.append(f"{len(around.levels)} levels: {', '.join(around.levels)}{how}")
+            told.append(f"{len(there)} levels: {', '.join(there)}{how}")
     info = VolumeInfo(
         path=path,
         format=kind,
@@ -103,72 +113,71 @@ def zarr_source(
 
 
 def _find(
-    root: Any, key: str | None, axes: str | None, path: Path
+    store: _ContainedStore, key: str | None, axes: str | None, path: Path
 ) -> tuple[zarr.Array, str, tuple[Multiscale, str] | None]:
     """Return the array asked for, its path, and the multiscale image below ``path`` that lists it, with its name."""
+    root = _node(store, "")
     if isinstance(root, zarr.Array):
         if key is not None:
             raise VolumeError(f"{path} is one array; leave key {key!r} out, or give the folder that it is in")
         return root, "", None
-    if key is None and multiscale_of(root.attrs, path) is None:
-        key = chosen(_candidates(root, path), None, path)
-    node, place = root, key or ""
-    if key is not None:
-        try:
-            node = root[key]
-        except KeyError:
-            chosen(_candidates(root, path), key, path)  # raises, listing what there is
-            raise VolumeError(f"{path} has no array {key!r}; check `key`") from None
+    if key is None and (root is None or multiscale_of(root.attrs, path) is None):
+        key = chosen(images_below(path), None, path)
+    place = key or ""
+    node = _node(store, place)
     if isinstance(node, zarr.Array):
         # named with its axes it is taken as it is, whatever the metadata around it
-        return node, place, None if axes else _image_of(root, place, path)
-    image = multiscale_of(node.attrs, path)
+        return node, place, None if axes else _image_of(store, place, path)
+    image = None if node is None else multiscale_of(node.attrs, path)
     if image is None:
-        inside = chosen(_candidates(node, path), None, path / place)
-        return _find(root, f"{place}/{inside}", axes, path)
+        below = images_below(path, place)
+        if node is None and not below:
+            chosen(images_below(path), key, path)  # raises, listing what there is
+            raise VolumeError(f"{path} has no array {key!r}; check `key`")
+        return _find(store, f"{place}/{chosen(below, None, path / place)}", axes, path)
     first = next(iter(image.levels))
     if ".." in first.split("/") or first.startswith("/"):
         raise VolumeError(f"{path} names {first!r} as a level, which leads out of it; write it again")
-    array = node[first]
+    level = f"{place}/{first}".strip("/")
+    array = _node(store, level)
+    if array is None:
+        raise absent_level(path, level, [f"{place}/{name}".strip("/") for name in levels_there(image, path / place)])
     if not isinstance(array, zarr.Array):
         raise VolumeError(f"{path}: level {first!r} is no array; write it again")
-    return array, f"{place}/{first}".strip("/"), (image, first)
+    return array, level, (image, first)
 
 
-def _image_of(root: Any, place: str, path: Path) -> tuple[Multiscale, str] | None:
+def _node(store: _ContainedStore, place: str) -> zarr.Array | zarr.Group | None:
+    """Return what lies at ``place``, None where no file says so: groups above an array may have none."""
+    try:
+        return zarr.open(store=store, path=place, mode="r")
+    except FileNotFoundError:
+        return None
+
+
+def levels_there(image: Multiscale, folder: Path) -> list[str]:
+    """Return the levels of an image in ``folder`` that are there."""
+    marks = ("zarr.json", ".zarray")
+    return [name for name in image.levels if any((folder / name / mark).is_file() for mark in marks)]
+
+
+def absent_level(path: PurePath, level: str, there: list[str]) -> VolumeError:
+    """Return the error for a level that the metadata list and that is not there; ``there`` are those that are."""
+    if not there:
+        return VolumeError(f"{path} has none of the levels that its metadata list; copy it again")
+    return VolumeError(f"{path}: level {level} is not there; there are: {', '.join(there)}; name one with `key`")
+
+
+def _image_of(store: _ContainedStore, place: str, path: Path) -> tuple[Multiscale, str] | None:
     """Return the multiscale image of a group above the array at ``place`` that lists it, and its name there."""
     parts = place.split("/")
     for depth in range(len(parts)):
-        group = root[above] if (above := "/".join(parts[:depth])) else root
+        group = _node(store, "/".join(parts[:depth]))
         name = "/".join(parts[depth:])
-        image = multiscale_of(group.attrs, path, name)
+        image = None if group is None else multiscale_of(group.attrs, path, name)
         if image and name in image.levels:
             return image, name
     return None
-
-
-def _candidates(root: Any, path: Path) -> dict[str, str]:
-    """Return the images below a group, by path: multiscale images, and arrays with two axes or more."""
-    found: dict[str, str] = {}
-    waiting, visited = [("", root)], 0
-    while waiting and visited < _MOST_NODES:
-        prefix, group = waiting.pop(0)
-        for name, node in sorted(group.members()):
-            visited += 1
-            place = f"{prefix}{name}"
-            if isinstance(node, zarr.Array):
-                if node.ndim >= 2:
-                    found[place] = f"{' x '.join(map(str, node.shape))} {np.dtype(node.dtype).name}"
-            elif isinstance(node.attrs.get("ome", node.attrs), Mapping) and _has_image(node.attrs):
-                found[place] = "multiscale image"
-            else:
-                waiting.append((f"{place}/", node))
-    return found
-
-
-def _has_image(attributes: Mapping[str, Any]) -> bool:
-    ome = attributes.get("ome")
-    return "multiscales" in (ome if isinstance(ome, Mapping) else attributes)
 
 
 def _named_axes(array: Any) -> list[Any] | None:

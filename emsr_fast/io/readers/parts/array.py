@@ -12,7 +12,7 @@ import numpy as np
 
 from emsr_fast.errors import VolumeError
 from emsr_fast.io.axes import Layout
-from emsr_fast.io.readers.parts.files import DamagedError
+from emsr_fast.io.readers.parts.files import AdvisedError, DamagedError
 from emsr_fast.io.volume import SourceVolume, VolumeInfo
 
 # neighbouring tiles and slices share chunks: decoded ones are kept up to this many bytes
@@ -98,9 +98,8 @@ class ArraySource(SourceVolume):
             raise
         except Exception as error:  # each library and codec has its own
             reason = f"{error}" or type(error).__name__
-            raise DamagedError(
-                f"slice {z} of {self.info.path} cannot be decoded: {reason}; copy or export it again"
-            ) from error
+            advice = "" if isinstance(error, AdvisedError) else "; copy or export it again"
+            raise DamagedError(f"slice {z} of {self.info.path} cannot be decoded: {reason}{advice}") from error
         return np.ascontiguousarray(block, dtype=self.dtype)
 
 

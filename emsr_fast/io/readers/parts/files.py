@@ -15,6 +15,10 @@ class DamagedError(VolumeError):
     """What is stored of an image is missing, cut or not decodable; of a stack it is one slice that fails."""
 
 
+class AdvisedError(Exception):
+    """What a library raised, in short, and what to do about it: for messages that begin with what was read."""
+
+
 def check_readable(path: Path) -> None:
     """Refuse a file whose bytes are not there.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path, PurePath
@@ -12,7 +13,7 @@ import numpy as np
 
 from emsr_fast.errors import BackendError, EmsrError, VolumeError
 from emsr_fast.installing import install_line
-from emsr_fast.io.readers.parts.files import check_inside, check_regular, read_part
+from emsr_fast.io.readers.parts.files import AdvisedError, check_inside, check_regular, read_part
 from emsr_fast.io.readers.parts.missing_chunks import LISTING_SECONDS, Files, LocalFiles, UnlistedError
 from emsr_fast.reading import parse_json
 
@@ -20,6 +21,11 @@ from emsr_fast.reading import parse_json
 _SECONDS = 120.0
 _RETRIES = {"max_retries": 5, "initial_delay": "250ms", "max_delay": "4s"}
 _LARGEST_METADATA = 2**26
+_DENIED = re.compile(r"PERMISSION_DENIED|UNAUTHENTICATED|HTTP (?:response )?code:? 40[13]", re.I)
+_NO_RANGES = re.compile(r"byte range .* was ignored by server|range.* not supported|HTTP response code: 416", re.I)
+_UNKNOWN_CODEC = re.compile(r"is not registered")
+# its text goes on with the whole page that the server sent, and with lines of its own source
+_MORE = re.compile(r" \[(?:http_response_body|tensorstore_spec|source)\b")
 
 Where = tuple[int | slice, ...]  # a part of an array
 Chunks = Callable[[Where], Iterable[str]]
@@ -45,6 +51,7 @@ class Store:
         self._tensorstore = tensorstore
         self._known: dict[str, Mapping[str, Any] | None] = {}
         self._above: dict[int, Store] = {}
+        self.denied: list[str] = []  # metadata that the server forbids to read, which may mean that they are not there
         names = ("http_request_retries", "s3_request_retries", "gcs_request_retries")
         self._context = tensorstore.Context(dict.fromkeys(names, _RETRIES))
         with self.errors():
@@ -72,9 +79,24 @@ class Store:
         """
         name = name.strip("/")
         if name not in self._known:
-            text = self.read(name, _LARGEST_METADATA)
-            self._known[name] = None if text is None else self._parsed(name, text)
+            self._known[name] = self._read_json(name)
         return self._known[name]
+
+    def _read_json(self, name: str) -> Mapping[str, Any] | None:
+        try:
+            text = self.read(name, _LARGEST_METADATA)
+        except EmsrError:
+            raise
+        except Exception as error:  # tensorstore has no classes of its own
+            # what a bucket answers for a file that is not there, unless it lets everyone list it
+            if _DENIED.search(str(error)) is None or isinstance(self.path, Path):
+                raise
+            self.denied.append(name)
+            return None
+        # some servers have a web page for whatever is not there
+        if text is None or (not isinstance(self.path, Path) and text.lstrip()[:1] == b"<"):
+            return None
+        return self._parsed(name, text)
 
     def json_above(self, up: int, name: str) -> Mapping[str, Any] | None:
         """Return the JSON object in file ``name`` of the folder ``up`` levels above, None where it cannot be read."""
@@ -161,10 +183,26 @@ class Store:
         except (EmsrError, MemoryError):
             raise
         except Exception as error:  # tensorstore has no classes of its own
-            reason = "no answer in time" if isinstance(error, TimeoutError) else str(error).split(" [source ")[0]
-            raise VolumeError(
-                f"{self.path} cannot be read: {reason}; check the address and how it was written"
-            ) from error
+            raise VolumeError(f"{self.path} cannot be read: {reason_of(error)}") from error
+
+
+def reason_of(error: Exception, advice: str = "check the address and how it was written") -> str:
+    """Return what tensorstore says, without the server's page and places in its own source, and what to do."""
+    if isinstance(error, AdvisedError):
+        return f"{error}"
+    if isinstance(error, TimeoutError):
+        return f"no answer in time; {advice}"
+    reason = _MORE.split(str(error), maxsplit=1)[0].strip()
+    if _NO_RANGES.search(reason):
+        return (
+            "the server does not serve parts of files (HTTP ranges), which sharded volumes need; use another server, "
+            "or copy the volume"
+        )
+    if _DENIED.search(reason):
+        return f"{reason}: a file is not there, or closed to you; check the address and your credentials"
+    if _UNKNOWN_CODEC.search(reason):
+        return f"{reason}: tensorstore lacks that codec; write it again with zstd, or read a Zarr from a disk"
+    return f"{reason}; {advice}"
 
 
 class RemoteFiles:
@@ -209,5 +247,23 @@ class TensorArray:
 
     def __getitem__(self, where: Where) -> np.ndarray:
         self._check(where)
-        pixels: np.ndarray = self._array[where].read().result(timeout=_SECONDS)
+        try:
+            pixels: np.ndarray = self._array[where].read().result(timeout=_SECONDS)
+        except MemoryError:
+            raise
+        except Exception as error:  # tensorstore has no classes of its own
+            raise AdvisedError(reason_of(error, "copy or export it again")) from error
         return pixels
+
+    def check_parts(self) -> None:
+        """Read one voxel.
+
+        Raises:
+            AdvisedError: the server does not serve parts of files.
+        """
+        try:
+            _ = self[(0,) * len(self.shape)]
+        except AdvisedError as error:
+            # a chunk that is not there, or damaged, is a matter of its slices
+            if _NO_RANGES.search(str(error.__cause__)):
+                raise

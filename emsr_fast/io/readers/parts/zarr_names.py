@@ -31,7 +31,7 @@ def as_stored(
         return dict(described), (), {}
     own, other = look_for(files, [_naming(described, separator) for separator in separators])
     # null means that it is not set, which readers take as 0
-    fill, unit = described.get("fill_value"), _unit(described)
+    fill, unit = described.get("fill_value"), unit_of(described)
     fill = 0 if fill is None else fill
     named, said = (_naming(described, separator) for separator in reversed(separators))
     first = (0,) * len(named.grid)
@@ -99,6 +99,7 @@ def _with_separator(described: Mapping[str, Any], separator: str) -> dict[str, A
     return {**described, "chunk_key_encoding": {"name": named, "configuration": {"separator": separator}}}
 
 
-def _unit(described: Mapping[str, Any]) -> str:
+def unit_of(described: Mapping[str, Any]) -> str:
+    """Return what an array keeps as one file, by its metadata: "chunks" or "shards"."""
     codecs = described.get("codecs") or ()
     return "shards" if any(codec.get("name") == "sharding_indexed" for codec in codecs) else "chunks"
