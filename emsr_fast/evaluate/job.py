@@ -18,8 +18,8 @@ from emsr_fast.evaluate.number_format import decibels
 from emsr_fast.evaluate.results import Evaluation
 from emsr_fast.evaluate.samples import Sample, choose_samples
 from emsr_fast.installing import install_line
+from emsr_fast.io.locations import within
 from emsr_fast.io.readers.parts.files import DamagedError
-from emsr_fast.io.registry import within
 from emsr_fast.io.selection import choose_slices, parse_slices
 from emsr_fast.publish import tidy
 

@@ -22,7 +22,9 @@ from emsr_fast.infer.trust_maps import create_maps, map_path
 from emsr_fast.infer.worker import Worker, open_trust, open_volume
 from emsr_fast.infer.workfolder import WorkFolder
 from emsr_fast.io.destination import check_destination, check_space, printable, resolved
-from emsr_fast.io.registry import open_source, output_format, stored_dtype, within
+from emsr_fast.io.formats import output_format, stored_dtype
+from emsr_fast.io.locations import within
+from emsr_fast.io.registry import open_source
 from emsr_fast.io.selection import parse_memory, parse_share, parse_slices
 from emsr_fast.io.writers.multiscale import VERSIONS
 from emsr_fast.io.writers.ome_zarr import Pyramid

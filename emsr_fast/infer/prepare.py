@@ -17,9 +17,9 @@ from emsr_fast.infer.trust_maps import BYTES_PER_HR_PX, described_trust, prepare
 from emsr_fast.infer.worker import load_engine, load_network
 from emsr_fast.infer.workfolder import WorkFolder
 from emsr_fast.io.destination import printable
+from emsr_fast.io.formats import output_format, stored_dtype
 from emsr_fast.io.intensity import Normalisation, for_model, parse_range
 from emsr_fast.io.pixel_size import fit_to_model, parse_input_voxel
-from emsr_fast.io.registry import output_format, stored_dtype
 from emsr_fast.io.resample import ResampledSource
 from emsr_fast.io.selection import Span, choose_slices, parse_memory, parse_slices
 from emsr_fast.io.volume import SourceVolume, TargetSpec, VolumeInfo, output_dtype

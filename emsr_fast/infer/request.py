@@ -9,8 +9,7 @@ from pathlib import Path
 from emsr_fast.infer.plan import DEFAULT_HALO
 from emsr_fast.infer.retry import Retry, same_call
 from emsr_fast.infer.run import Inputs, Settings
-from emsr_fast.io.locations import is_remote
-from emsr_fast.io.registry import within
+from emsr_fast.io.locations import is_remote, within
 from emsr_fast.io.selection import Span, choose_slices, parse_roi, parse_slices
 from emsr_fast.io.volume import SourceVolume
 

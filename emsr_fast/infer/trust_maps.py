@@ -12,8 +12,8 @@ import zarr
 from emsr_fast.errors import VolumeError
 from emsr_fast.infer.plan import Plan
 from emsr_fast.infer.run import Run
+from emsr_fast.io.formats import output_format
 from emsr_fast.io.intensity import Normalisation
-from emsr_fast.io.registry import output_format
 from emsr_fast.io.selection import Triple
 from emsr_fast.io.volume import SourceVolume, TargetSpec
 from emsr_fast.io.voxels import multiplied

@@ -13,7 +13,8 @@ import zarr
 from emsr_fast.errors import VolumeError
 from emsr_fast.infer.trust_maps import GROUP
 from emsr_fast.infer.workfolder import WorkFolder, work_path
-from emsr_fast.io.registry import open_source, output_format
+from emsr_fast.io.formats import output_format
+from emsr_fast.io.registry import open_source
 
 
 def verify(path: str | Path) -> dict[str, Any]:

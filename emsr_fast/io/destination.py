@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from emsr_fast.errors import UsageError, VolumeError
-from emsr_fast.io.registry import output_format
+from emsr_fast.io.formats import output_format
 from emsr_fast.publish import Staging, refuse_special
 from emsr_fast.wording import shell
 

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from emsr_fast.io.destination import check_output, system_errors
-from emsr_fast.io.registry import create_target, within
+from emsr_fast.io.locations import within
+from emsr_fast.io.registry import create_target
 from emsr_fast.io.volume import TargetSpec, TargetVolume
 from emsr_fast.publish import Staging
 

@@ -11,7 +11,7 @@ import numpy as np
 import tifffile
 
 from emsr_fast.errors import BackendError, VolumeError
-from emsr_fast.io.registry import within
+from emsr_fast.io.locations import within
 from emsr_fast.publish import Staging
 
 

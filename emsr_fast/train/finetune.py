@@ -11,7 +11,7 @@ from signal import SIGINT
 from typing import Any
 
 from emsr_fast.errors import UsageError, VolumeError
-from emsr_fast.io.registry import within
+from emsr_fast.io.locations import within
 from emsr_fast.model import Emsr, ModelCard, load_model
 from emsr_fast.model.zoo import DEFAULT_MODEL, choose_device, model_path
 from emsr_fast.publish import tidy

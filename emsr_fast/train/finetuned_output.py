@@ -9,7 +9,7 @@ from pathlib import Path
 
 from emsr_fast.errors import UsageError
 from emsr_fast.io.destination import check_output, resolved, system_errors
-from emsr_fast.io.registry import PNG_MAGIC, begins_with
+from emsr_fast.io.formats import PNG_MAGIC, begins_with
 from emsr_fast.model import Emsr
 from emsr_fast.model.card import read_own_card
 from emsr_fast.model.checkpoint import encoded

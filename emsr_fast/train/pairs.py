@@ -11,9 +11,10 @@ from pathlib import Path
 import numpy as np
 
 from emsr_fast.errors import UsageError, VolumeError
+from emsr_fast.io.formats import is_volume_folder
 from emsr_fast.io.intensity import Normalisation
+from emsr_fast.io.locations import within
 from emsr_fast.io.readers.parts.image_names import IMAGE_SUFFIXES, check_names, natural_key
-from emsr_fast.io.registry import is_volume_folder, within
 from emsr_fast.metrics.correlation import band, ncc
 from emsr_fast.reading import read_regular
 from emsr_fast.train.config import Source

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import emsr_fast
-from emsr_fast.io.registry import FORMATS
+from emsr_fast.io.formats import FORMATS
 from emsr_fast.ops import OPERATORS
 from emsr_fast.ops._operator import Operator
 

@@ -1,4 +1,4 @@
-"""Imports go one way, by the order in CONTRIBUTING.md, and never in a circle; Triton's neighbours are typed."""
+"""Imports, also those for types, go one way, as CONTRIBUTING.md says, and never in a circle."""
 
 import ast
 import re
@@ -6,6 +6,8 @@ from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
+
+from emsr_fast.io.formats import FORMATS
 
 ROOT = Path(__file__).parents[2]
 PLACES = {"emsr_fast": ROOT / "emsr_fast", "emsr_fast.kernels": ROOT / "kernels"}
@@ -16,22 +18,22 @@ FILES = {
 }
 
 
-def statements(tree, names_only=False):
-    """Yield the imports of a module, in functions, too; those for type checkers only where names are asked for."""
-    for node in ast.iter_child_nodes(tree):
-        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test) and not names_only:
-            yield from statements(ast.Module(node.orelse, []))
-        elif isinstance(node, ast.Import | ast.ImportFrom):
-            yield node
-        else:
-            yield from statements(node, names_only)
+# modules that import others by names put together while they run: those of the formats are added below
+LOADERS = {
+    "emsr_fast",
+    "emsr_fast.engine",
+    "emsr_fast.model",
+    "emsr_fast.io.registry",
+    "emsr_fast.io.readers.parts.packed",  # gzip, bz2, lzma
+    "emsr_fast.convert.tensorrt_builder",  # TensorRT's packages
+}
 
 
 def homes(package, path):
-    """Return where the public names of a package come from: many load on first use, as its type checkers' part says."""
+    """Return where the public names of a package come from, which it may load on first use."""
     found = {}
     if path.name == "__init__.py":
-        for node in statements(ast.parse(path.read_text()), names_only=True):
+        for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith(package):
                 found |= {alias.name: node.module for alias in node.names}
     return found
@@ -40,22 +42,51 @@ def homes(package, path):
 HOMES = {name: homes(name, path) for name, path in FILES.items()}
 
 
-def imported(source):
-    """Yield the modules of ours that ``source`` imports."""
-    for node in statements(ast.parse(source)):
+def resolved(module, names):
+    """Return the module of ours that ``module.name.name`` is, or comes from."""
+    for name in names:
+        if f"{module}.{name}" in FILES:
+            module = f"{module}.{name}"
+            continue
+        while module != (home := HOMES[module].get(name, module)):
+            module = home
+        break
+    return module
+
+
+def imported(source, name=""):
+    """Yield the modules of ours that ``source``, the text of module ``name``, imports, for types or to run."""
+    tree = ast.parse(source)
+    bound = set()  # names of the whole package
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names if alias.name in FILES)
-        elif node.level:
-            pytest.fail(f"{ast.unparse(node)}: write the whole name")
-        elif node.module in FILES:
             for alias in node.names:
-                home = node.module
-                while home != (further := HOMES[home].get(alias.name, home)):
-                    home = further
-                yield f"{home}.{alias.name}" if f"{home}.{alias.name}" in FILES else home
+                if alias.name.partition(".")[0] == "emsr_fast":
+                    yield resolved("emsr_fast", alias.name.split(".")[1:])
+                    bound |= {alias.asname or "emsr_fast"} if alias.name == "emsr_fast" or not alias.asname else set()
+        elif isinstance(node, ast.ImportFrom):
+            if node.level:
+                pytest.fail(f"{ast.unparse(node)}: write the whole name")
+            if node.module in FILES:
+                yield from (resolved(node.module, [alias.name]) for alias in node.names)
+        elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith(("import_module", "__import__")):
+            what = node.args[0]
+            if isinstance(what, ast.Constant):
+                if str(what.value).partition(".")[0] == "emsr_fast":
+                    yield resolved("emsr_fast", what.value.split(".")[1:])
+            elif name not in LOADERS:
+                pytest.fail(f"{name}: {ast.unparse(node)}: write the name of the module, or an import")
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute):
+            root, *names = ast.unparse(node).split(".")
+            if root in bound:
+                yield resolved("emsr_fast", names)
 
 
-GRAPH = {name: sorted({*imported(path.read_text())} - {name}) for name, path in FILES.items()}
+GRAPH = {name: sorted({*imported(path.read_text(), name)} - {name}) for name, path in FILES.items()}
+GRAPH["emsr_fast.io.registry"] += [
+    f"emsr_fast.io.{module}" for known in FORMATS for module in (known.reader, known.writer) if module
+]
 
 
 def rooms_in_order():
@@ -97,11 +128,42 @@ def test_no_imports_run_in_a_circle(room):
 
 def test_every_import_is_found():
     # otherwise the two above would pass for want of anything to look at
-    assert "emsr_fast.io.registry" in GRAPH["emsr_fast.infer.prepare"]
+    assert "emsr_fast.io.formats" in GRAPH["emsr_fast.infer.prepare"]
+    assert "emsr_fast.io.readers.mrc" in GRAPH["emsr_fast.io.registry"]
     assert "emsr_fast.kernels.triton.atrous" in GRAPH["emsr_fast.ops.atrous"]
-    code = "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import emsr_fast.io\n"
-    code += "def f():\n    from emsr_fast import super_resolve, errors\n    import emsr_fast.cli\n"
-    assert list(imported(code)) == ["emsr_fast.infer.array", "emsr_fast.errors", "emsr_fast.cli"]
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import emsr_fast.cli",
+        "from emsr_fast import cli",
+        "from emsr_fast.cli import main",
+        "def f():\n    import emsr_fast.cli as c",
+        "if TYPE_CHECKING:\n    import emsr_fast.cli",
+        "if not TYPE_CHECKING:\n    import emsr_fast.cli",
+        "if TYPE_CHECKING or True:\n    import emsr_fast.cli",
+        "try:\n    pass\nfinally:\n    import emsr_fast.cli",
+        "import importlib\nimportlib.import_module('emsr_fast.cli')",
+        "from importlib import import_module\nimport_module('emsr_fast.cli')",
+        "__import__('emsr_fast.cli')",
+        "import emsr_fast\nemsr_fast.cli.main()",
+        "import emsr_fast as e\ne.cli.main()",
+    ],
+)
+def test_no_way_to_import_hides_one(code):
+    assert "emsr_fast.cli" in set(imported(code))
+
+
+def test_public_names_lead_to_the_module_that_has_them():
+    assert "emsr_fast.infer.array" in set(imported("import emsr_fast\nemsr_fast.super_resolve"))
+    assert list(imported("from emsr_fast import super_resolve, errors")) == [
+        "emsr_fast.infer.array",
+        "emsr_fast.errors",
+    ]
+    assert list(imported("from emsr_fast import load_model")) == ["emsr_fast.model.zoo"]
+    with pytest.raises(pytest.fail.Exception, match="write the name of the module"):
+        list(imported("importlib.import_module(name)"))
 
 
 def test_what_is_plain_python_beside_a_kernel_has_types():

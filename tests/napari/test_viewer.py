@@ -13,8 +13,9 @@ from emsr_fast.engine import TorchEngine
 from emsr_fast.errors import EmsrError, UsageError, VolumeError
 from emsr_fast.infer.array import ArrayVolume
 from emsr_fast.infer.job import infer
+from emsr_fast.io.formats import FORMATS
 from emsr_fast.io.intensity import Normalisation, dtype_range
-from emsr_fast.io.registry import FORMATS, open_source
+from emsr_fast.io.registry import open_source
 from emsr_fast.model import load_model
 from emsr_fast.napari.placement import Placement, placement_of
 from emsr_fast.napari.reader import get_reader, read_layers

@@ -12,11 +12,11 @@ import numpy as np
 from PIL import Image
 
 from emsr_fast.errors import UsageError, VolumeError
+from emsr_fast.io.formats import TIFF_MAGIC, begins_with
 from emsr_fast.io.readers.parts.files import DamagedError, check_readable
 from emsr_fast.io.readers.parts.image_names import image_files
 from emsr_fast.io.readers.tiff.ome_set import set_of
 from emsr_fast.io.readers.tiff.source import TiffSource
-from emsr_fast.io.registry import TIFF_MAGIC, begins_with
 from emsr_fast.io.volume import SourceVolume, VolumeInfo, check_pixels
 from emsr_fast.io.voxels import VoxelSize, described, from_density
 

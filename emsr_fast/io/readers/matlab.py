@@ -9,10 +9,10 @@ import numpy as np
 
 from emsr_fast.errors import VolumeError
 from emsr_fast.io.axes import chosen, layout_of
+from emsr_fast.io.formats import MATLAB_MAGIC, begins_with
 from emsr_fast.io.readers.hdf5 import dataset_source, images, key_of, opened
 from emsr_fast.io.readers.parts.array import ArraySource
 from emsr_fast.io.readers.parts.matlab_v5 import Variable, numbers, variables
-from emsr_fast.io.registry import MATLAB_MAGIC, begins_with
 from emsr_fast.io.volume import SourceVolume, VolumeInfo, check_pixels
 
 _USUAL = "YXZ"  # rows, columns, slices

@@ -20,6 +20,7 @@ from emsr_fast.io.readers.parts.mrc_header import HEADER_BYTES, MrcHeader, read_
 from emsr_fast.io.readers.parts.packed import opened, packing_of
 from emsr_fast.io.volume import SourceVolume, VolumeInfo, check_pixels
 from emsr_fast.io.voxels import FLOAT32, UNKNOWN, VoxelSize, amount, meant
+from emsr_fast.wording import shell
 
 # of a compressed file: more is better unpacked once and for all
 _MOST_UNPACKED, _UNPACKED_AT_ONCE = 2**31, 2**24
@@ -94,7 +95,7 @@ def _mapped(path: Path, head: MrcHeader, dtype: np.dtype, shape: tuple[int, ...]
     if needed > _MOST_UNPACKED:
         raise VolumeError(
             f"{path} holds {needed / 2**30:.3g} GiB once unpacked, more than the {_MOST_UNPACKED / 2**30:.0f} GiB that "
-            f"are unpacked while reading; unpack it first: {packing.unpack} {path}"
+            f"are unpacked while reading; unpack it first: {shell(*packing.unpack.split(), path)}"
         )
     with tempfile.TemporaryFile() as file:
         _unpack(path, needed, file)

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 from mrcfile.dtypes import HEADER_DTYPE, get_ext_header_dtype
 
+from emsr_fast.io.formats import stored_dtype
 from emsr_fast.io.readers.parts.mrc_header import read_header
 from emsr_fast.io.readers.parts.packed import opened
-from emsr_fast.io.registry import stored_dtype
 from emsr_fast.io.volume import TargetSpec, TargetVolume
 from emsr_fast.io.writers.raw import RawTarget, write_all
 from emsr_fast.io.writers.tiff import flattened

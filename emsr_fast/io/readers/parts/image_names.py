@@ -10,8 +10,8 @@ from itertools import pairwise
 from pathlib import Path
 
 from emsr_fast.errors import VolumeError
+from emsr_fast.io.formats import TIFF_MAGIC, begins_with, is_volume_file
 from emsr_fast.io.readers.parts.unread import contents_of
-from emsr_fast.io.registry import TIFF_MAGIC, begins_with, is_volume_file
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
 # TIFF under other names, if its content says so

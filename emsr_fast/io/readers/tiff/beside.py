@@ -11,8 +11,8 @@ from pathlib import Path
 import tifffile
 
 from emsr_fast.errors import VolumeError
+from emsr_fast.io.formats import TIFF_MAGIC, begins_with
 from emsr_fast.io.readers.parts.files import check_inside, check_regular
-from emsr_fast.io.registry import TIFF_MAGIC, begins_with
 
 # so many claimed planes cost no memory worth a word; of more there must be as many bytes as their directories take
 _FEW_PLANES = 2**17

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import tifffile
 
+from emsr_fast.io.formats import TIFF_MAGIC, begins_with
 from emsr_fast.io.readers.tiff.beside import metadata_of, names_in
-from emsr_fast.io.registry import TIFF_MAGIC, begins_with
 
 
 def others_of(file: tifffile.TiffFile) -> list[str]:

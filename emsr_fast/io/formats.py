@@ -1,0 +1,110 @@
+"""The volume formats: how each is told by its content, its suffixes, and the modules that read and write it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from emsr_fast.errors import UsageError
+from emsr_fast.io.readers.parts.mrc_header import is_mrc
+from emsr_fast.io.readers.parts.zarr_tree import is_zarr
+
+TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+PNG_MAGIC, JPEG_MAGIC = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"
+HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
+MATLAB_MAGIC = (b"MATLAB 5.0 MAT-file", b"MATLAB 7.3 MAT-file")
+
+
+def _is_n5(path: Path) -> bool:
+    if (path / "attributes.json").is_file():
+        return True
+    # a copy of a part may lack it
+    return path.suffix.lower() == ".n5" and path.is_dir() and next(path.glob("**/attributes.json"), None) is not None
+
+
+def _is_precomputed(path: Path) -> bool:
+    return (path / "info").is_file() and b"scales" in _first_bytes(path / "info", 2**16)
+
+
+def _is_hdf5(path: Path) -> bool:
+    # the format allows a header of the user's own before it
+    return path.is_file() and any(_first_bytes(path, 8, offset) == HDF5_MAGIC for offset in (0, 512, 1024, 2048))
+
+
+def _first_bytes(path: Path, count: int, offset: int = 0) -> bytes:
+    with path.open("rb") as file:
+        file.seek(offset)
+        return file.read(count)
+
+
+def is_volume_folder(path: Path) -> bool:
+    """Return whether the folder ``path`` is one volume: Zarr, N5 or precomputed, not a folder of images."""
+    return is_zarr(path) or _is_n5(path) or _is_precomputed(path)
+
+
+def is_volume_file(path: Path) -> bool:
+    """Return whether the file ``path`` is a whole volume by itself: HDF5, MATLAB or MRC."""
+    if not path.is_file():
+        return False
+    return _is_hdf5(path) or begins_with(path, MATLAB_MAGIC) or is_mrc(path)
+
+
+def begins_with(path: Path, magics: tuple[bytes, ...]) -> bool:
+    """Return whether ``path`` is a file whose first bytes are one of ``magics``."""
+    if not path.is_file():
+        return False
+    return _first_bytes(path, 32).startswith(magics)
+
+
+@dataclass(frozen=True)
+class Format:
+    """One format: how to tell it, and the modules of this package that read and write it."""
+
+    name: str
+    recognises: Callable[[Path], bool]  # of an existing path
+    reader: str  # module with open_source(path, key, axes)
+    writer: str | None = None  # module with create_target(path, spec, overwrite=...)
+    suffixes: tuple[str, ...] = ()  # of outputs; the first is the one to advise
+    stored_as: Mapping[str, str] = field(
+        default_factory=dict
+    )  # dtypes it has no place for, and what holds their values
+
+
+# in the order in which they are tried on an input
+FORMATS = (
+    Format("OME-Zarr", is_zarr, "readers.zarr", "writers.ome_zarr", (".ome.zarr", ".zarr")),
+    Format("N5", _is_n5, "readers.tensorstore"),
+    Format("precomputed", _is_precomputed, "readers.tensorstore"),
+    Format(
+        "TIFF",
+        lambda path: begins_with(path, TIFF_MAGIC),
+        "readers.tiff.source",
+        "writers.tiff",
+        (".ome.tif", ".ome.tiff", ".tif", ".tiff"),
+    ),
+    Format("MATLAB", lambda path: begins_with(path, MATLAB_MAGIC), "readers.matlab"),
+    Format("HDF5", _is_hdf5, "readers.hdf5", "writers.hdf5", (".h5", ".hdf5")),
+    Format("MRC", is_mrc, "readers.mrc", "writers.mrc", (".mrc",), {"uint8": "uint16"}),
+    Format("images", lambda path: path.is_dir() or begins_with(path, (PNG_MAGIC, JPEG_MAGIC)), "readers.images"),
+)
+
+
+def output_format(path: str | Path) -> Format:
+    """Return the format that the suffix of an output path asks for.
+
+    Raises:
+        UsageError: no format is written under that suffix.
+    """
+    name = os.path.basename(os.path.abspath(path)).lower()
+    for known in FORMATS:
+        if any(name.endswith(suffix) and name != suffix for suffix in known.suffixes):
+            return known
+    known_suffixes = ", ".join(suffix for known in FORMATS for suffix in known.suffixes)
+    raise UsageError(f"output {str(path)!r} has no suffix this version writes; use one of {known_suffixes}")
+
+
+def stored_dtype(path: str | Path, dtype: str) -> str:
+    """Return the name of the dtype in which the output ``path`` holds pixels of ``dtype``, with the same values."""
+    return output_format(path).stored_as.get(dtype, dtype)
