@@ -7,8 +7,6 @@ cleared again: 40 % of it with 64 channels of 350 x 350 px, 10 % with 32 channel
 
 from __future__ import annotations
 
-import math
-import weakref
 from collections import deque
 
 import numpy as np
@@ -19,35 +17,39 @@ _LEAST_BYTES = 256 << 10  # below, the C library keeps what is freed
 _MOST_IDLE = 8  # as many as the network has alive at its peak
 _SPARE = 16  # floats, to begin on a multiple of 64 bytes
 
-# unused buffers, all of one size; they come back in the middle of anything, in any thread: only single steps on these
-_idle: dict[int, deque[np.ndarray]] = {}
+# unused buffers, all of one shape; they come back in the middle of anything, in any thread: only single steps on these
+_idle: dict[tuple[int, ...], deque[np.ndarray]] = {}
 
 
-def empty_features(shape: tuple[int, ...]) -> Tensor | None:
-    """Return an uninitialised float32 tensor on the CPU, or None where torch's own memory does as well.
+class _Lent(np.ndarray):
+    """A view of a buffer, which gives it back when it goes: torch holds it as long as a tensor's storage lives."""
 
-    It begins on a multiple of 64 bytes. Its memory is handed on when the last tensor that shares it is gone. At most 8
-    buffers wait, all of the size asked for last; the others go back to the system.
+    def __del__(self, idle: dict[tuple[int, ...], deque[np.ndarray]] = _idle) -> None:
+        # an argument, since at Python's exit the name may be gone before the view
+        buffer = self.base
+        if buffer is not None and (waiting := idle.get(buffer.shape)) is not None:
+            waiting.append(buffer)
+
+
+def empty_features(b: int, channels: int, h: int, w: int) -> Tensor | None:
+    """Return uninitialised float32 features on the CPU, or None where torch's own memory does as well.
+
+    They are (B, C, H, W), dense, channels last, and begin on a multiple of 64 bytes. Their memory is handed on when the
+    last tensor that shares it is gone. At most 8 buffers wait, all of the shape asked for last; the others go back to
+    the system.
     """
-    floats = math.prod(shape)
+    floats = b * channels * h * w
     if 4 * floats < _LEAST_BYTES:
         return None
-    waiting = _idle.get(floats)
+    shape = (b, channels, h, w)
+    waiting = _idle.get(shape)
     if waiting is None:
         _idle.clear()
-        waiting = _idle.setdefault(floats, deque(maxlen=_MOST_IDLE))
+        waiting = _idle.setdefault(shape, deque(maxlen=_MOST_IDLE))
     try:
         buffer = waiting.pop()
     except IndexError:
         memory = np.empty(floats + _SPARE, np.float32)
         start = -memory.ctypes.data % 64 // 4
-        buffer = memory[start : start + floats]
-    # a view of its own for every tensor: torch holds it as long as the tensor's storage lives
-    view = buffer[:]
-    weakref.finalize(view, _give_back, buffer).atexit = False
-    return torch.from_numpy(view).view(shape)
-
-
-def _give_back(buffer: np.ndarray) -> None:
-    if (waiting := _idle.get(buffer.size)) is not None:
-        waiting.append(buffer)
+        buffer = memory[start : start + floats].reshape(b, h, w, channels).transpose(0, 3, 1, 2)
+    return torch.from_numpy(buffer.view(_Lent))

@@ -9,7 +9,7 @@ from torch.nn import Parameter
 
 from emsr_fast import _native
 from emsr_fast.ops._buffers import empty_features
-from emsr_fast.ops._operator import register, wants_gradient
+from emsr_fast.ops._operator import look_at, register, wants_gradient
 
 
 def channels_last(x: Tensor) -> Tensor:
@@ -37,10 +37,10 @@ def features_like(x: Tensor, channels: int) -> Tensor:
     """Return an empty (B, channels, H, W) of the size of ``x``, dense and channels last."""
     b, _, h, w = x.shape
     # not what only stands for a tensor, in torch.compile; images of few channels come rarely, in sizes of their own
-    if type(x) in (Tensor, Parameter) and channels >= 16 and x.dtype == torch.float32 and x.device.type == "cpu":
-        out = empty_features((b, h, w, channels))
+    if type(x) in (Tensor, Parameter) and channels >= 16 and x.dtype == torch.float32 and x.is_cpu:
+        out = empty_features(b, channels, h, w)
         if out is not None:
-            return out.permute(0, 3, 1, 2)
+            return out
     return x.new_empty_strided((b, channels, h, w), (h * w * channels, 1, w * channels, channels))
 
 
@@ -50,6 +50,8 @@ def concatenated(a: Tensor, b: Tensor) -> Tensor:
     On a CPU without torch.cat: it wakes PyTorch's own threads, which then spin on cores that our kernels need (10 % of
     emsr-x3-small at 341x341 on two cores).
     """
+    if look_at((a, b))[1]:
+        return _concatenated(a, b)
     if torch.compiler.is_compiling() or wants_gradient(a, b):
         return torch.cat([a, b], dim=1)
     return torch.ops.emsr_fast.concatenated(a, b)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import functools
+import operator
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,6 +18,13 @@ from emsr_fast import _backends
 MOST_KNOWN = 1000  # calls whose backend an operator remembers
 LIBRARY = torch.library.Library("emsr_fast", "FRAGMENT")
 _PLAIN = (Tensor, Parameter)
+_VALUES = (type(None), str, int, float, bool)
+# the dispatcher's keys of a tensor and of this thread; the usual ones ask it for no work besides the kernel on a CPU
+_keys_of, _keys_of_thread = torch._C._dispatch_keys, torch._C._dispatch_tls_local_include_set
+_USUAL = ("CPU", "AutogradCPU", "AutocastCPU", "ADInplaceOrView", "BackendSelect")
+_UNUSUAL = ~functools.reduce(
+    operator.or_, (torch._C.DispatchKeySet(getattr(torch._C.DispatchKey, key)).raw_repr() for key in _USUAL)
+)
 
 
 @dataclass(eq=False)
@@ -77,49 +86,49 @@ class Operator:
         raise _backends.refusal({name: self.why_not(name, *arguments) for name in names})
 
     def __call__(self, *arguments: Any, backend: str = "auto") -> Tensor:
+        kind, direct = look_at(arguments)
+        if direct:
+            # without the dispatcher of PyTorch, which takes as long as all else here
+            chosen = self._checked_and_chosen(kind, arguments, backend)
+            return self.reference(*arguments) if chosen == "reference" else self._computed(chosen, arguments)
         if self.gradient is None and wants_gradient(*arguments):
             self.check(*arguments)
             return self.reference(*arguments)
-        if self._checked_and_chosen(arguments, backend) == "reference" or has_tangent(*arguments):
+        if self._checked_and_chosen(kind, arguments, backend) == "reference" or has_tangent(*arguments):
             return self.reference(*arguments)
         return self._registered(*arguments, backend)
 
     def _run(self, *given: Any) -> Tensor:
         """Compute: what PyTorch calls for CPU and CUDA tensors, also when the operator is not called by us."""
-        arguments = given[:-1]
+        *arguments, backend = given
         # C++ trusts every shape
-        chosen = self._checked_and_chosen(arguments, given[-1])
-        out = self.like(*arguments)
+        chosen = self._checked_and_chosen(look_at(arguments)[0], arguments, backend)
         if chosen == "reference":
-            result = self.reference(*arguments)
+            out, result = self.like(*arguments), self.reference(*arguments)
             return result if result.stride() == out.stride() and result.dtype == out.dtype else out.copy_(result)
+        return self._computed(chosen, arguments)
+
+    def _computed(self, chosen: str, arguments: Sequence[Any]) -> Tensor:
+        out = self.like(*arguments)
         self.kernels[chosen](arguments[0], out, *arguments[1:])
         return out
 
-    def _checked_and_chosen(self, arguments: tuple[Any, ...], backend: str) -> str:
-        """Check the arguments and return the backend that runs them; what is found is remembered.
+    def _checked_and_chosen(self, kind: tuple[Any, ...] | None, arguments: Sequence[Any], backend: str) -> str:
+        """Check the arguments and return the backend that runs them; what is found is remembered for their ``kind``.
 
-        Check and choice follow from shapes, dtypes, devices and the arguments that are no tensors, the preference and
-        autocast: a second call of equal ones is neither checked nor chosen for again.
+        Check and choice follow from the kind, the preference and autocast: a second call of equal ones is neither
+        checked nor chosen for again.
         """
-        key = [backend, _backends.preferred(), torch.is_autocast_enabled(arguments[0].device.type)]
-        known = not torch.compiler.is_compiling()
-        for argument in arguments:
-            if type(argument) in _PLAIN:
-                key += (argument.shape, argument.dtype, argument.device)
-            elif isinstance(argument, Tensor):
-                # what only stands for a tensor may have sizes that are not numbers
-                known = False
-            else:
-                key.append(argument)
-        if known and (chosen := self._known.get(tuple(key))) is not None:
-            return chosen
+        if kind is not None:
+            key = kind, backend, _backends.preferred(), torch.is_autocast_enabled(arguments[0].device.type)
+            if (chosen := self._known.get(key)) is not None:
+                return chosen
         self.check(*arguments)
         chosen = self.choose(*arguments, backend=backend)
-        if known:
+        if kind is not None:
             if len(self._known) >= MOST_KNOWN:
                 self._known.clear()
-            self._known[tuple(key)] = chosen
+            self._known[key] = chosen
         return chosen
 
 
@@ -132,6 +141,37 @@ def register(name: str, schema: str, run: Callable[..., Any], fake: Callable[...
     for key in ("CPU", "CUDA"):
         LIBRARY.impl(name, run, key)
     torch.library.register_fake(f"emsr_fast::{name}", fake, lib=LIBRARY)
+
+
+def look_at(arguments: Sequence[Any]) -> tuple[tuple[Any, ...] | None, bool]:
+    """Return what check and choice of a call depend on, and whether its kernel may be called directly.
+
+    The first is the shapes, dtypes and devices of the tensors, and the other arguments; or None where an argument only
+    stands for a tensor: its sizes may not be numbers. A kernel is not called directly where PyTorch has more to do:
+    for autograd, ``torch.func``, ``torch.compile``, modes, tracers and profilers, for tensors that are not on the CPU,
+    and for those that are not what lies in their memory (subclasses, negated views, zeros).
+    """
+    if torch.compiler.is_dynamo_compiling():
+        return None, False
+    direct = (
+        not _keys_of_thread().raw_repr() & _UNUSUAL
+        and forward_ad._current_level < 0
+        and not torch._C._is_torch_function_mode_enabled()
+        and not torch._C._autograd._profiler_enabled()
+    )
+    recorded = torch.is_grad_enabled()
+    kind: list[Any] = []
+    for argument in arguments:
+        if type(argument) in _PLAIN:
+            kind += argument.shape, argument.dtype
+            if _keys_of(argument).raw_repr() & _UNUSUAL or (recorded and argument.requires_grad):
+                direct = False
+                kind.append(argument.device)
+        elif type(argument) in _VALUES:
+            kind.append(argument)
+        else:
+            return None, False
+    return tuple(kind), direct
 
 
 def has_tangent(*arguments: Any) -> bool:

@@ -5,6 +5,7 @@ import threading
 
 import pytest
 import torch
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from emsr_fast import BackendError, _backends, atrous_details, conv3x3, doctor, ops
@@ -107,6 +108,87 @@ def test_a_mode_sees_the_operator():
     with Seen() as seen:
         atrous_details(X)
     assert seen.names == ["emsr_fast.atrous_details.default"]
+
+
+@pytest.fixture
+def dispatched(monkeypatch):
+    """How often ``conv3x3`` passes through PyTorch's dispatcher."""
+    operator, calls = OPERATORS["conv3x3"], []
+    registered = operator._registered
+
+    def counting(*arguments):
+        calls.append(arguments)
+        return registered(*arguments)
+
+    monkeypatch.setattr(operator, "_registered", counting)
+    return calls
+
+
+WEIGHT = torch.randn(16, 16, 3, 3)
+FEATURES = torch.randn(1, 16, 6, 6)
+
+
+@pytest.mark.parametrize("mode", [torch.inference_mode, torch.no_grad, torch.enable_grad])
+def test_a_plain_call_goes_to_the_kernel_directly(dispatched, mode):
+    weight = torch.nn.Parameter(WEIGHT, requires_grad=mode is not torch.enable_grad)
+    with mode():
+        found = conv3x3(FEATURES, weight)
+        expected = torch.ops.emsr_fast.conv3x3(FEATURES, weight, "none", None, None, "auto")
+    assert dispatched == []
+    assert torch.equal(found, expected)
+    assert found.is_inference() is (mode is torch.inference_mode)
+
+
+class _Subclass(torch.Tensor):
+    pass
+
+
+class _FunctionMode(TorchFunctionMode):
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        return function(*args, **(kwargs or {}))
+
+
+def _in_function_mode(x):
+    with _FunctionMode():
+        return conv3x3(x, WEIGHT)
+
+
+def _profiled(x):
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+        found = conv3x3(x, WEIGHT)
+    assert "emsr_fast::conv3x3" in {event.key for event in profile.key_averages()}
+    return found
+
+
+def _traced(x):
+    traced = torch.jit.trace(lambda image: conv3x3(image, WEIGHT), (x,), check_trace=False)
+    assert "emsr_fast::conv3x3" in str(traced.graph)
+    return traced(x)
+
+
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning", "ignore:There is a performance")
+@pytest.mark.filterwarnings("ignore:.torch.jit.trace")
+@pytest.mark.parametrize(
+    "call",
+    [
+        pytest.param(lambda x: torch.func.vmap(lambda image: conv3x3(image, WEIGHT))(x[None])[0], id="vmap"),
+        pytest.param(lambda x: conv3x3(torch._neg_view(-x), WEIGHT), id="negated view"),
+        pytest.param(lambda x: conv3x3(x.as_subclass(_Subclass), WEIGHT).as_subclass(torch.Tensor), id="subclass"),
+        pytest.param(_in_function_mode, id="function mode"),
+        pytest.param(_profiled, id="profiler"),
+        pytest.param(_traced, id="trace"),
+    ],
+)
+def test_what_asks_for_the_dispatcher_gets_it(dispatched, call):
+    expected = conv3x3(FEATURES, WEIGHT)
+    assert dispatched == []
+    assert torch.equal(call(FEATURES), expected)
+    assert dispatched
+
+
+def test_zeros_without_memory_are_zeros():
+    zeros = torch._efficientzerotensor((1, 16, 6, 6))
+    assert torch.equal(conv3x3(zeros, WEIGHT), torch.zeros(1, 16, 6, 6))
 
 
 def test_a_preference_is_of_its_thread():
