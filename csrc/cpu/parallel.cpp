@@ -84,17 +84,11 @@ class Pool {
 };
 
 // Never destroyed: its threads may be asleep in it when the program ends.
-std::atomic<Pool*> pool{nullptr};
+std::atomic<Pool*> pool{new Pool};
 
-Pool& the_pool() {
-  static std::once_flag once;
-  std::call_once(once, [] {
-    pool = new Pool;
-    // threads do not survive fork(): the child starts with an empty pool and leaves the old one alone
-    pthread_atfork(nullptr, nullptr, [] { pool = new Pool; });
-  });
-  return *pool;
-}
+// Threads do not survive fork(): the child starts with an empty pool and leaves the old one alone. Registered when this
+// module is loaded: a fork while another thread makes the first call must not find it half done.
+[[maybe_unused]] const int registered = pthread_atfork(nullptr, nullptr, [] { pool = new Pool; });
 
 struct Buffer {
   ~Buffer() { std::free(data); }
@@ -108,7 +102,7 @@ void run_tasks(int64_t count, int threads, TaskBody body, const void* context) {
   Job job(count, body, context);
   const int helpers = static_cast<int>(std::min<int64_t>(count, threads)) - 1;
   if (helpers > 0) {
-    the_pool().run(job, helpers);
+    pool.load()->run(job, helpers);
   } else {
     job.work();
   }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from emsr_fast.forking import one_thread_after_fork
 from emsr_fast.model.blocks import Conv3x3, EdgeBlock
 from emsr_fast.model.card import ModelCard
 from emsr_fast.model.config import EmsrConfig
@@ -26,6 +27,7 @@ class Emsr(nn.Module):
 
     def __init__(self, config: EmsrConfig | None = None, card: ModelCard | None = None) -> None:
         super().__init__()
+        one_thread_after_fork()
         self.config = config = config or EmsrConfig()
         self.card = card or ModelCard.for_config(config)
         c = config.features

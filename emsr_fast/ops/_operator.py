@@ -14,6 +14,7 @@ from torch.autograd import forward_ad
 from torch.nn import Parameter
 
 from emsr_fast import _backends
+from emsr_fast.forking import one_thread_after_fork
 
 MOST_KNOWN = 1000  # calls whose backend an operator remembers
 LIBRARY = torch.library.Library("emsr_fast", "FRAGMENT")
@@ -126,6 +127,7 @@ class Operator:
         self.check(*arguments)
         chosen = self.choose(*arguments, backend=backend)
         if kind is not None:
+            one_thread_after_fork()
             if len(self._known) >= MOST_KNOWN:
                 self._known.clear()
             self._known[key] = chosen
