@@ -51,7 +51,7 @@ def cache_prune(
     These are of other versions of emsr-fast, damaged, or left by killed processes.
     """
     from emsr_fast import __version__
-    from emsr_fast.engine.cache import prune
+    from emsr_fast.engine.pruning import prune
 
     removed = prune(unused_days=days, everything=everything, version=__version__)
     if as_json:

@@ -28,11 +28,11 @@ from emsr_fast.publish import Staging
 from emsr_fast.reading import parse_json, read_regular
 
 VARIABLE = "EMSR_FAST_CACHE"
-_TIMING = "timing-"
+TIMING = "timing-"
 _MOST_KEPT = 2**32  # bytes of a timing cache or of compiled kernels
 # the folder may be one that others use too: nothing else in it is ever touched
-_OURS = re.compile(r"[0-9a-f]{32}\.(onnx|engine|runtime|json|lock)")
-_LEFT = re.compile(r"\.([0-9a-f]{32}\.(onnx|engine|runtime|json)|timing-[0-9a-f]{32})\.partial-.*")
+OURS = re.compile(r"[0-9a-f]{32}\.(onnx|engine|runtime|json|lock)")
+LEFT = re.compile(r"\.([0-9a-f]{32}\.(onnx|engine|runtime|json)|timing-[0-9a-f]{32})\.partial-.*")
 
 Say = Callable[[str], None]
 
@@ -50,7 +50,7 @@ def why_refused() -> str | None:
     return why_not_our_folder(cache_folder())
 
 
-def _own_folder() -> Path:
+def own_folder() -> Path:
     """Return the folder of the cache.
 
     Raises:
@@ -122,7 +122,7 @@ def fetch(
     Raises:
         BackendError: the cache cannot be written, or somebody else can write to it.
     """
-    folder = _own_folder()
+    folder = own_folder()
     payload_path = folder / f"{identity(key)}.{kind}"
     found, reason = (None, refused) if refused else _read(payload_path, key)
     if found:
@@ -249,74 +249,14 @@ def entries() -> list[Entry]:
         BackendError: somebody else can write to the cache.
     """
     found = []
-    for path in _own_folder().glob("*.json"):
-        if not _OURS.fullmatch(path.name):
+    for path in own_folder().glob("*.json"):
+        if not OURS.fullmatch(path.name):
             continue
         with contextlib.suppress(ValueError, OSError):
             found.append(read_entry(path))
     return sorted(found, key=lambda entry: -entry.last_used)
 
 
-def prune(*, unused_days: float | None = None, everything: bool = False, version: str | None = None) -> list[Path]:
-    """Remove entries, and always what belongs to none; return the files removed.
-
-    Args:
-        unused_days: entries that were not used for so many days.
-        everything: all entries.
-        version: entries that another version of the package made.
-
-    Entries that a process is making just now stay.
-
-    Raises:
-        BackendError: somebody else can write to the cache.
-    """
-    removed = []
-    for entry in entries():
-        old = unused_days is not None and time.time() - entry.last_used > 86400 * unused_days
-        foreign = version is not None and entry.key.get("emsr_fast") != version
-        if everything or old or foreign:
-            removed += _remove(entry.path.stem)
-    for path in cache_folder().glob("*"):
-        if _OURS.fullmatch(path.name):
-            broken = path.suffix == ".json" and not _is_entry(path)
-            if broken or not path.with_suffix(".json").exists():
-                removed += _remove(path.stem)
-        elif _LEFT.fullmatch(path.name) and time.time() - path.stat().st_mtime > 3600:
-            # of a process that died
-            removed += _unlink(path)
-        elif everything and path.name.startswith(_TIMING):
-            removed += _unlink(path)
-    return removed
-
-
 def timing_cache(key: dict[str, Any]) -> Path:
     """Return the file of what a builder measured on one GPU, which serves every engine built there."""
-    return cache_folder() / f"{_TIMING}{identity(key)}"
-
-
-def _is_entry(path: Path) -> bool:
-    try:
-        return read_entry(path).payload_path.exists()
-    except (ValueError, OSError):
-        return False
-
-
-def _remove(stem: str) -> list[Path]:
-    """Remove all files of an entry, unless a process is making it."""
-    folder, removed = cache_folder(), []
-    try:
-        with FileLock(folder / f"{stem}.lock").acquire(timeout=0):
-            # the description first: without it the rest is nothing
-            for path in (folder / f"{stem}.json", *folder.glob(f"{stem}.*")):
-                removed += _unlink(path)
-    except Timeout:
-        pass
-    return removed
-
-
-def _unlink(path: Path) -> list[Path]:
-    try:
-        path.unlink()
-    except FileNotFoundError:
-        return []
-    return [path]
+    return cache_folder() / f"{TIMING}{identity(key)}"

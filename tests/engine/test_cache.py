@@ -11,6 +11,7 @@ import pytest
 
 from emsr_fast.cli import main
 from emsr_fast.engine import cache
+from emsr_fast.engine.pruning import prune
 from emsr_fast.errors import BackendError
 
 KEY = {"emsr_fast": "1.0", "model": "m", "precision": "fp32", "shapes": "any", "weights": "abc"}
@@ -101,6 +102,7 @@ BUILDER = """
 import os, sys, time
 from pathlib import Path
 from emsr_fast.engine import cache
+from emsr_fast.engine.pruning import prune
 
 def slow():
     print("building", flush=True)
@@ -183,7 +185,7 @@ def test_a_description_with_values_of_other_types_is_no_entry(cache_of_its_own, 
 def test_an_entry_that_is_being_made_is_not_pruned():
     entry, _ = cache.fetch("engine", KEY, FakeProvider())
     with cache.locked(entry.payload_path):
-        assert cache.prune(everything=True) == []
+        assert prune(everything=True) == []
     assert entry.payload_path.exists()
 
 
@@ -192,7 +194,7 @@ def test_unused_entries_go_by_their_last_use(capsys):
     entry, _ = cache.fetch("engine", KEY, provider)
     other, _ = cache.fetch("engine", {**KEY, "model": "n"}, provider)
     os.utime(entry.path, (time.time() - 10 * 86400,) * 2)
-    cache.prune(unused_days=5)
+    prune(unused_days=5)
     assert [found.key for found in cache.entries()] == [other.key]
 
 
