@@ -6,9 +6,9 @@ import shlex
 from pathlib import Path
 
 
-def counted(number: int, noun: str) -> str:
-    """Return a number with its noun, such as "1 step" or "2,000 steps"."""
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+def counted(number: int, noun: str, plural: str | None = None) -> str:
+    """Return a number with its noun, such as "1 step" or "2,000 steps"; ``plural`` is for nouns that take no s."""
+    return f"{number:,} {noun if number == 1 else plural or f'{noun}s'}"
 
 
 def shortened(text: str, most: int = 80) -> str:

@@ -9,6 +9,7 @@ import typer
 
 from emsr_fast.cli.common import Json, print_json, typed
 from emsr_fast.cli.output import put
+from emsr_fast.wording import counted
 
 app = typer.Typer(
     help="List or prune cached ONNX models and engines.\n\nThey are in the folder that EMSR_FAST_CACHE names, "
@@ -33,7 +34,7 @@ def cache_ls(context: typer.Context, as_json: Json = False) -> None:
     for entry in found:
         put(_line(entry))
     total = sum(entry.size for entry in found)
-    typed(context).say(f"{cache_folder()}: {len(found)} entries, {total / 1e6:.1f} MB")
+    typed(context).say(f"{cache_folder()}: {counted(len(found), 'entry', 'entries')}, {total / 1e6:.1f} MB")
 
 
 @app.command("prune")
@@ -59,7 +60,7 @@ def cache_prune(
     else:
         for path in removed:
             put(str(path))
-        typed(context).say(f"{len(removed)} files removed")
+        typed(context).say(f"{counted(len(removed), 'file')} removed")
 
 
 def _as_json(entry: Any) -> dict[str, Any]:

@@ -24,6 +24,7 @@ from emsr_fast.cli.common import (
 )
 from emsr_fast.cli.output import put
 from emsr_fast.errors import PartialError, UsageError
+from emsr_fast.wording import counted
 
 
 def infer(
@@ -153,7 +154,8 @@ def infer(
         print_json(done)
     elif not dry_run:
         line.say(
-            f"done    {done['blocks']} blocks in {done['seconds']:.1f} s, {done['lr_mpx_per_s']:.3f} LR Mpx/s, "
+            f"done    {counted(done['blocks'], 'block')} in {done['seconds']:.1f} s, "
+            f"{done['lr_mpx_per_s']:.3f} LR Mpx/s, "
             f"{100 * done['network_fraction']:.1f} % of the time was the network's, "
             f"{100 * done['clipped_fraction']:.3g} % of pixels clipped"
         )

@@ -12,6 +12,7 @@ from emsr_fast.cli.common import Json, Overwrite, print_json, typed
 from emsr_fast.cli.output import put
 from emsr_fast.errors import UsageError
 from emsr_fast.installing import install_line
+from emsr_fast.wording import counted
 
 
 def pair(
@@ -92,7 +93,7 @@ def pair(
         return
     deformed = f"{done['deformed']} of them deformed, " if bspline is not None else ""
     line.say(
-        f"done    {done['pairs']} pairs, {deformed}{done['rejected']} rejected, NCC {done['ncc']:.3f}, "
+        f"done    {counted(done['pairs'], 'pair')}, {deformed}{done['rejected']} rejected, NCC {done['ncc']:.3f}, "
         f"residual {done['residual_px']:.3f} px (medians); train with: {done['train']}"
     )
     put(str(done["output"]))

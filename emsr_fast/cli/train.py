@@ -12,6 +12,7 @@ import typer
 from emsr_fast.cli.common import Option, typed
 from emsr_fast.cli.output import put
 from emsr_fast.errors import UsageError, VolumeError
+from emsr_fast.wording import counted
 
 
 def train(
@@ -49,7 +50,7 @@ def train(
     if outcome.stopped_by is not None:
         line.say(f"stopped after step {outcome.steps}; continue with: {line.again(resume=True)}")
         return 128 + outcome.stopped_by
-    line.say(f"done    {outcome.steps} steps in {outcome.seconds / 60:.1f} min")
+    line.say(f"done    {counted(outcome.steps, 'step')} in {outcome.seconds / 60:.1f} min")
     put(str(outcome.model))
     return 0
 

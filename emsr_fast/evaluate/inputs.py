@@ -17,6 +17,7 @@ from emsr_fast.io.registry import open_source
 from emsr_fast.io.resize import bicubic
 from emsr_fast.io.volume import SourceVolume
 from emsr_fast.io.voxels import meant
+from emsr_fast.wording import counted
 
 # a bicubic kernel reaches two LR pixels
 _BICUBIC_REACH = 3
@@ -156,7 +157,7 @@ def _first_slice(name: str, volume: SourceVolume, sr: SourceVolume, provenance: 
         start, stop = provenance.slices
         if stop - start == wanted and stop <= depth:
             return start
-    raise UsageError(f"{name} has {depth} slices and SR {wanted}; give volumes of the same slices")
+    raise UsageError(f"{name} has {counted(depth, 'slice')} and SR {wanted}; give volumes of the same slices")
 
 
 def _pixel_size(

@@ -20,6 +20,7 @@ from emsr_fast.io.registry import create_target
 from emsr_fast.io.volume import TargetSpec
 from emsr_fast.io.writers.ome_zarr import DurableStore, Pyramid
 from emsr_fast.publish import Check
+from emsr_fast.wording import counted
 
 _NAMED = 5  # slices or blocks in a message
 
@@ -75,7 +76,7 @@ def complete(
     if slices and not finish:
         named = "; ".join(f"slice {z}: {slices[z]}" for z in sorted(slices)[:_NAMED])
         raise PartialError(
-            f"{len(slices)} slice(s) could not be done, listed in {listed}: {named}; "
+            f"{counted(len(slices), 'slice')} could not be done, listed in {listed}: {named}; "
             f"mend the input and retry just those with: {retry}; or leave them 0 with `finish=True`"
         )
     if missing:
@@ -95,7 +96,8 @@ def complete(
         _publish(work, run, volume, maps, slices, check)
     if slices:
         named = ", ".join(map(str, sorted(slices)[:_NAMED])) + (", ..." if len(slices) > _NAMED else "")
-        say(f"note    {len(slices)} slice(s) could not be done, are 0 and listed in the metadata: {named}")
+        missing_slices = counted(len(slices), "slice")
+        say(f"note    {missing_slices} could not be done: 0 in the output, listed in its metadata: {named}")
     return {"complete": True, "failed_slices": slices} if slices else {"complete": True}
 
 

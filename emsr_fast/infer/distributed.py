@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from emsr_fast.errors import BackendError, EmsrError, UsageError
 from emsr_fast.infer.statistics import Statistics
 from emsr_fast.installing import install_line
+from emsr_fast.wording import counted
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -65,7 +66,7 @@ def run_on_dask(
     with _client(where) as client:
         client.wait_for_workers(1)
         dask_workers = max(1, len(client.scheduler_info(n_workers=-1)["workers"]))
-        say(f"dask    {dask_workers} workers")
+        say(f"dask    {counted(dask_workers, 'worker')}")
         batches, window = batches_of(numbers, dask_workers), _WAITING_PER_WORKER * dask_workers
         try:
             for batch, done in in_flight(client, run_batch, batches, (final, device, command), window):

@@ -14,6 +14,7 @@ from emsr_fast.errors import BackendError
 from emsr_fast.infer.tiles import Tile
 from emsr_fast.io.intensity import Normalisation
 from emsr_fast.trust.maps import Trust
+from emsr_fast.wording import counted
 
 
 class TileTooLarge(BackendError):
@@ -131,6 +132,6 @@ def _place(part: Tile, z: int) -> str:
 def _check_finite(bad: int, engine: Engine, part: Tile, z: int) -> None:
     if bad:
         raise BackendError(
-            f"{engine.name} returned {bad} NaN or infinite pixel(s) for {_place(part, z)}; "
+            f"{engine.name} returned {counted(bad, 'NaN or infinite pixel')} for {_place(part, z)}; "
             "check the model file, or run it with `device=cpu`"
         )

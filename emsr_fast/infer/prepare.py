@@ -25,6 +25,7 @@ from emsr_fast.io.selection import Span, choose_slices, parse_memory, parse_slic
 from emsr_fast.io.volume import SourceVolume, TargetSpec, VolumeInfo, output_dtype
 from emsr_fast.io.voxels import described, divided
 from emsr_fast.trust.maps import RUNS, Trust
+from emsr_fast.wording import counted
 
 if TYPE_CHECKING:
     from emsr_fast.engine import Engine
@@ -102,7 +103,7 @@ def _say_run(run: Run, engine: Engine, final: Path, say: Say) -> None:
         say(f"note    begun on {run.engine}: another engine rounds differently, in the last digit")
     rows, cols = plan.tile
     tile = f"{rows}" if rows == cols else f"{rows}x{cols}"
-    say(f"tiles   {tile} px, halo {plan.halo} px; {len(plan)} blocks of {' x '.join(map(str, plan.block))}")
+    say(f"tiles   {tile} px, halo {plan.halo} px; {counted(len(plan), 'block')} of {' x '.join(map(str, plan.block))}")
     stored = stored_dtype(final, spec.dtype.name)
     say(
         f"output  {final}: {' x '.join(map(str, spec.shape))} (Z, Y, X), {stored}, "

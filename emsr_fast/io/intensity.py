@@ -10,6 +10,7 @@ import numpy as np
 from emsr_fast.errors import UsageError, VolumeError
 from emsr_fast.io.outlier_values import values_apart
 from emsr_fast.model.config import INPUT_BOUNDS
+from emsr_fast.wording import counted
 
 if TYPE_CHECKING:
     from emsr_fast.io.volume import SourceVolume
@@ -60,9 +61,10 @@ class Normalisation:
     def told_bounded(self, pixels: int, *, resampled: bool = False) -> str:
         """Return in words that ``pixels`` of the input, or of what it was resampled to, were beyond the bounds."""
         least, most = self.grey_bounds
+        beyond = counted(pixels, "resampled pixel" if resampled else "input pixel")
         return (
-            f"{pixels} {'resampled' if resampled else 'input'} pixel(s) below {least:.7g} or above {most:.7g} were set "
-            "to the nearer of the two for the network: hot pixels, absent data, or a range that is too narrow"
+            f"{beyond} below {least:.7g} or above {most:.7g}, set to the nearer of the two for the network: "
+            "hot pixels, absent data, or a range that is too narrow"
         )
 
     def is_no_data(self, image: np.ndarray) -> np.ndarray:
@@ -203,9 +205,10 @@ def check_finite(image: np.ndarray, z: int, source: SourceVolume) -> None:
     _, height, width = source.shape
     bad = ~np.isfinite(source.read(z, slice(0, height), slice(0, width)))
     row, column = np.argwhere(bad)[0]
+    pixels = counted(int(np.count_nonzero(bad)), "NaN or infinite pixel")
     raise VolumeError(
-        f"slice {z} of {source.info.path} has {np.count_nonzero(bad)} NaN or infinite pixel(s), the first at "
-        f"row {row}, column {column}; replace them, or leave slice {z} out"
+        f"slice {z} of {source.info.path} has {pixels}, the first at row {row}, column {column}; "
+        f"replace them, or leave slice {z} out"
     )
 
 
@@ -224,8 +227,9 @@ def check_grey_values(image: np.ndarray, z: int, source: SourceVolume, grey: Nor
     whole = source.read(z, slice(0, height), slice(0, width))
     marks = grey.is_no_data(whole)
     row, column = np.argwhere(marks)[0]
+    pixels = counted(int(np.count_nonzero(marks)), "pixel")
     raise VolumeError(
-        f"slice {z} of {source.info.path} has {np.count_nonzero(marks)} pixel(s) that mark absent data, the first "
+        f"slice {z} of {source.info.path} has {pixels} of absent data, the first "
         f"{whole[row, column]:.6g} at row {row}, column {column}: more than {_NO_DATA_RANGES:g} times the grey range "
         f"{grey.low:.7g} .. {grey.high:.7g} away; replace them, or leave slice {z} out"
     )

@@ -96,9 +96,9 @@ def say_cost(cost: Cost, config: TrainConfig, step: int, seconds: float, device:
     whole = steps * cost.seconds
     if config.minutes and 60 * config.minutes - seconds < whole:
         left = max(0.0, 60 * config.minutes - seconds)
-        say(f"run     about {left / cost.seconds:.0f} steps in {duration(left)}")
+        say(f"run     about {counted(round(left / cost.seconds), 'step')} in {duration(left)}")
         return
-    say(f"run     {steps} steps, about {duration(whole)}")
+    say(f"run     {counted(steps, 'step')}, about {duration(whole)}")
     if whole > _LONG_S:
         say("note    to be done sooner: `minutes`, fewer steps, a smaller crop, batch or model, or a GPU")
 

@@ -14,6 +14,7 @@ from emsr_fast.errors import UsageError
 from emsr_fast.model import Emsr, EmsrConfig, ModelCard, load_model
 from emsr_fast.train.config import TrainConfig
 from emsr_fast.train.grow import grown
+from emsr_fast.wording import counted
 
 
 def first_network(config: TrainConfig, say: Callable[[str], None] = lambda line: None) -> Emsr:
@@ -38,7 +39,7 @@ def first_network(config: TrainConfig, say: Callable[[str], None] = lambda line:
 
 def _size(network: Emsr) -> str:
     c, parameters = network.config, sum(p.numel() for p in network.parameters())
-    return f"{c.features} features, {c.blocks} blocks, {parameters:,} parameters"
+    return f"{c.features} features, {counted(c.blocks, 'block')}, {parameters:,} parameters"
 
 
 def card_of(network: Emsr, config: TrainConfig) -> ModelCard:

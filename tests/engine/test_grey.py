@@ -166,7 +166,7 @@ def test_a_network_that_makes_nan_is_said_so_with_bytes_too():
     engine, source = engine_in_pipeline(), ArraySource(np.zeros((1, 20, 20), np.uint8))
     with torch.no_grad():
         engine.model.conv_in.weight[0] = float("nan")
-    with pytest.raises(BackendError, match=r"returned 3600 NaN or infinite pixel\(s\) for slice 0, rows 0:20"):
+    with pytest.raises(BackendError, match=r"returned 3,600 NaN or infinite pixels for slice 0, rows 0:20"):
         predicted(engine, source)
 
 

@@ -123,9 +123,7 @@ def test_nan_pixels_are_named_with_slice_count_and_position():
     stack = np.random.default_rng(0).random((40, 9, 9), dtype=np.float32)
     stack[39, 4, 7] = np.nan
     stack[39, 8, 0] = np.inf
-    with pytest.raises(
-        VolumeError, match=r"slice 39 .* has 2 NaN or infinite pixel\(s\), the first at row 4, column 7"
-    ):
+    with pytest.raises(VolumeError, match=r"slice 39 .* has 2 NaN or infinite pixels, the first at row 4, column 7"):
         streamed(BilinearEngine(), stack, tile=(4, 4))
 
 

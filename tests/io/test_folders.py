@@ -183,14 +183,14 @@ def test_a_slice_of_another_suffix_counts_beside_tif_and_a_backup_does_not(tmp_p
     [
         (
             {f"{n}.jp2": b"\0\0\0\x0cjP  \r\n\x87\n" for n in range(8)},
-            r"8 file\(s\) \*\.jp2 \(JPEG 2000\).*convert them to TIFF",
+            r"8 files \*\.jp2 \(JPEG 2000\).*convert them to TIFF",
         ),
-        ({"0.bmp": b"BM12", "1.bmp": b"BM12", "log.txt": b"x"}, r"2 file\(s\) \*\.bmp, 1 file\(s\) \*\.txt \(BMP\)"),
+        ({"0.bmp": b"BM12", "1.bmp": b"BM12", "log.txt": b"x"}, r"2 files \*\.bmp, 1 file \*\.txt \(BMP\)"),
         ({"0.dm3": b"\0\0\0\3\0\0"}, r"\*\.dm3 \(Gatan DM3\)"),
-        ({"a.h5": b"\x89HDF\r\n\x1a\n" + bytes(99)}, r"1 file\(s\) \*\.h5, .*give one of them by itself"),
-        ({"readme": b"x"}, r"1 file\(s\) without a suffix"),
+        ({"a.h5": b"\x89HDF\r\n\x1a\n" + bytes(99)}, r"1 file \*\.h5, .*give one of them by itself"),
+        ({"readme": b"x"}, r"1 file without a suffix"),
         ({}, "it is empty"),
-        ({"run1/0.png": b"", "run2/0.png": b""}, r"2 folder\(s\) and no file; give one of them: run1, run2"),
+        ({"run1/0.png": b"", "run2/0.png": b""}, r"2 folders and no file; give one of them: run1, run2"),
     ],
 )
 def test_a_folder_without_images_says_what_it_holds(tmp_path, files, said):

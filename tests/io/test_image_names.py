@@ -81,8 +81,8 @@ def test_copies_and_folders_named_like_images_are_noted(tmp_path):
     (tmp_path / "s3.png").mkdir()
     with open_source(tmp_path) as source:
         assert source.shape[0] == 5
-        assert "1 folder(s) named like images skipped: s3.png" in source.info.notes
-        (told,) = [note for note in source.info.notes if "copies" in note]
-    assert told.startswith("2 file(s) named like copies of others, each a slice all the same: ")
+        assert "1 folder with an image's name skipped: s3.png" in source.info.notes
+        (told,) = [note for note in source.info.notes if "copy" in note]
+    assert told.startswith("2 files with a copy's name, each a slice all the same: ")
     assert "s2 (1).png" in told
     assert "s2 - Copy.png" in told

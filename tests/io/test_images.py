@@ -41,7 +41,7 @@ def test_a_folder_is_a_stack_in_natural_order(tmp_path, suffix, dtype):
         assert source.dtype == dtype
         assert [int(source.read(z, EVERYTHING, EVERYTHING)[7, 8]) for z in range(5)] == sorted(order)
         assert source.info.notes == (
-            "1 file(s) that are no images skipped: notes.txt",
+            "1 other file skipped: notes.txt",
             "numbers run from 1 to 100, missing: 3 to 8, 11 to 99",
         )
         assert source.info.voxel_size_nm == UNKNOWN

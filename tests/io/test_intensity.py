@@ -123,5 +123,5 @@ def test_float16_is_measured_without_a_warning(tmp_path, recwarn):
 
 def test_what_was_bounded_is_of_the_resampled_image_where_there_is_one():
     grey = Normalisation(0.0, 1.0, "given")
-    assert grey.told_bounded(3).startswith("3 input pixel(s) below -1 or above 2 ")
-    assert grey.told_bounded(3, resampled=True).startswith("3 resampled pixel(s) below -1 or above 2 ")
+    assert grey.told_bounded(3).startswith("3 input pixels below -1 or above 2, ")
+    assert grey.told_bounded(3, resampled=True).startswith("3 resampled pixels below -1 or above 2, ")

@@ -101,7 +101,7 @@ def test_each_chunk_is_read_under_the_name_that_it_has(tmp_path, kind, level):
         file.rename(other)
     with open_source(f"{tmp_path / 'a.zarr'}:/{level}" if level else path) as source:
         np.testing.assert_array_equal(read(source), PIXELS)
-        assert "30 chunks are named like " in " ".join(source.info.notes)
+        assert "30 chunks named like " in " ".join(source.info.notes)
         assert not source.info.absent
 
 
@@ -144,7 +144,7 @@ def test_files_with_the_other_separator_are_noted_where_the_right_one_is_there(t
     (path / "9.9.9").write_bytes(b"of the array when it was larger")
     with open_source(path) as source:
         assert (
-            "1 chunks are named like 0/0/0: read where there is none named like 0.0.0, as the metadata say"
+            "1 chunk named like 0/0/0: read where there is none named like 0.0.0, as the metadata say"
         ) in source.info.notes
         np.testing.assert_array_equal(read(source), PIXELS)
 

@@ -172,7 +172,7 @@ def test_one_file_of_a_set_alone_is_read_by_itself(tmp_path, name):
         found, info = slices_of(path)
         np.testing.assert_array_equal(found, PIXELS[2:3])
         assert info.voxel_size_nm[1:] == (24, 24)
-    assert any("its set has 3 more file(s)" in note for note in slices_of(tmp_path / "alone" / name)[1].notes)
+    assert any("its set has 3 other files" in note for note in slices_of(tmp_path / "alone" / name)[1].notes)
 
 
 @pytest.mark.parametrize("lost", [0, 2])

@@ -12,6 +12,7 @@ from pathlib import Path
 from emsr_fast.errors import VolumeError
 from emsr_fast.io.formats import TIFF_MAGIC, begins_with, is_volume_file
 from emsr_fast.io.readers.parts.unread import contents_of
+from emsr_fast.wording import counted
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
 # TIFF under other names, if its content says so
@@ -43,10 +44,11 @@ def image_files(folder: Path) -> tuple[list[Path], list[str]]:
         raise VolumeError(contents_of(folder, entries, is_volume_file))
     notes = []
     if others := sorted(entry.name for entry in visible if entry not in set(files)):
-        notes.append(f"{len(others)} file(s) that are no images skipped: {', '.join(others[:3])}")
+        notes.append(f"{counted(len(others), 'other file')} skipped: {', '.join(others[:3])}")
     named_so = [entry.name for entry in entries if entry.is_dir() and entry.suffix.lower() in IMAGE_SUFFIXES]
     if named_so:
-        notes.append(f"{len(named_so)} folder(s) named like images skipped: {', '.join(sorted(named_so)[:3])}")
+        folders = counted(len(named_so), "folder")
+        notes.append(f"{folders} with an image's name skipped: {', '.join(sorted(named_so)[:3])}")
     files.sort(key=lambda file: natural_key(file.name))
     check_names(files)
     return files, notes + _copies(files) + gaps([file.stem for file in files])
@@ -85,7 +87,7 @@ def _copies(files: Sequence[Path]) -> list[str]:
     copies = [file.name for file in files if (bare := _COPY.sub("", _bare(file))) != _bare(file) and bare in names]
     if not copies:
         return []
-    return [f"{len(copies)} file(s) named like copies of others, each a slice all the same: {', '.join(copies[:3])}"]
+    return [f"{counted(len(copies), 'file')} with a copy's name, each a slice all the same: {', '.join(copies[:3])}"]
 
 
 def gaps(names: Sequence[str]) -> list[str]:

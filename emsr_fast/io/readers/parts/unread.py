@@ -6,6 +6,8 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from emsr_fast.wording import counted
+
 # what files begin with, and where
 _BEGINNINGS = (
     (0, b"\x00\x00\x00\x0cjP  ", "JPEG 2000"),
@@ -51,9 +53,9 @@ def contents_of(folder: Path, entries: Sequence[Path], is_volume: Callable[[Path
     files = [entry for entry in entries if not entry.is_dir()]
     if not files:
         names = ", ".join(sorted(entry.name for entry in entries)[:_NAMED])
-        return f"folder {folder} holds {len(entries)} folder(s) and no file; give one of them: {names}"
+        return f"folder {folder} holds {counted(len(entries), 'folder')} and no file; give one of them: {names}"
     suffixes = Counter(entry.suffix.lower() for entry in files).most_common()
-    held = [f"{count} file(s) {f'*{suffix}' if suffix else 'without a suffix'}" for suffix, count in suffixes]
+    held = [f"{counted(count, 'file')} {f'*{suffix}' if suffix else 'without a suffix'}" for suffix, count in suffixes]
     told = ", ".join(held[:_NAMED]) + (" and others" if len(held) > _NAMED else "")
     first = next(entry for entry in sorted(files) if entry.suffix.lower() == suffixes[0][0])
     advice = "give one of them by itself" if is_volume(first) else "convert them to TIFF, or check the path"

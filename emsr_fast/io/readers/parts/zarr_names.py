@@ -8,6 +8,7 @@ from pathlib import PurePath
 from typing import Any
 
 from emsr_fast.io.readers.parts.missing_chunks import Files, Naming, grid_of, look_for, numbered
+from emsr_fast.wording import counted
 
 
 def as_stored(
@@ -42,11 +43,13 @@ def as_stored(
         told, read = [f"{unit} are {there} where the metadata say {said.name(first)}: read under those names"], other
         described = _with_separator(described, separators[1])
     elif other.found and under_either:
-        told = [f"{other.found} {unit} are {there}: read where there is none {here}, as the metadata say"]
+        others = counted(other.found, unit.removesuffix("s"))
+        told = [f"{others} {there}: read where there is none {here}, as the metadata say"]
         # a chunk may be there under both names
         read = replace(own, found=min(own.found + other.found, own.looked_for))
     elif other.found:
-        told = [f"{other.found} files {there} are not read: the metadata say {said.name(first)}, and there are such"]
+        others = counted(other.found, "file")
+        told = [f"{others} {there} not read: the metadata say {said.name(first)}, and there are such"]
     notes, absent = read.checked(path, fill, unit)
     if unit == "shards":
         told.append(f"what its shards lack inside is not counted, and reads as the fill value {fill}")

@@ -24,6 +24,7 @@ from emsr_fast.io.readers.tiff.pages import Page, PageReader, keyframe_of
 from emsr_fast.io.readers.tiff.stack import slices_of
 from emsr_fast.io.readers.tiff.voxels import read_position, read_voxel_size
 from emsr_fast.io.volume import SourceVolume, VolumeInfo, check_pixels
+from emsr_fast.wording import counted
 
 _NAMED = 3  # missing files in a message
 _WHITE_IS_ZERO, _BLACK_IS_ZERO = 0, 1
@@ -76,7 +77,7 @@ class TiffSource(SourceVolume):
         missing = missing_of(others, self._path.parent)
         if others and (alone or len(missing) == len(others)):
             if not alone:
-                notes.append(f"its set has {len(others)} more file(s), none of which is here: read by itself")
+                notes.append(f"its set has {counted(len(others), 'other file')}, none of them here: read by itself")
             return [], True
         why = why_no_ome(self._file)
         if why:
