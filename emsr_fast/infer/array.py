@@ -71,8 +71,8 @@ def super_resolve(
         (scale * Y, scale * X) or (Z, scale * Y, scale * X) in the dtype of ``array``; float32 for other floats.
 
     Raises:
-        UsageError: an argument is out of range, the array has another number of axes, or its pixels another size than
-            the model's.
+        UsageError: an argument is out of range, the array has not two or three axes, or its pixels have another size
+            than the model's.
         VolumeError: the pixels are no grey values, not finite, mark absent data, or are constant; or the result does
             not fit into memory.
         CheckpointError: there is no such model.
@@ -113,7 +113,7 @@ def super_resolve(
 
 
 class ArrayVolume(SourceVolume):
-    """An array, (Y, X) or (Z, Y, X), as a volume; of one that is read lazily, only what is asked for is read."""
+    """An array, (Y, X) or (Z, Y, X), as a volume. Of a lazy array only the pixels asked for are read."""
 
     def __init__(self, array: Any, voxel_size_nm: VoxelSize = UNKNOWN, name: str = "the array") -> None:
         """Wrap ``array``.
@@ -159,7 +159,7 @@ class ArrayVolume(SourceVolume):
 
 @dataclass
 class Result:
-    """What a plan's region becomes, filled block by block."""
+    """The output of a plan, in memory, filled block by block."""
 
     scale: int
     image: np.ndarray  # (Z, scale * Y, scale * X)

@@ -1,4 +1,4 @@
-"""Two threads beside the main one: one that works ahead of it, one that follows; both wait where it is slower."""
+"""Two threads beside the main one: one works ahead of it, the other behind it; both wait while it is slower."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ _POLL_S = 0.1  # how soon a thread that waits notices that the others have stopp
 
 @contextmanager
 def produced_ahead(items: Iterable[T], depth: int) -> Iterator[Iterator[T]]:
-    """Yield an iterator over ``items``, which a thread of its own produces, at most ``depth`` in advance.
+    """Yield an iterator over ``items``, which another thread produces, at most ``depth`` in advance.
 
-    An exception of the producer is raised where its item would have come. Leaving the context stops the producer.
+    An exception of the producer is raised in place of the item that failed. Leaving the context stops the producer.
     """
     queue: Queue[object] = Queue(depth)
     stopped = threading.Event()
@@ -57,7 +57,7 @@ def produced_ahead(items: Iterable[T], depth: int) -> Iterator[Iterator[T]]:
 
 
 class BackgroundConsumer(Generic[T]):
-    """Calls ``work`` on what it is given, in order, in a thread of its own; at most ``depth`` wait for it."""
+    """Calls ``work`` on each item in order, in another thread; at most ``depth`` items wait."""
 
     def __init__(self, work: Callable[[T], None], depth: int) -> None:
         self._work = work

@@ -1,4 +1,4 @@
-"""The block being filled behind the network: tiles are mapped back to grey values, and a full block is handed on."""
+"""Blocks are built behind the network: tiles become grey values, and a full block goes to the writer."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _STRIP_PX = 2**19  # HR pixels mapped back at once: float64 needs eight bytes fo
 
 @dataclass(frozen=True)
 class FinishedBlock:
-    """The pixels of a block, and which of its slices could not be done: zeros in ``pixels``, reasons in ``failed``."""
+    """The pixels of a block. A slice that could not be done is 0 in ``pixels`` and has its reason in ``failed``."""
 
     block: Block
     pixels: np.ndarray  # (slices, rows, columns) of the output
@@ -32,7 +32,7 @@ class FinishedBlock:
 
 @dataclass(frozen=True)
 class Piece:
-    """One tile of one slice on its way; its image is None if the slice cannot be read, or once the engine has it."""
+    """One tile of one slice. ``image`` is None if the slice cannot be read, and after the engine has taken it."""
 
     block: Block
     z: int
@@ -51,7 +51,7 @@ Result = tuple[Piece, np.ndarray | GreyTiles | None, dict[str, np.ndarray]]
 
 
 class BlockBuilder:
-    """The block being filled, tile by tile, behind the network."""
+    """Fills one block at a time, tile by tile."""
 
     def __init__(
         self,

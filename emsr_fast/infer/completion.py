@@ -1,4 +1,4 @@
-"""The end of a run: what is missing, what failed, the levels above, the other format, the final name."""
+"""The end of a run: check for missing and failed slices, write upper levels and other formats, give the final name."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _NAMED = 5  # slices or blocks in a message
 
 
 def note_bounded(work: WorkFolder, run: Run, say: Callable[[str], None]) -> int:
-    """Return how many input pixels of all blocks that are done were bounded, and say it if there are any."""
+    """Return how many input pixels of the finished blocks were bounded; say so if there are any."""
     pixels = work.marks.bounded_pixels()
     if pixels:
         resampled = "resampled" in run.output.provenance
@@ -50,14 +50,14 @@ def complete(
 
     Args:
         maps: of trust, by name.
-        ours: the blocks that were ours to do.
-        retry: the command that goes on.
+        ours: the blocks of this process's share.
+        retry: the command that continues the run.
         check: raises VolumeError unless a final name is free or may be replaced.
-        finish: whether missing blocks are an error, and slices that failed are not: they stay 0, are listed in the
-            output's metadata, and the caller ends with exit code 4.
+        finish: whether to complete the output although slices failed. They stay 0 and are listed in its metadata,
+            and the caller ends with exit code 4. Missing blocks are then an error.
 
     Raises:
-        PartialError: slices of our blocks failed, or blocks are missing though it is the end.
+        PartialError: slices of this share failed, or ``finish`` is set and blocks are missing.
     """
     plan = run.plan
     failed = work.marks.failed()

@@ -1,4 +1,4 @@
-"""The blocks of a run over workers of dask.distributed, which all see the same file system.
+"""The blocks of a run are shared out to workers of dask.distributed, which all see the same file system.
 
 A task is a batch of neighbouring blocks, so that the scheduler has thousands of tasks where there are
 millions of blocks. A worker that is killed costs the block it was at: the others of its batch are there, and whoever is
@@ -41,7 +41,7 @@ _ALL = "all"
 
 
 class _Stopped(BaseException):
-    """The command whose batch this is was stopped."""
+    """The command that sent this batch was stopped."""
 
 
 def run_on_dask(
@@ -52,7 +52,7 @@ def run_on_dask(
     say: Callable[[str], None],
     progress: Callable[[int], None],
 ) -> Statistics:
-    """Do the blocks ``numbers`` of the output of ``worker`` on a cluster; return what was done.
+    """Compute the blocks ``numbers`` of the output of ``worker`` on a cluster; return what was done.
 
     Args:
         where: "local:N" for N processes of this machine, an address "tcp://host:port", or a scheduler file.
@@ -159,14 +159,14 @@ def run_batch(final: str, device: str, command: str, numbers: list[int]) -> Stat
 
 
 async def stop_run(command: str) -> None:
-    """Make this worker end what it does for ``command`` after the tile at work, save it, and do no more for it."""
+    """Make this worker stop working for ``command``: finish the current tile, save the block, take no other."""
     _stopped.add(command)
     while command in _running:
         await asyncio.sleep(_LOOK_EVERY_S)
 
 
 def stop_all_runs() -> None:
-    """Make this worker end all that it does after the tile at work, and do no more."""
+    """Make this worker stop all its work after the current tile, and take no other."""
     _stopped.add(_ALL)
 
 
@@ -179,7 +179,7 @@ def _set_threads() -> None:
 
 
 def _own_device(device: str) -> str:
-    """Return this worker's GPU: those of a local cluster are numbered, and take the machine's GPUs in turn."""
+    """Return the GPU of this worker: the numbered workers of a local cluster take the machine's GPUs in turn."""
     import torch
     from distributed import get_worker
 

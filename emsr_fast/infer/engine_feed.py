@@ -1,4 +1,4 @@
-"""The network's place in the stream: tiles go to the engine, and their pixels come back in order."""
+"""Between the stream and the engine: tiles go in, and their HR pixels come back in order."""
 
 from __future__ import annotations
 
@@ -24,9 +24,10 @@ class TileTooLarge(BackendError):
 def grey_of(
     engine: Engine, normalisation: Normalisation, source: np.dtype, output: np.dtype, trust: Trust | None
 ) -> Grey | None:
-    """Return what the engine converts grey values by, or None where they are converted here.
+    """Return the conversion of grey values that the engine does itself, or None where it is done here.
 
-    8 bits in and out go to a device as they are, a quarter of the bytes; maps of trust are made of unrounded results.
+    If input and output have 8 bits, a device gets them as they are: a quarter of the bytes. Maps of trust need results
+    that are not rounded.
     """
     if trust is not None or not (source == output == np.uint8):
         return None
@@ -37,7 +38,7 @@ def grey_of(
 
 
 class EngineFeed:
-    """Runs an engine on one tile, or on the next while the last is on its way back."""
+    """Runs an engine on one tile, or on the next one while the last one comes back."""
 
     def __init__(self, engine: Engine, normalisation: Normalisation, grey: Grey | None, trust: Trust | None) -> None:
         self._engine, self._normalisation, self._grey, self._trust = engine, normalisation, grey, trust
@@ -47,7 +48,7 @@ class EngineFeed:
         self.seconds = 0.0  # that the engine was waited for
 
     def submit(self, image: np.ndarray, part: Tile, z: int) -> Any:
-        """Begin with ``image``, the LR pixels that tile ``part`` of slice ``z`` reads; return what to collect it by.
+        """Send ``image``, the LR pixels that tile ``part`` of slice ``z`` reads; return a ticket for ``collect``.
 
         It is float32 in the model's range, or grey values where ``grey_of`` says so.
         """
@@ -108,7 +109,7 @@ class EngineFeed:
 
     @contextmanager
     def _waiting(self, sides: tuple[int, ...], part: Tile, z: int) -> Iterator[None]:
-        """Count the time of a call of the engine, and say which tile was too large for it."""
+        """Count the time of a call of the engine; name the tile if it is too large."""
         before = time.perf_counter()
         try:
             yield

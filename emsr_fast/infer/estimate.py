@@ -1,4 +1,4 @@
-"""A dry run: how many blocks, how many bytes, how much memory, how long; two tiles are computed, nothing is written."""
+"""A dry run: it tells blocks, bytes, memory and time. It computes one tile twice and writes nothing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a run depends on, small enough to write down: a resumed run must have the same."""
+"""Fingerprints of model and input, small enough to store. A resumed run must have the same ones."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class InputFingerprint:
 
 
 def of_model(network: Emsr) -> ModelFingerprint:
-    """Return what tells ``network`` from others."""
+    """Return the fingerprint of ``network``."""
     digest = hashlib.sha256()
     for name, tensor in sorted(network.state_dict().items()):
         values = tensor.detach().cpu().contiguous().numpy()
@@ -53,12 +53,12 @@ def of_model(network: Emsr) -> ModelFingerprint:
 
 
 def of_input(source: SourceVolume, grey: Normalisation) -> InputFingerprint:
-    """Return shape, dtype and voxel size, and hashes of slices.
+    """Return the fingerprint of a volume.
 
-    Up to 32 million voxels those are all slices, whole; of larger volumes 16 slices, five parts of 64x64 px each.
+    Up to 32 million voxels all slices are hashed whole; of larger volumes five parts of 64x64 px in each of 16 slices.
 
-    Not its path, time or size: a copy is the same volume, and so is one of which a damaged slice was mended. A slice
-    that cannot be read, or has NaN or no-data pixels as ``grey`` sees them, has None.
+    Path, time and size of the file do not count: a copy is the same volume, and so is a volume whose damaged slice was
+    mended. A slice that cannot be read, or has NaN or no-data pixels as ``grey`` sees them, has None for a hash.
     """
     depth, height, width = source.shape
     small = depth * height * width <= _READ_WHOLE
@@ -91,7 +91,7 @@ def _around(centre: int, size: int) -> slice:
 
 
 def differences(then: Any, now: Any, name: str = "") -> Iterator[str]:
-    """Yield "model.sha256 was ..., is ..." for all that differs between two fingerprints."""
+    """Yield "model.sha256 was ..., is ..." for each value that differs between two fingerprints."""
     if isinstance(then, dict) and isinstance(now, dict):
         for key in sorted({*then, *now}):
             yield from differences(then.get(key), now.get(key), f"{name}.{key}" if name else key)

@@ -1,4 +1,4 @@
-"""Which tiles a GPU is given where the user asks for none: a prediction from counts, not yet from measurements."""
+"""The tile that a GPU gets where the user gives none: predicted from counts, not yet from measurements."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _BYTES_PER_FEATURE = 2.5  # of its size, moved by a layer: one in, one out, ever
 
 @dataclass(frozen=True)
 class Gpu:
-    """What the best tile depends on, of a CUDA device and of the network on it."""
+    """The properties of a CUDA device and of the network that decide the best tile."""
 
     l2_bytes: int
     multiprocessors: int
@@ -31,8 +31,8 @@ class Gpu:
     def penalty(self, read_px: np.ndarray) -> np.ndarray:
         """Return how many times longer a pixel takes in a tile of ``read_px`` than where its features are in L2.
 
-        3x3 convolutions of 64 features in half precision compute longer than device memory needs for what they move:
-        they lose nothing, whatever the tile. With 32 features they lose 28 %, with 16 the time is 2.6 times as long.
+        3x3 convolutions of 64 features in half precision take longer to compute than to move their data, so they lose
+        nothing with any tile. With 32 features they lose 28 %; with 16 they take 2.6 times as long.
         """
         moved = _BYTES_PER_FEATURE * self.features * self.itemsize
         outside = max(1.0, _BALANCE[self.itemsize] * moved / (18 * self.features**2))
@@ -43,8 +43,8 @@ class Gpu:
 def gpu_tile(height: int, width: int, halo: int, largest_read_px: int, gpu: Gpu) -> tuple[int, int]:
     """Return rows and columns of tiles that divide (height, width) evenly in the least predicted time.
 
-    A tile costs the pixels that it reads, halo included, more where its features leave L2, and once more what every
-    multiprocessor of the GPU loses in a tile.
+    The time of a tile grows with the pixels that it reads, halo included. It is longer if the features do not fit L2.
+    Each tile also has a fixed cost on every multiprocessor.
 
     Args:
         largest_read_px: what a tile may read, its halo included, in LR pixels; but tiles of 64 px are always allowed.

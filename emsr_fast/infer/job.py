@@ -44,20 +44,20 @@ def infer(
 ) -> dict[str, Any]:
     """Super-resolve the volume at ``input_path`` into a new one; return what was done, as JSON values.
 
-    A run that was stopped, by whatever, goes on when the same is asked for again, and ends with the same bytes.
+    A run that was stopped or killed continues when it is called with the same arguments, and ends with the same bytes.
 
     Args:
         input_path: anything ``open_source`` reads.
-        output_path: its suffix chooses the format; appears only when complete, and is OUTPUT.partial until then.
-        say: called with each line of what was understood, before the work starts.
+        output_path: its suffix chooses the format. It appears when it is complete; until then there is OUTPUT.partial.
+        say: called with each line about input, model and plan, before the work starts.
         progress: see ``Progress``.
         options: fields of ``Request``.
 
     Raises:
         UsageError: the arguments contradict each other or the input.
-        VolumeError: the input cannot be read, the output not written, or an unfinished output is of something else.
+        VolumeError: the input cannot be read, the output cannot be written, or OUTPUT.partial is of another run.
         PartialError: slices could not be done, or blocks are missing.
-        CheckpointError: the model file is not one.
+        CheckpointError: the model file cannot be used.
         BackendError: the device or engine is not there, it failed its truth test, or the network failed on it.
     """
     request = Request(input_path, output_path, **options)
@@ -104,7 +104,7 @@ def _infer(request: Request, share: tuple[int, int], work: WorkFolder, say: Say,
 
 
 def _check(request: Request) -> tuple[int, int]:
-    """Return which share of the blocks is ours, (i, N); raise UsageError for what contradicts itself."""
+    """Return this process's share of the blocks, (i, N); raise UsageError if options contradict each other."""
     if request.trust and request.engine == "trt":
         raise UsageError("trust turns tiles, and engine trt takes tiles of fixed sides; give another `engine`")
     if request.engine != "torch" or request.precision is not None:
@@ -117,7 +117,7 @@ def _check(request: Request) -> tuple[int, int]:
     check_tiling(ALIGNMENT, request.halo)
     parse_slices(request.slices)
     if request.roi is not None and request.slices != ":":
-        raise UsageError("slices and roi are both given; the roi's first number of each corner says the slices")
+        raise UsageError("slices and roi are both given; give roi alone: the first number of each corner is a slice")
     if request.window_fit not in (None, "pad", "resize"):
         raise UsageError(
             f"`window_fit` is {request.window_fit!r}; give pad or resize, or leave it out for the model's own"
@@ -158,7 +158,7 @@ def _begin(request: Request, work: WorkFolder, run: Run, say: Say) -> Run:
 
 
 def _begun_by_another(work: WorkFolder, run: Run) -> Run:
-    """Return the run in ``work``, which another process began: its plan is the one that counts."""
+    """Return the run in ``work`` that another process began: all follow its plan."""
     begun = work.run()
     begun.check_same(run.identity, work.path)
     return begun
@@ -169,7 +169,7 @@ def _container(request: Request) -> Path:
 
 
 def _free(request: Request) -> Check:
-    """Return what refuses a final name that is taken."""
+    """Return a check that raises VolumeError if the final name is taken."""
     return partial(check_destination, overwrite=request.overwrite, source=_container(request))
 
 
@@ -181,7 +181,7 @@ def _work(
     say: Say,
     progress: Progress,
 ) -> dict[str, Any]:
-    """Do the blocks of our share, complete the output if it was the last one, and return the summary."""
+    """Compute the blocks of this share, complete the output if it was the last share, and return the summary."""
     work, plan = worker.work, worker.plan
     part, parts = share
     ours = range(len(plan) * part // parts, len(plan) * (part + 1) // parts)
@@ -216,7 +216,7 @@ def _work(
 
 
 def _leave(request: Request, work: WorkFolder, run: Run, say: Say) -> None:
-    """Say how to go on after an error, or remove the folder if there is nothing to go on with."""
+    """Say how to continue after an error, or remove the folder if no block is done."""
     if not work.exists():
         return
     volume = open_volume(work, run)

@@ -1,7 +1,7 @@
 """Workers of dask.distributed on this machine: processes that are started again when they are killed.
 
-Not dask's LocalCluster: its workers get the terminal's Ctrl-C beside us and print tracebacks, run a user's script once
-more each, and are waited for up to four seconds at the end.
+dask's LocalCluster is not used: its workers get the terminal's Ctrl-C and print tracebacks, each runs the user's script
+again, and the end waits for them up to four seconds.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ def _start(address: str, number: int) -> subprocess.Popen[bytes]:
 
 
 def work(address: str, number: int, stop: Callable[[], None]) -> None:
-    """Be worker ``number`` of the scheduler at ``address`` until that is gone: all that such a process does.
+    """Run as worker ``number`` of the scheduler at ``address`` until the scheduler is gone.
 
     Args:
         stop: is called before the worker closes.

@@ -1,6 +1,6 @@
-"""What a run notes of its blocks: slices that could not be done, and pixels beyond what the network is given.
+"""What a run notes about its blocks: slices that failed, and pixels that were bounded for the network.
 
-Each block has its own file, written before the block's shard, so that a shard is never taken for more than it is.
+Each block has its own file. It is written before the block's shard, so that no shard hides a failed slice.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class BlockMarks:
         self._failed, self._bounded = (run_folder / name for name in self.FOLDERS)
 
     def set_failed(self, index: Triple, slices: dict[int, str]) -> None:
-        """Write down, before its shard is there, which slices of block ``index`` could not be done, and why."""
+        """Note which slices of block ``index`` failed, and why; to be called before its shard is written."""
         write_durably(
             _mark(self._failed, index),
             _encoded(asdict(_FailedSlices(index, {str(z): reason for z, reason in slices.items()}))),
@@ -55,7 +55,7 @@ class BlockMarks:
         )
 
     def failed(self) -> dict[Triple, dict[int, str]]:
-        """Return the slices that could not be done, by block."""
+        """Return the slices that failed, by block, each with its reason."""
         found: dict[Triple, dict[int, str]] = {}
         for path in sorted(self._failed.glob("*.json")):
             mark = self._read_mark(_FailedSlices, path)
@@ -63,7 +63,7 @@ class BlockMarks:
         return found
 
     def set_bounded(self, index: Triple, pixels: int) -> None:
-        """Write down, before its shard is there, how many input pixels of block ``index`` were bounded."""
+        """Note how many input pixels of block ``index`` were bounded; to be called before its shard is written."""
         if pixels:
             write_durably(_mark(self._bounded, index), _encoded(asdict(_BoundedPixels(pixels))), self._unfinished)
         else:
@@ -71,7 +71,7 @@ class BlockMarks:
             _mark(self._bounded, index).unlink(missing_ok=True)
 
     def bounded_pixels(self) -> int:
-        """Return how many input pixels were bounded, of all blocks together, whoever did them."""
+        """Return how many input pixels were bounded, in all blocks of all processes."""
         pixels = 0
         for path in self._bounded.glob("*.json"):
             # another process of an array job may have published the output, and be removing this folder

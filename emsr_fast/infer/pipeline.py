@@ -1,7 +1,7 @@
-"""The stream: blocks are read and normalised ahead of the network, and mapped back, encoded and written behind it.
+"""The stream: one thread reads and normalises ahead of the network, another maps back and writes behind it.
 
-Held at any time: one block's input, a few tiles on either side of the network, one block of output being filled and one
-being encoded. None of it grows with the volume.
+Memory holds one block's input, a few tiles on either side of the network, one block of output being filled and one
+being encoded. It does not grow with the volume.
 """
 
 from __future__ import annotations
@@ -51,16 +51,16 @@ def stream(
 
     Args:
         dtype: of the output.
-        statistics: what was done is added here, also where an error ends it.
+        statistics: what was done is added here, also if an error ends the stream.
         trust: makes the maps of trust too; nine runs of the network instead of one.
-        stopped: what earlier runs had done of the blocks is taken from here, and where a stop (Ctrl-C, a signal;
-            no error) ends this one, the tiles that are done are kept here.
-        keep_going: whether a slice that cannot be read, or has NaN or no-data pixels, becomes zeros and a reason, or an
-            error.
+        stopped: holds the tiles that earlier, stopped runs had done. If Ctrl-C or a signal ends this stream, its own
+            finished tiles are saved here; after an error they are not.
+        keep_going: what to do if a slice cannot be read, or has NaN or no-data pixels: True writes zeros and notes
+            the reason, False raises.
         progress: called after each tile with the number of LR pixels it owns.
 
     Raises:
-        VolumeError: a slice cannot be read (unless ``keep_going``), or the output not be written.
+        VolumeError: a slice cannot be read (unless ``keep_going``), or the output cannot be written.
         TileTooLarge: the engine ran out of memory; blocks that were handed over before are unharmed.
         BackendError: the engine returned something that is no image.
     """

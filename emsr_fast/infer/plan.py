@@ -1,4 +1,4 @@
-"""What is to be done, before the first pixel: which part of the input, cut into which blocks and tiles."""
+"""The plan of a run: which part of the input, cut into which blocks and tiles."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _NETWORK_SHARE, _BLOCK_SHARE = 0.5, 1 / 16
 
 @dataclass(frozen=True)
 class Block:
-    """What one task owns: whole shards of the output's full-resolution level."""
+    """The voxels that one task computes: one shard of the output's full-resolution level."""
 
     index: Triple  # in the grid of blocks, which is the grid of shards
     own: tuple[slice, slice, slice]  # slices, rows, columns in voxels of the input
@@ -47,7 +47,7 @@ class Block:
 
 @dataclass(frozen=True)
 class Plan:
-    """Which voxels of the input become the output, and how they are cut; the same for every worker and resumed run."""
+    """The region of the input, and its blocks and tiles. Every worker and every resumed run has the same plan."""
 
     shape: Triple  # of the input
     region: tuple[Span, Span, Span]  # slices, rows, columns of the input to do
@@ -180,10 +180,10 @@ def make_plan(
     Args:
         tile: side in LR pixels, a multiple of 4; the best one is chosen if None.
         itemsize: bytes of an output voxel.
-        bytes_per_px: what the network holds at its peak, per LR pixel of a tile.
+        bytes_per_px: the network's peak memory, in bytes per LR pixel of a tile.
         max_memory: bytes, for everything but the loaded model; if None, 1.5 GB, or what the given tile needs.
         equal_reads: see ``Plan``.
-        gpu: that the best tile is chosen for; None: a CPU, or an engine of its own.
+        gpu: the GPU to choose the tile for; None for a CPU or another engine.
 
     Raises:
         UsageError: the tile given, or the smallest sensible one, needs more memory than allowed.

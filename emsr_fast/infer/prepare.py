@@ -1,4 +1,4 @@
-"""What is understood of a request before the first pixel is computed: region, model, plan, grey values, identity."""
+"""From a request to a run: region, model, plan, grey values and identity, before the first pixel is computed."""
 
 from __future__ import annotations
 
@@ -38,9 +38,9 @@ _LIVE_MAPS = 8
 def prepare(
     request: Request, work: WorkFolder, source: SourceVolume, say: Say
 ) -> tuple[SourceVolume, Emsr, Engine, Run]:
-    """Return source, resampled if so asked, network, engine and run, and say what was understood.
+    """Return source (resampled if asked), network, engine and run; say what they are.
 
-    The run is the one to go on with, if one was begun.
+    If a run was begun in ``work``, that run is returned.
 
     Raises:
         UsageError: the request contradicts the input or the model.
@@ -115,7 +115,7 @@ def _say_run(run: Run, engine: Engine, final: Path, say: Say) -> None:
 
 
 def say_input(info: VolumeInfo, say: Say) -> None:
-    """Say what was understood of a volume."""
+    """Say what a volume is: format, shape, dtype, voxel size."""
     say(f"input   {info.path}: {info.format}, {' x '.join(map(str, info.shape))} (Z, Y, X), {info.dtype.name}")
     say(f"voxel   {described(info.voxel_size_nm)}, {info.voxel_size_from}")
     for note in info.notes:
@@ -153,7 +153,7 @@ def plan_for(
 
 
 def bytes_per_px(network: Emsr, precision: str | None = None) -> int:
-    """Return what the network holds at its peak, in bytes per LR pixel of a tile."""
+    """Return the network's peak memory, in bytes per LR pixel of a tile."""
     return _LIVE_MAPS * _itemsize(network, precision) * network.config.features
 
 
@@ -163,7 +163,7 @@ def _itemsize(network: Emsr, precision: str | None) -> int:
 
 
 def gpu_of(network: Emsr, precision: str | None) -> Gpu | None:
-    """Return the GPU that PyTorch runs the network on, as the choice of tiles sees it; None on a CPU."""
+    """Return the GPU that PyTorch runs the network on, for the choice of tiles; None on a CPU."""
     if not network.conv_in.weight.is_cuda:
         return None
     import torch
@@ -174,7 +174,7 @@ def gpu_of(network: Emsr, precision: str | None) -> Gpu | None:
 
 
 def _check_resize(plan: Plan) -> None:
-    """Refuse slices and tilings with a tile that a network with window_fit "resize" cannot take."""
+    """Raise UsageError if a tile is too small for a network with window_fit "resize"."""
     rows, cols = (min(read for read, _ in plan.reads_along(axis)) for axis in (1, 2))
     if min(rows, cols) < ALIGNMENT:
         raise UsageError(
@@ -208,7 +208,7 @@ def _provenance(
     engine: str,
     truth_test: dict[str, Any] | None,
 ) -> dict[str, Any]:
-    """Return what the output's metadata say of how it was made, as JSON values."""
+    """Return the provenance for the output's metadata, as JSON values."""
     slices, rows, cols = map(list, plan.region)
     return {
         "software": f"emsr_fast {__version__}",

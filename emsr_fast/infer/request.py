@@ -1,4 +1,4 @@
-"""What is asked of ``infer``, before anything is opened."""
+"""The arguments of ``infer``, before anything is opened."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Request:
-    """What is asked for; the options of ``emsr-fast infer``, whose help explains them."""
+    """The options of ``emsr-fast infer``; its help explains them."""
 
     input_path: str | Path
     output_path: str | Path
@@ -49,7 +49,7 @@ class Request:
 
 
 def region_of(request: Request, source: SourceVolume) -> tuple[Span, Span, Span]:
-    """Return which slices, rows and columns of ``source`` are asked for; raise UsageError if it has not all of them."""
+    """Return the slices, rows and columns asked for; raise UsageError if ``source`` does not have them all."""
     depth, height, width = source.shape
     if request.roi is not None:
         return parse_roi(request.roi, source.shape)
@@ -58,7 +58,7 @@ def region_of(request: Request, source: SourceVolume) -> tuple[Span, Span, Span]
 
 
 def settings_of(request: Request, region: tuple[Span, Span, Span]) -> Settings:
-    """Return the options of ``request`` that a run which goes on must have too."""
+    """Return the options of ``request`` that a continued run must have, too."""
     return Settings(
         key=request.key,
         axes=request.axes,
@@ -76,7 +76,7 @@ def settings_of(request: Request, region: tuple[Span, Span, Span]) -> Settings:
 
 
 def inputs_of(request: Request) -> Inputs:
-    """Return where any worker, in whatever folder, finds volume and model."""
+    """Return where a worker in any folder finds volume and model."""
     return Inputs(
         path=_from_anywhere(request.input_path),
         key=request.key,

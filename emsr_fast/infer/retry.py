@@ -1,4 +1,4 @@
-"""What to do to go on after an error, for messages."""
+"""How to continue after an error: text for messages."""
 
 from __future__ import annotations
 

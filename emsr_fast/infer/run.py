@@ -1,7 +1,7 @@
-"""A run as one value: what is made of what, and how. It is written once, into OUT.partial/journal.json.
+"""A run as one value: inputs, settings, plan and output. It is written once, to OUT.partial/journal.json.
 
-Who goes on with a run, in another process or on another machine, takes all of this from there. So the file is read
-strictly, and a checksum covers it: one changed number would put other pixels beside those that are done.
+Another process or machine that continues the run reads all of it from there. The file is read strictly, and has a
+checksum: with one number changed, the new pixels would not fit those that are done.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _MOST_NAMED = 3  # differences in a message
 
 @dataclass(frozen=True)
 class EngineOptions:
-    """What runs the network: options of ``engine.open_engine``."""
+    """The options of ``engine.open_engine``, which runs the network."""
 
     engine: str = "torch"
     precision: str | None = None
@@ -41,7 +41,7 @@ class EngineOptions:
 
 @dataclass(frozen=True)
 class Inputs:
-    """Where a worker finds volume and model, and how it is to understand them; see ``Request``."""
+    """Where a worker finds volume and model, and the options to open them; see ``Request``."""
 
     path: str  # absolute, or a URL
     key: str | None
@@ -71,7 +71,7 @@ class Settings:
 
 @dataclass(frozen=True)
 class Identity:
-    """What must be the same for a run to go on."""
+    """What must be the same for a run to be continued."""
 
     version: str  # of emsr_fast
     model: ModelFingerprint
@@ -80,13 +80,13 @@ class Identity:
 
     @property
     def key(self) -> str:
-        """A hash of it: what tells this run from all others."""
+        """A hash that only this run has."""
         return _sha256(asdict(self))
 
 
 @dataclass(frozen=True)
 class Publication:
-    """What is about to be given the final name: a kill may come between that and the end of the work folder."""
+    """The output that is about to get its final name. A kill may come between that and the end of the work folder."""
 
     ready: str | None  # path in the work folder
     identities: tuple[str, ...]  # of all files and folders that were ever about to be given their names
@@ -117,7 +117,7 @@ class Run:
 
     @property
     def checksum(self) -> str:
-        """A hash of all of it."""
+        """A hash of the whole run."""
         return _sha256(self._as_json())
 
     def save(self, folder: Path, unfinished: Path) -> None:
@@ -162,7 +162,7 @@ class Run:
 
 
 def _parsed(data: bytes) -> Run:
-    """Return the run in the bytes of a file; raise ValueError with words that follow the file's name."""
+    """Return the run in the bytes of a file; raise ValueError with a text that continues "FILE ..."."""
     try:
         content = json.loads(data)
     except ValueError as error:

@@ -18,7 +18,7 @@ class Statistics:
     failed: dict[int, str] = field(default_factory=dict)  # slice of the input: why it could not be done
 
     def add(self, other: Statistics) -> None:
-        """Count what another worker did at the same time."""
+        """Add the figures of another worker."""
         self.blocks += other.blocks
         self.lr_pixels += other.lr_pixels
         self.bounded += other.bounded

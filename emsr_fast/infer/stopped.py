@@ -1,6 +1,6 @@
-"""What a stop keeps of a block it cut short: the tiles that are done, in one file for each such block.
+"""Blocks that Ctrl-C or a signal cut short: their finished tiles are saved, one file for each block.
 
-A kill keeps nothing of the block. A file that is damaged, or of another run or tiling, is never used.
+A kill saves nothing. A file that is damaged, or of another run or tiling, is never used.
 """
 
 from __future__ import annotations
@@ -43,13 +43,13 @@ class StoppedBlocks:
 
         Args:
             unfinished: an existing folder of the same file system, for files being written.
-            run: what tells this run from every other.
+            run: the key of this run, which no other run has.
             say: called with a line for the user.
         """
         self._folder, self._unfinished, self._run, self._say = folder, unfinished, run, say
 
     def save(self, started: StartedBlock, plan: Plan) -> None:
-        """Keep what is done of a block of ``plan``; a failure is said and otherwise harmless."""
+        """Save the finished tiles of a block of ``plan``. A failure is said; the tiles are then computed again."""
         self._say("note    saving what is done of the block at work; a second Ctrl-C ends at once, without it")
         some = started.done.any(axis=1)
         packed = io.BytesIO()
@@ -63,7 +63,7 @@ class StoppedBlocks:
             self._say(f"note    what is done of the block at work could not be saved, and is lost: {error}")
 
     def load(self, index: Triple, plan: Plan) -> StartedBlock | None:
-        """Return what is kept of the block at ``index``; None if that is nothing, or cannot be used."""
+        """Return what is saved of the block at ``index``; None if there is nothing, or it cannot be used."""
         try:
             data = memoryview(self._path(index).read_bytes())
         except OSError:
@@ -83,11 +83,11 @@ class StoppedBlocks:
             return StartedBlock(index, done, stored["bounded"], whole(stored["pixels"], 0), maps)
 
     def forget(self, index: Triple) -> None:
-        """Remove what is kept of the block at ``index``."""
+        """Remove what is saved of the block at ``index``."""
         self._path(index).unlink(missing_ok=True)
 
     def indices(self) -> Iterator[Triple]:
-        """Yield the blocks of which there is a file, usable or not."""
+        """Yield the blocks that have a file, usable or not."""
         for path in sorted(self._folder.glob(f"*{_SUFFIX}")):
             if named := re.fullmatch(r"(\d+)-(\d+)-(\d+)", path.stem, re.ASCII):
                 z, y, x = map(int, named.groups())
@@ -97,7 +97,7 @@ class StoppedBlocks:
         return self._folder / f"{'-'.join(map(str, index))}{_SUFFIX}"
 
     def _hash(self, index: Triple, plan: Plan, data: memoryview) -> bytes:
-        """Return the hash of ``data`` and of all that it must belong to."""
+        """Return a hash of ``data`` with the run, the block and the plan that it belongs to."""
         owner = json.dumps([self._run, index, asdict(plan)])
         hashed = hashlib.sha256(owner.encode())
         hashed.update(data)

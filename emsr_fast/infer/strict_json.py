@@ -1,6 +1,6 @@
-"""JSON values read as dataclasses, strictly: each part is there, none is more, each has its type.
+"""JSON values read as dataclasses, strictly: no part is missing, none is unknown, each has its type.
 
-Not pydantic: its reader refuses names of files that are not UTF-8, and makes 1 a 1.0 where a float is meant.
+pydantic is not used: it refuses file names that are not UTF-8, and reads 1 as 1.0 where a float is meant.
 """
 
 from __future__ import annotations

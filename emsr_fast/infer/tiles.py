@@ -1,4 +1,4 @@
-"""How a slice is cut into tiles: what each one reads and what it owns."""
+"""How a slice is cut into tiles: the pixels that each tile reads, and those that it owns."""
 
 from __future__ import annotations
 
@@ -66,10 +66,10 @@ def tiles_of(height: int, width: int, tile: int, halo: int) -> Iterator[Tile]:
 
 
 def grown(part: Tile, read: tuple[int, int], sides: tuple[int, int]) -> Tile:
-    """Return ``part`` reading ``read`` (rows, columns) where the slice has as many: an engine of one shape wants that.
+    """Return ``part`` grown to read ``read`` (rows, columns) where the slice is large enough, for engines of one shape.
 
-    It grows into the slice, never beyond: zeros around an image are not what the network sees outside it, since every
-    convolution pads anew. At an end that is no multiple of 4 up to 3 px less are read, so that tiles stay aligned.
+    It grows into the slice, never beyond. Zeros around the image would change the result, because every convolution
+    pads by itself. At an end that is no multiple of 4, up to 3 px less are read, so that tiles stay aligned.
 
     Args:
         read: multiples of 4, at least what ``part`` reads.
@@ -122,7 +122,7 @@ def spans_within(part: slice, tile: int, halo: int, length: int) -> Iterator[tup
 def automatic_tile(height: int, width: int, halo: int, largest_read_px: int) -> tuple[int, int]:
     """Return rows and columns of tiles that divide (height, width) evenly at the least cost of halos.
 
-    The network's time per pixel hardly depends on the tile, so what counts is how many pixels are read in all.
+    The network's time per pixel hardly depends on the tile, so the fewest pixels read in all are best.
 
     Args:
         largest_read_px: what a tile may read, its halo included, in LR pixels; but tiles of 64 px are always allowed.
@@ -137,7 +137,7 @@ def automatic_tile(height: int, width: int, halo: int, largest_read_px: int) -> 
 
 
 def smallest_tile(height: int, width: int) -> tuple[int, int]:
-    """Return the tile of a slice of (height, width) that is taken where even this is more than memory allows."""
+    """Return the smallest automatic tile of a slice of (height, width), used where no tile fits the memory."""
     return min(_SMALLEST_AUTOMATIC, _up(height)), min(_SMALLEST_AUTOMATIC, _up(width))
 
 

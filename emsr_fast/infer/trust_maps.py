@@ -1,4 +1,4 @@
-"""The maps of trust as volumes: in an OME-Zarr output, OUT.zarr/trust/NAME; beside any other, OUT.trust-NAME.tif."""
+"""The maps of trust as volumes: OUT.zarr/trust/NAME in an OME-Zarr output, OUT.trust-NAME.tif beside other formats."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _SLICES, _SIDE = 8, 1024  # of the input, from which its noise is measured
 
 
 def prepare_trust(source: SourceVolume, grey: Normalisation, model: str | Path | None, sha256: str) -> Trust:
-    """Return what the maps depend on: the noise of ``source``, and the model's calibration if it has one.
+    """Return the noise of ``source`` and the model's calibration, if it has one: the maps depend on both.
 
     Args:
         model: name or file, as asked for; None is the default.
@@ -65,7 +65,7 @@ def _sampled(source: SourceVolume, grey: Normalisation) -> Iterator[np.ndarray]:
 
 
 def described_trust(trust: Trust) -> str:
-    """Return in words what is measured and with what."""
+    """Return in words the noise and the calibration."""
     sigma = 255 * float(trust.sigma(np.full(1, 0.5, np.float32))[0])
     known = "this model is not calibrated: maps of disagreement and residual only, no expected error"
     if trust.calibration is not None:
@@ -74,7 +74,7 @@ def described_trust(trust: Trust) -> str:
 
 
 def map_spec(spec: TargetSpec, name: str, plan: Plan) -> TargetSpec:
-    """Return what the map ``name`` of an output of ``spec`` is to hold."""
+    """Return the spec of the map ``name`` for an output of ``spec``."""
     provenance = {**spec.provenance, "map": name, "what": MAPS[name]}
     if name != RESIDUAL:
         return replace(spec, dtype=np.dtype(np.float32), provenance=provenance)

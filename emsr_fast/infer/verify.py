@@ -18,12 +18,12 @@ from emsr_fast.io.registry import open_source
 
 
 def verify(path: str | Path) -> dict[str, Any]:
-    """Return what is wrong with the output at ``path``, or with OUT.partial while there is no output, as JSON values.
+    """Check the output at ``path``, or OUT.partial while there is no output; return the problems as JSON values.
 
-    Every voxel is decoded. Zarr checks the checksums in its files; formats without any are only read.
+    Every voxel is decoded. Zarr checks the checksums in its files. Formats without checksums are only read.
 
     Raises:
-        VolumeError: there is neither.
+        VolumeError: neither exists.
     """
     final = Path(path).resolve()
     work = WorkFolder(final)

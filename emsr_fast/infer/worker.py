@@ -1,4 +1,4 @@
-"""A worker does blocks of one work folder: in the process of the command, or in a process of dask elsewhere."""
+"""A worker computes blocks of one work folder, in the process of the command or in a process of dask."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def load_engine(
 
 
 class Worker:
-    """Source, engine and volume of one work folder, open."""
+    """Computes blocks of one work folder; holds its source, engine and volume open."""
 
     def __init__(
         self,
@@ -116,7 +116,7 @@ class Worker:
         return self.volume.has(0, self.plan.block_at(number).index)
 
     def take_up(self, numbers: Iterable[int]) -> None:
-        """Look what a stop kept of the blocks ``numbers``, say it, and remove what cannot be used."""
+        """Find the saved tiles of the blocks ``numbers``, say so, and remove what cannot be used."""
         plan, wanted = self._halved(self.work.halvings()), set(numbers)
         for index in self.stopped.indices():
             number = plan.number_of(index)
@@ -141,7 +141,7 @@ class Worker:
             volume.forget(index)
 
     def run(self, numbers: Iterable[int], progress: Callable[[int], None] | None = None) -> Statistics:
-        """Do those of the blocks ``numbers`` that are not done; return what was done.
+        """Compute those of the blocks ``numbers`` that are not done; return what was done.
 
         Where the engine runs out of memory on an automatic tile, its side is halved, for good, and the blocks that are
         not done begin anew.

@@ -1,15 +1,15 @@
-"""An output while it is being made: the folder OUT.partial beside it, which any run of the same command continues.
+"""The work folder OUT.partial of an output. Running the same command again continues it.
 
-    OUT.partial/journal.json   what is being made of what (run.py), written once, with the folder itself
+    OUT.partial/journal.json   the run (run.py), written once, with the folder itself
     OUT.partial/volume/        the OME-Zarr; a shard's file is there when, and only when, its block is done
     OUT.partial/failed/        slices that could not be done, and why (marks.py); failed.json has the same for people
     OUT.partial/bounded/       how many pixels were beyond what the network is given (marks.py)
-    OUT.partial/stopped/       of blocks that a stop cut short, the tiles that are done (stopped.py)
+    OUT.partial/stopped/       the finished tiles of blocks that Ctrl-C or a signal cut short (stopped.py)
     OUT.partial/unfinished/    files being written; leftovers of killed processes
-    OUT.partial/export/        an output of another format, made of the finished volume
+    OUT.partial/export/        an output of another format, written from the finished volume
 
-Nothing has the name OUT before all of it is there: one rename gives it. No list of finished blocks is kept: the shards
-themselves are the list, so that the two cannot disagree.
+The name OUT appears with one rename, when all is done. There is no list of finished blocks: the shards themselves are
+the list, so the two cannot disagree.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class WorkFolder:
         return (self.path / JOURNAL).is_file()
 
     def check_place(self) -> None:
-        """Raise VolumeError where this folder should be, but something else is than a run or an empty folder."""
+        """Raise VolumeError if the path of this folder is taken by something else than a run or an empty folder."""
         # another process may begin or end a run meanwhile: the journal comes with the folder, and goes last
         if not self.exists() and self._is_taken() and not self.exists():
             raise VolumeError(
@@ -75,10 +75,10 @@ class WorkFolder:
             return self.path.exists()  # it is a file; not where a parent folder is one
 
     def create(self, run: Run, make_volume: Callable[[Path, Path], Any]) -> bool:
-        """Make the folder, complete, in one step; return whether it was us and not another process.
+        """Make the complete folder in one step; return whether this process made it, not another.
 
         Args:
-            make_volume: given the path of the volume and a folder for unfinished files, makes the empty volume.
+            make_volume: makes the empty volume, given its path and a folder for unfinished files.
         """
         try:
             with system_errors(self.final), Staging(self.path, _refuse_any, folder=True, durable=True) as start:
@@ -103,7 +103,7 @@ class WorkFolder:
 
     @contextmanager
     def locked(self, *, alone: bool) -> Iterator[None]:
-        """Hold the folder: alone, or beside others that are not alone. A kill gives it back.
+        """Lock the folder, exclusively or shared. The end of the process unlocks it, also a kill.
 
         Raises:
             VolumeError: another process holds it.
@@ -124,15 +124,15 @@ class WorkFolder:
         return len(list(self.path.glob("tile-halved-*")))
 
     def halve_once_more(self, times: int) -> None:
-        """Write down that the tile was halved ``times`` times, so that all that follows uses the same."""
+        """Note that the tile was halved ``times`` times, so that later blocks and workers use the same tile."""
         (self.path / f"tile-halved-{times}").touch()
 
     def publish(self, ready: Path, check: Check, beside: Mapping[Path, Path] | None = None) -> None:
-        """Give ``ready``, in this folder, the final name, and remove the rest; an old output goes only now.
+        """Give ``ready``, in this folder, the final name; remove the old output and the rest of the folder.
 
         Args:
             check: raises VolumeError unless a final name is free or may be replaced; then the folder is kept.
-            beside: files in this folder and the names they get first, so that who sees the output sees them too.
+            beside: files in this folder, and the names that they get before the output gets its own.
         """
         names, fate = {**(beside or {}), ready: self.final}, f"is kept in {self.path}"
         with system_errors(self.final), shielded_from_signals():
@@ -150,7 +150,7 @@ class WorkFolder:
             self.remove()
 
     def _note_ready(self, ready: Path | None, parts: Sequence[Path] = ()) -> tuple[str, ...]:
-        """Write down what is about to be given a final name; return the identities of all that ever was."""
+        """Note what is about to get a final name; return its identities and those of earlier tries."""
         run = self.run()
         earlier = run.publication.identities if run.publication else ()
         identities = (*earlier, *filter(None, map(_identity, parts)))
@@ -161,7 +161,7 @@ class WorkFolder:
         return identities
 
     def published(self) -> Publication | None:
-        """Return what has its final name already, where a kill left only this folder's remains."""
+        """Return the publication if the output has its final name already and only remains of this folder are left."""
         publication = self.run().publication
         if publication is None or publication.ready is None or not self.final.exists():
             return None
@@ -177,7 +177,7 @@ class WorkFolder:
         return None
 
     def is_remains(self) -> bool:
-        """Return whether a kill came while the folder of a run without any result was being removed."""
+        """Return whether this folder is what a kill left while a run without any result was being removed."""
         return self.exists() and not self.volume.exists() and self.published() is None
 
     def empty_export(self) -> Path:
@@ -189,7 +189,7 @@ class WorkFolder:
         return folder
 
     def remove(self) -> None:
-        """Remove the folder, the journal last: what is left after a kill still says what it is."""
+        """Remove the folder, the journal last, so that a kill leaves a folder that can be recognised."""
         with shielded_from_signals():
             for entry in self.path.iterdir():
                 if entry.name != JOURNAL:
@@ -212,7 +212,7 @@ def _refuse_any(path: Path) -> None:
 
 
 def _identity(path: Path) -> str | None:
-    """Return what a file or folder keeps when it is renamed, and no other has; None if there is none."""
+    """Return an identity that a file or folder keeps when it is renamed; None if there is none."""
     try:
         found = path.stat()
     except FileNotFoundError:
