@@ -1,4 +1,4 @@
-"""Coarse search: one small image in a large one, by normalised cross-correlation with Fourier transforms, in blocks."""
+"""Coarse search for a small image in a large one: normalised cross-correlation by Fourier transforms, in blocks."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ def search(field: np.ndarray, templates: Sequence[np.ndarray], count: int) -> li
         field: (H, W) float32.
         templates: several turned and scaled versions of one image, all of one shape, not larger than ``field``.
 
-    Source: J. P. Lewis, Fast normalized cross-correlation, Vision Interface 1995. The memory is that of a few
-    blocks of 1024 px (or twice the template), whatever the size of ``field``.
+    Source: J. P. Lewis, Fast normalized cross-correlation, Vision Interface 1995. It needs the memory of a few blocks
+    of 1024 px (or twice the template) for any size of ``field``.
     """
     height, width = templates[0].shape
     if height > field.shape[0] or width > field.shape[1]:

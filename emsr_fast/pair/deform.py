@@ -1,4 +1,4 @@
-"""The last refinement, if asked for: a B-spline free-form deformation of one slice, by SimpleITK."""
+"""The last, optional refinement: a B-spline free-form deformation of one slice, by SimpleITK."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _STEPS = 100  # of L-BFGS-B at each level
 
 @dataclass(frozen=True)
 class Deformation:
-    """What the deformation of a slice came to; px are those of the pair's LR grid."""
+    """The deformation that was found for a slice; px are those of the pair's LR grid."""
 
     transform: Any  # SimpleITK.BSplineTransform, from that grid to where LR shows the same; None: the affine map stays
     verdict: str  # "applied", or why not
@@ -38,7 +38,7 @@ class Deformation:
         return None if self.transform is None else _field(self.transform, rows, cols)
 
     def columns(self) -> dict[str, Any]:
-        """Return what the table says of it."""
+        """Return its columns of the table."""
         return {
             "ncc_affine": self.ncc_affine,
             "bspline": self.verdict,
@@ -48,7 +48,7 @@ class Deformation:
 
 
 def check_spacing(spacing: float) -> None:
-    """Refuse what cannot be done before anything is read.
+    """Check the spacing and SimpleITK before anything is read.
 
     Raises:
         UsageError: the spacing is too small, or SimpleITK is missing.
@@ -65,8 +65,8 @@ def check_spacing(spacing: float) -> None:
 def deform(aligned: Aligned, moving: Slice, field: Field, spacing: float) -> tuple[Aligned, Deformation]:
     """Return ``aligned`` with LR deformed to fit HR better, or as it is, and what was found.
 
-    The deformation maximises the correlation of all pixels, at up to three resolutions. It is applied only if nothing
-    folds and the NCC rises by more than fitting as many free numbers to noise would bring.
+    The deformation maximises the correlation of all pixels, at up to three resolutions. It is applied only if it folds
+    nowhere, and if the NCC rises more than it would by fitting as many parameters to noise.
 
     Args:
         aligned: both images at level 1, the finest.
@@ -97,7 +97,7 @@ def deform(aligned: Aligned, moving: Slice, field: Field, spacing: float) -> tup
 
 
 def least_jacobian(displacement: np.ndarray) -> float:
-    """Return the smallest determinant of x -> x + displacement(x), (2, h, w) px: 0 or less where it folds."""
+    """Return the smallest Jacobian determinant of x -> x + displacement(x), (2, h, w) px; 0 or less means a fold."""
     (yy, yx), (xy, xx) = (np.gradient(part.astype(np.float64)) for part in displacement)
     return float(((1 + yy) * (1 + xx) - yx * xy).min())
 

@@ -1,4 +1,4 @@
-"""Where the HR stack lies in the LR one: which slice, which place, which turn and magnification."""
+"""Where the HR stack lies in the LR stack: slice, place, rotation and magnification."""
 
 from __future__ import annotations
 
@@ -68,12 +68,12 @@ def locate(
     """Return where ``hr`` lies in ``lr``.
 
     Args:
-        slices: of ``hr``, to be used.
+        slices: those of ``hr`` to use.
         offset: LR slice of HR slice 0 if it is known; searched for otherwise.
-        min_ncc: what the best place must reach.
+        min_ncc: the least NCC of the best place.
 
     Raises:
-        VolumeError: no place reaches it, or the slices are constant.
+        VolumeError: no place reaches ``min_ncc``, or the slices are constant.
     """
     best: Found | None = None
     for z in _probes(hr, slices, lr, offset):
@@ -98,7 +98,7 @@ def locate(
 
 
 def _probes(hr: SourceVolume, slices: range, lr: SourceVolume, offset: int | None) -> list[int]:
-    """Return the slices to look for: middle first, those with an image."""
+    """Return the HR slices to look for, the middle one first; constant slices are left out."""
     if offset is not None:
         slices = range(max(slices.start, -offset), min(slices.stop, lr.shape[0] - offset))
         if not slices:
@@ -156,7 +156,7 @@ def _deviations(aligned: Aligned) -> float:
 
 
 def _slices_to_search(lr: SourceVolume, hr: SourceVolume, factor: int) -> range:
-    """Return LR slices close enough to each other that what is seen at this reduction is seen in one of them."""
+    """Return LR slices to search, so close to each other that the field shows in one of them at this reduction."""
     spacing, pixel = lr.info.voxel_size_nm[0], lr.info.voxel_size_nm[1]
     # tissue changes as much along z as across: one reduced pixel
     every = max(1, int(factor * pixel / spacing)) if spacing and pixel else 1
@@ -164,7 +164,7 @@ def _slices_to_search(lr: SourceVolume, hr: SourceVolume, factor: int) -> range:
 
 
 def _candidates(hr: SourceVolume, z: int, factor: int, bounds: Bounds) -> tuple[list[Pose], list[np.ndarray]]:
-    """Return poses about the field's centre, and what LR reduced by ``factor`` would show there of slice ``z``."""
+    """Return poses about the field's centre, and HR slice ``z`` as LR reduced by ``factor`` would show it in each."""
     _, height, width = hr.shape
     own = max(1, int(bounds.ratio * factor / 2))
     image = read_reduced(hr, z, range(height), range(width), own)
@@ -191,7 +191,7 @@ def _candidates(hr: SourceVolume, z: int, factor: int, bounds: Bounds) -> tuple[
 
 
 def _spread(most: float, step: float) -> np.ndarray:
-    """Return values from -most to most, 0 among them, not farther apart than ``step``."""
+    """Return values from -most to most, including 0, at most ``step`` apart."""
     count = math.ceil(most / step)
     return np.linspace(-most, most, 2 * count + 1)
 
@@ -199,7 +199,7 @@ def _spread(most: float, step: float) -> np.ndarray:
 def _in_depth(
     lr: SourceVolume, hr: SourceVolume, slices: range, scale: int, found: Found, say: Callable[[str], None]
 ) -> Found:
-    """Return ``found`` with the offset at which the stacks agree best, over several slices."""
+    """Return ``found`` with the z offset at which the stacks agree best, over several slices."""
     at = [level for level in levels(hr.shape[1:], scale, 64) if min(hr.shape[1:]) / (scale * level) >= _DEPTH_SIDE_PX]
     level = at[0] if at else 1
     reach = max(2, len(range(0, _slices_to_search(lr, hr, 64).step, 2)))
@@ -208,7 +208,7 @@ def _in_depth(
     fits: dict[int, dict[int, float]] = {z: {} for z in probes}
 
     def measured(offset: int) -> float:
-        """Return the mean NCC over the probes that have a partner, those of ``found`` always."""
+        """Return the mean NCC over the probes that have a partner; the slice of ``found`` is always one."""
         for z in probes:
             if 0 <= z + offset < lr.shape[0] and offset not in fits[z]:
                 fits[z][offset] = refine(moving[z], Field(lr, z + offset), found.pose, [level], _QUICK_STEPS).ncc

@@ -1,4 +1,4 @@
-"""How well a registered slice fits: cell by cell, in px and in grey values; which part of it is worth keeping."""
+"""How well a registered slice fits, cell by cell, in px and in grey values; and which part of it to keep."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _FAR = 3.0  # standard deviations
 
 @dataclass(frozen=True)
 class Judged:
-    """A slice in cells."""
+    """The fit of a slice in each cell."""
 
     ncc: float
     residual_px: float  # median of the distances by which cells are still shifted; NaN if no cell fits
@@ -32,8 +32,8 @@ class Judged:
 def judge(aligned: Aligned, min_ncc: float) -> Judged:
     """Return how well the two images of ``aligned`` fit.
 
-    A cell is bad if LR does not cover it, or if its NCC is below ``min_ncc`` and what the images differ by is twice
-    what they differ by in their better cells: noise alone, as in empty resin, is not held against it.
+    A cell is bad if LR does not cover it. It is bad, too, if its NCC is below ``min_ncc`` and its images differ twice
+    as much as in the better cells. So a cell of noise alone, such as empty resin, is not bad.
     """
     height, width = aligned.hr.shape
     rows, cols = (
@@ -103,7 +103,7 @@ def best_rectangle(good: np.ndarray, rows: np.ndarray, cols: np.ndarray) -> tupl
 
 
 def grey_line(hr: np.ndarray, lr: np.ndarray) -> tuple[float, float]:
-    """Return gain and offset that bring the grey values of ``hr`` to those of ``lr``, without regard to outliers.
+    """Return gain and offset that bring the grey values of ``hr`` to those of ``lr``; outliers do not count.
 
     The line through the mean with the ratio of standard deviations as its slope, of smoothed images: a least-squares
     slope would be too flat, since both images are noisy. Pixels beyond 3 standard deviations (from the median absolute

@@ -1,4 +1,4 @@
-"""Voxel sizes of both volumes: what they must say for pairs to be made of them."""
+"""Voxel sizes of both volumes, checked for what pairs need."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _SPACING = 0.01  # relative difference of the slice spacings
 
 @dataclass(frozen=True)
 class Geometry:
-    """Sizes that fit each other."""
+    """Voxel sizes of both volumes that fit each other."""
 
     scale: int
     ratio: float  # HR px per LR px, as stated
@@ -39,10 +39,10 @@ def geometry(
     hr_voxel: str | None,
     say: Callable[[str], None],
 ) -> Geometry:
-    """Return the voxel sizes, those given instead of those in the files.
+    """Return the voxel sizes; given ones replace those in the files.
 
     Raises:
-        UsageError: a given size is no size.
+        UsageError: a given size cannot be read.
         VolumeError: a pixel size is unknown or not square, the ratio is far from ``scale``, or the slices are not
             equally far apart.
     """
@@ -89,7 +89,7 @@ def _check_spacing(
 
 
 def _given(text: str, name: str, stated: VoxelSize) -> VoxelSize:
-    """Return the voxel size that "Z,Y,X" or "XY" says, nm."""
+    """Return the voxel size in nm from "Z,Y,X" or "XY"."""
     try:
         numbers = [float(part) for part in text.split(",")]
     except ValueError:
@@ -102,5 +102,5 @@ def _given(text: str, name: str, stated: VoxelSize) -> VoxelSize:
 
 
 def bounds_of(shapes: Geometry, max_angle: float, max_magnification: float) -> Bounds:
-    """Return how far to search, from degrees and per cent."""
+    """Return the bounds of the search, given degrees and per cent."""
     return Bounds(shapes.ratio, max_angle, max_magnification / 100)

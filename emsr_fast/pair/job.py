@@ -71,19 +71,19 @@ def pair(
 
     Args:
         lr_path: the large field, anything ``open_source`` reads; hr_path: the small one.
-        output: a folder to be; appears only when complete.
+        output: the folder to make; it appears when it is complete.
         scale: HR px per LR px of the pairs; LR is resampled to exactly this multiple of the HR pixel.
         lr_voxel: "Z,Y,X" or "XY" in nm, where the file states none or a wrong one; hr_voxel likewise.
-        max_angle: degrees that the search tries, either way; a field turned a little more may be found as well.
+        max_angle: largest rotation to search for, in degrees, either way; a slightly larger one may be found, too.
         max_magnification: per cent by which the ratio may differ from that of the voxel sizes.
         min_ncc: normalised cross-correlation that slices and regions must reach.
         bspline: LR px between the control points of a deformation that refines every slice; none by default.
         z_offset: LR slice of HR slice 0, where it is known; searched for otherwise.
         slices: "a:b", HR slices to use.
         kind: "tif", two folders with a file for each slice, or "zarr", two stacks of one shape.
-        overwrite: whether an existing pair set is replaced, at the very end.
-        say: called with each line of what was understood and found.
-        progress: given the LR px to do, a context whose value is called with the LR px done.
+        overwrite: whether to replace an existing pair set, at the very end.
+        say: called with each line about the data and the result.
+        progress: called with the LR px in all; returns a context manager, whose value is called with the LR px done.
 
     Raises:
         UsageError: the arguments contradict each other or the data.
@@ -187,7 +187,7 @@ def _register(
     bspline: float | None,
     done: Callable[[int], None],
 ) -> list[Registered]:
-    """Return every slice of ``slices`` that has an LR partner, registered from its neighbour's pose outwards."""
+    """Return every slice of ``slices`` that has an LR partner, each registered from the pose of its neighbour."""
     results: dict[int, Registered] = {}
     at = levels(hr.shape[1:], scale, _FOLLOW_LEVEL)
     for way in (range(found.z, slices.stop), range(found.z - 1, slices.start - 1, -1)):
@@ -210,7 +210,7 @@ def _register(
 
 
 def _choose(registered: list[Registered], kind: str, min_ncc: float) -> tuple[list[Kept], list[Registered]]:
-    """Return what is kept of the slices, and those of which nothing is."""
+    """Return the parts of slices that are kept, and the slices that are rejected."""
     kept: list[Kept] = []
     rejected = [one for one in registered if one.reason]
     fitting = [one for one in registered if not one.reason]
@@ -226,7 +226,7 @@ def _choose(registered: list[Registered], kind: str, min_ncc: float) -> tuple[li
             if member and large:
                 kept.append(Kept(one.z, one.lr_z, one.pose, one.judged, rows, cols, one.deformation))
                 continue
-            reason = f"no half of it in one rectangle ({_LEAST_SIDE_PX} px at least) has NCC {min_ncc:g} throughout"
+            reason = f"no rectangle of half the slice ({_LEAST_SIDE_PX} px a side at least) has NCC {min_ncc:g} everywhere"
             if large:
                 reason = f"NCC is below {min_ncc:g} somewhere in the rectangle common to the others"
             rejected.append(replace(one, reason=reason))

@@ -1,4 +1,4 @@
-"""Where the HR field lies in LR: an affine map between pixel centres, and its parts in words that people use."""
+"""Where the HR field lies in LR: an affine map between pixel centres, with its rotation, ratio and stretch."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ class Pose:
 
     @property
     def ratio(self) -> float:
-        """HR px per LR px, of areas: what the magnification differs by."""
+        """HR px per LR px, from the areas: the ratio of the magnifications."""
         return float(np.linalg.det(self.matrix)) ** -0.5
 
     @property
     def rotation_deg(self) -> float:
-        """The turn of the HR field that makes it lie as LR shows it, counter-clockwise as displayed."""
+        """The rotation that turns the HR field to its orientation in LR, counter-clockwise as displayed."""
         m = self.matrix
         return float(np.degrees(np.arctan2(m[1, 0] - m[0, 1], m[0, 0] + m[1, 1])))
 
     @property
     def stretch(self) -> float:
-        """How far the longest and shortest stretch are apart, 0 for none: shear and unequal magnification."""
+        """The difference of the longest and shortest stretch, from shear and unequal magnification; 0 for none."""
         largest, smallest = np.linalg.svd(self.matrix, compute_uv=False)
         return float(largest / smallest - 1)
 

@@ -1,4 +1,4 @@
-"""Slices as registration wants them: float32, reduced by whole factors while they are read, a few rows at a time."""
+"""Slices for registration: float32, reduced by whole factors while they are read, a few rows at a time."""
 
 from __future__ import annotations
 

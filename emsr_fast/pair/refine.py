@@ -26,7 +26,7 @@ _SIMILARITY, _AFFINE = 2, 4  # how many of them
 
 @dataclass(frozen=True)
 class Aligned:
-    """A pose with the two images it brings together, on one grid, in one band."""
+    """A pose, and the two images on one grid, smoothed to one resolution."""
 
     pose: Pose
     hr: np.ndarray  # (h, w) reduced HR
@@ -78,7 +78,7 @@ def levels(hr_shape: tuple[int, int], scale: int, coarsest: int) -> list[int]:
 def refine(moving: Slice, field: Field, start: Pose, at: list[int], steps: int = _STEPS) -> Aligned:
     """Return ``start`` made exact at each of the levels ``at``; only the last one may shear.
 
-    A level that makes the images less alike than they were is undone.
+    A level that makes the images less alike is undone.
 
     Args:
         steps: of Gauss-Newton at each level, at most; few are enough to tell slices apart.
@@ -95,7 +95,7 @@ def refine(moving: Slice, field: Field, start: Pose, at: list[int], steps: int =
 
 
 class _View:
-    """Both images at one level, to be looked at from any pose near the one they were read for."""
+    """Both images at one level; they cover every pose near the one they were read for."""
 
     def __init__(self, moving: Slice, field: Field, near: Pose, level: int) -> None:
         self._hr = moving.smooth(level)
@@ -146,7 +146,7 @@ def sample(
 
 
 def _shift(aligned: Aligned) -> np.ndarray:
-    """Return how far LR is from HR, px, by phase correlation to a twentieth; 0 where it is not to be believed."""
+    """Return the shift of LR to HR in px, by phase correlation to a twentieth px; 0 if it is not reliable."""
     from skimage.registration import phase_cross_correlation
 
     hr, lr = (np.where(aligned.inside, image, 0) * _taper(image.shape) for image in (aligned.hr, aligned.lr))

@@ -22,7 +22,7 @@ _REACH_PX = 24  # what a cubic spline's coefficients depend on, and more
 
 @dataclass(frozen=True)
 class Kept:
-    """What is kept of a slice."""
+    """The part of a slice that is kept."""
 
     z: int  # HR slice
     lr_z: int
@@ -43,7 +43,7 @@ class Made:
     offset: float
 
     def columns(self, kept: Kept, scale: int) -> dict[str, Any]:
-        """Return what the table says of it: the grey line, and which HR px it shows."""
+        """Return its columns of the table: gain, offset, and the HR px that it shows."""
         return {
             "gain": self.gain,
             "offset": self.offset,
@@ -57,9 +57,9 @@ class Made:
 def produce(lr: SourceVolume, hr: SourceVolume, kept: Kept, shapes: Geometry) -> Made:
     """Return the pair of ``kept``.
 
-    HR keeps its pixels: only gain and offset bring it to LR's grey values, in which a network will meet LR later. LR is
-    sampled by cubic splines where the squares of ``scale`` HR px have their centres; where that is coarser than LR's
-    own pixels, LR is blurred by the difference of the two squares first.
+    HR keeps its pixels. Gain and offset bring them to the grey values of LR, which a network gets later. LR is sampled
+    by cubic splines at the centres of squares of ``scale`` HR px. Where these squares are larger than LR's own pixels,
+    LR is blurred first, by the difference of the two.
     """
     scale = shapes.scale
     high = read_reduced(

@@ -1,4 +1,4 @@
-"""The preview of a pair set: where HR lies in LR, and whether both show the same."""
+"""The preview of a pair set: where HR lies in LR, and whether both show the same field."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ _STARTS, _SMALL = (
 
 
 def check_folder(folder: str | Path, inputs: Iterable[Path], *, overwrite: bool) -> Path:
-    """Return the absolute path of the pair set to be.
+    """Return the absolute path of the pair set, after checking that it may be written.
 
     Raises:
         UsageError, VolumeError: see ``check_output``.
@@ -43,14 +43,14 @@ def _is_pair_set(path: Path) -> bool:
 
 @contextmanager
 def staged(final: Path, inputs: Sequence[Path], *, overwrite: bool) -> Iterator[Path]:
-    """Give a hidden folder beside ``final`` that takes its name when the block ends well, and is removed otherwise."""
+    """Yield a hidden folder beside ``final``. It takes that name if the block succeeds, and is removed otherwise."""
     check = partial(check_folder, inputs=inputs, overwrite=overwrite)
     with system_errors(final), Staging(final, check, folder=True) as folder:
         yield folder
 
 
 class Images:
-    """Where the slices go: two folders with a TIFF for each, or two OME-Zarr stacks."""
+    """The images of a pair set: two folders with a TIFF for each slice, or two OME-Zarr stacks."""
 
     def __init__(
         self, folder: Path, kind: str, voxels: dict[str, tuple[float | None, float | None, float | None]], about: dict
@@ -62,7 +62,7 @@ class Images:
                 (folder / side).mkdir()
 
     def reserve(self, shapes: dict[str, tuple[int, int, int]]) -> None:
-        """Lay out the stacks, (Z, Y, X) of each side; nothing to do for folders."""
+        """Make the empty stacks, (Z, Y, X) of each side; does nothing for folders."""
         if self._kind == "zarr":
             self._stacks = {side: self._target(f"{side}.ome.zarr", side, shape) for side, shape in shapes.items()}
 
@@ -91,7 +91,7 @@ class Images:
             stack.commit()
 
     def abort(self) -> None:
-        """Forget the stacks; harmless after ``close``."""
+        """Discard the stacks; harmless after ``close``."""
         for stack in self._stacks.values():
             stack.abort()
 
@@ -117,7 +117,7 @@ def write_settings(path: Path, values: dict[str, Any]) -> None:
 
 
 def write_config(path: Path, kind: str, grey_range: str, scale: int, shape: tuple[int, int]) -> None:
-    """Write settings under which ``emsr-fast train`` runs on the pair set as it is, and ends in minutes.
+    """Write settings with which ``emsr-fast train`` runs on this pair set, for some minutes.
 
     Args:
         grey_range: "LO:HI" in the grey values of both sides.

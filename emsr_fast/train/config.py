@@ -123,7 +123,7 @@ class Optimiser(Settings):
 
 
 class TrainConfig(Settings):
-    """All of a run."""
+    """All settings of a run."""
 
     name: str = "my-model"
     output: Path = Path("run")

@@ -1,4 +1,4 @@
-"""What a run will cost: memory and time of a step, measured on a small one before the first."""
+"""Memory and time of a run, estimated from a small step before the first one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Crops for training: each one depends on the seed and its number only, not on workers, processes or restarts."""
+"""Crops for training: each depends only on the seed and its number, not on workers, processes or restarts."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Crops(Dataset[Crop]):
 
 
 def readable(loader: DataLoader[Crop]) -> Iterator[list[Tensor]]:
-    """Yield the batches of ``loader``; an error of a worker process is raised as the one line it was there."""
+    """Yield the batches of ``loader``; raise an error of a worker process with its one line, without the traceback."""
     try:
         yield from loader
     except VolumeError as error:
@@ -54,7 +54,7 @@ def readable(loader: DataLoader[Crop]) -> Iterator[list[Tensor]]:
 
 
 class Numbers(Sampler[list[int]]):
-    """The crop numbers of each step, this process's share of them."""
+    """This process's share of the crop numbers of each step."""
 
     def __init__(self, first_step: int, steps: int, batch: int, rank: int = 0, processes: int = 1) -> None:
         self._steps = range(first_step, steps)

@@ -12,8 +12,8 @@ from emsr_fast.train.config import GREY, Degradation, Noise
 def degrade(hr: np.ndarray, scale: int, settings: Degradation, rng: np.random.Generator) -> np.ndarray:
     """Return a noisy LR image, (H, W) float32, made from ``hr``, (scale * H, scale * W).
 
-    Blur, then reduction, then fresh noise (local_variance: noise, then reduction, as published). What noise ``hr``
-    has is low-passed into the result.
+    Blur, then reduction, then new noise (local_variance: noise, then reduction, as published). The noise of ``hr`` is
+    in the result, too, low-passed.
     """
     sigma = rng.uniform(*settings.blur_sigma_px)
     if sigma > 0:

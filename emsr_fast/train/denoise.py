@@ -1,4 +1,4 @@
-"""Denoising of references, for the strategy "denoised"; a step that runs once, its result being kept."""
+"""Denoising of references, for the strategy "denoised"; it runs once, and the result is kept."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A shipped model made better on the user's own images, in minutes; kept only if it is better where it never looked."""
+"""Finetuning: minutes of training on the user's images. The result is kept only if it is better on slices held back."""
 
 from __future__ import annotations
 
@@ -50,23 +50,23 @@ def finetune(
     overwrite: bool = False,
     say: Say = lambda line: None,
 ) -> dict[str, Any]:
-    """Train ``model`` on the user's images; write it if slices that were held back say that it is better.
+    """Train ``model`` on the user's images; write the result if it is better on the slices held back.
 
     Give one of ``images``, ``lr`` with ``hr``, or ``pairs``. One slice in ten is held back; of fewer than five slices,
     their lower rows.
 
     Args:
         images: HR images, folders or volumes; LR is made from them.
-        output: the model to be, NAME.safetensors; a picture, NAME.finetune.png, goes beside it.
+        output: the model file to write, NAME.safetensors; a picture, NAME.finetune.png, is written beside it.
         hr: acquired HR; lr: the same field in LR, as many images, sorted alike.
         pairs: a table of acquired pairs, columns lr and hr.
-        minutes: how long to train; what comes before and after takes seconds.
+        minutes: how long to train; the work before and after takes seconds.
         steps: how many steps to train at most.
         model: a shipped model's name or a model file.
-        grey_range: "LO:HI" or "dtype", grey values that become 0 and 1; measured of each file by default.
+        grey_range: "LO:HI" or "dtype", grey values that become 0 and 1; measured in each file by default.
         pixel_nm: HR pixel size, where the images state none or a wrong one.
         rate: learning rate of the first step; it falls to 0.
-        overwrite: whether existing output is replaced, at the very end.
+        overwrite: whether to replace existing output, at the very end.
         say: called with each line of progress.
 
     Returns:
@@ -118,7 +118,7 @@ def finetune(
             outcome = train(config, say=say)
         except Diverged as error:
             raise VolumeError(
-                f"finetuning broke down, nothing is written: the loss is no longer a number at rate {rate:g}; "
+                f"finetuning failed, nothing is written: the loss is no longer a number at rate {rate:g}; "
                 "check the grey values of the images (emsr-fast inspect), and give `range=LO:HI`"
             ) from error
         if outcome.stopped_by not in (None, SIGINT) or not outcome.steps:
@@ -136,7 +136,7 @@ def finetune(
             say(f"        {line}")
         if beaten_by := judgement.beaten_by(start.card.name):
             say(
-                f"kept    nothing: {counted(outcome.steps, 'step')} made it no better than {beaten_by}, on what was "
+                f"kept    nothing: {counted(outcome.steps, 'step')} made it no better than {beaten_by} on the slices "
                 f"held back; {final.name} is not written"
             )
             return _report(outcome, judgement, None)
@@ -154,7 +154,7 @@ def finetune(
 
 
 def _files(inputs: Sequence[Path], pairs: Path | None) -> Iterator[Path]:
-    """Yield every file and folder that is read; a link in a folder may lead anywhere."""
+    """Yield every file and folder that is read, with links followed: a link in a folder may lead anywhere."""
     for path in inputs:
         container, _ = within(path)
         yield container
@@ -182,7 +182,7 @@ def _source(
 
 
 def _range_of(pairs: Path | None) -> str | None:
-    """Return the grey range that ``emsr-fast pair`` wrote beside its table, if it is one of its tables."""
+    """Return the grey range that ``emsr-fast pair`` wrote beside the table, if it wrote the table."""
     settings = pairs.with_name("pair.json") if pairs is not None else None
     if settings is None or not settings.is_file():
         return None

@@ -18,18 +18,18 @@ from emsr_fast.shield import shielded_from_signals
 
 
 def picture_beside(model: Path) -> Path:
-    """Return where the picture of a model goes: a name that no micrograph has."""
+    """Return the path of a model's picture; no micrograph has such a name."""
     return model.with_suffix(".finetune.png")
 
 
 def check_names(path: Path, *, overwrite: bool, inputs: Iterable[Path] = ()) -> Path:
-    """Return the absolute path of a model to be, where it and its picture may be written.
+    """Return the absolute path of the model file, after checking that it and its picture may be written.
 
     Args:
-        inputs: files and folders, which neither of the two may replace or lie in.
+        inputs: files and folders; neither output may replace one or lie in one.
 
     Raises:
-        UsageError: it is no .safetensors file, or one of the inputs is in the way.
+        UsageError: it does not end in .safetensors, or would replace an input or lie in one.
         VolumeError: the folder is missing or unwritable, or a name is taken.
     """
     if path.suffix != ".safetensors":

@@ -1,4 +1,4 @@
-"""A larger network that computes what a smaller one does, to go on training from.
+"""A larger network with the same output as a smaller one: a start for training.
 
 Source: Net2Net (Chen, Goodfellow, Shlens 2016), with identity blocks for depth.
 """
@@ -17,8 +17,8 @@ from emsr_fast.model.network import Emsr
 def grown(small: Emsr, config: EmsrConfig, generator: torch.Generator) -> Emsr:
     """Return a network of ``config`` with the output of ``small``, up to rounding.
 
-    Every feature is repeated; what reads a repeated feature shares its weight among the copies at random, so that the
-    copies learn different things. Further blocks start as the identity.
+    Every feature is repeated. A layer that reads a repeated feature divides its weight among the copies at random, so
+    that the copies learn different things. Additional blocks start as the identity.
 
     Args:
         small: the network to grow.
@@ -68,7 +68,7 @@ def _widened(tensor: Tensor, shape: torch.Size, copies: int, generator: torch.Ge
 
 
 def _make_identity(block: EdgeBlock) -> None:
-    """Make ``block`` return its input, every part that is silent now being able to learn."""
+    """Make ``block`` return its input; its parts have no effect now, but can learn."""
     silent: list[nn.Module] = [part.conv2 for part in (*block.body, *block.coarse)]
     silent += [part.k4 for part in block.attention]  # type: ignore[misc]
     silent += [block.transformer.proj, block.transformer.fc2]

@@ -1,4 +1,4 @@
-"""Pairs of slices, and which of them, or which of their rows, are held back from training."""
+"""Pairs of slices, and those (or their rows) that are held back from training."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Pair:
 
     @property
     def places(self) -> set[tuple[Path, int]]:
-        """File and slice of both partners."""
+        """File and slice of the LR and of the reference."""
         return {(self.origin.path, self.z), (self.reference.path, self.reference_z)}
 
 
@@ -124,7 +124,7 @@ def _rows(text: str, pair: Pair) -> tuple[int, int]:
 
 
 def _rows_to_train(source: Source, pair: Pair) -> tuple[int, int]:
-    """Return the rows to train on: those asked for, without those held back."""
+    """Return the rows to train on: those asked for, except those held back."""
     first, last = _rows(source.rows, pair)
     if source.validation_rows is None or source.validation_slices is not None:
         return first, last

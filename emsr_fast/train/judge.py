@@ -1,4 +1,4 @@
-"""Whether a network is better than the one it started from, on slices held back: a table, a picture, a verdict."""
+"""Is a finetuned network better than its start, on slices held back? Table, picture and verdict."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _DEVIATIONS = 2.0  # of the mean over regions, by which a gain must differ from 
 
 @dataclass(frozen=True)
 class Region:
-    """A place that was held back."""
+    """A region that was held back."""
 
     lr: np.ndarray  # (h, w), normalised
     reference: np.ndarray  # (scale * h, scale * w)
@@ -46,7 +46,7 @@ class Judgement:
         return self.end[:, 0] - self.start[:, 0]
 
     def beaten_by(self, start: str) -> str | None:
-        """Return what the end is not better than by more than chance: ``start``, its start's name, or less; or None."""
+        """Return the name of what the network does not beat by more than chance; ``start`` is its start's name."""
         for name, other, least in (
             (start, self.start, _LEAST_GAIN_DB),
             ("bicubic interpolation", self.bicubic, _LEAST_CLEAR_DB),
@@ -80,7 +80,7 @@ class Judgement:
 
 
 def held_regions(held: Sequence[Pair], config: TrainConfig, scale: int) -> list[Region]:
-    """Return the regions to judge on, spread over the pairs ``held`` back; the same for every call."""
+    """Return the regions to compare on, spread over the pairs ``held`` back; the same in every call."""
     room = min(min((p.rows[1] - p.rows[0]) // scale, p.reference.shape[2] // scale) for p in held)
     side = min(_SIDE_PX, room // 4 * 4)
     settings = config.model_copy(update={"crop": side, "validation_crops": _REGIONS})
@@ -89,14 +89,14 @@ def held_regions(held: Sequence[Pair], config: TrainConfig, scale: int) -> list[
 
 @torch.no_grad()
 def results_of(network: Emsr, regions: Sequence[Region]) -> list[np.ndarray]:
-    """Return what ``network``, in evaluation mode, makes of every region."""
+    """Return the output of ``network``, in evaluation mode, for every region."""
     device = next(network.parameters()).device
     tensors = (torch.from_numpy(np.ascontiguousarray(r.lr, dtype=np.float32)).to(device) for r in regions)
     return [network(tensor).float().cpu().numpy() for tensor in tensors]
 
 
 def judge(regions: Sequence[Region], start: Sequence[np.ndarray], end: Sequence[np.ndarray], scale: int) -> Judgement:
-    """Compare the results of both networks, and what needs none, with the references."""
+    """Compare both networks, bicubic interpolation and repeated pixels with the references."""
     repeated = [pixels_repeated(region.lr, scale) for region in regions]
     large = [bicubic(region.lr, scale) for region in regions]
     return Judgement(*(_figures(images, regions) for images in (repeated, large, start, end)))

@@ -159,7 +159,7 @@ class _Run:
         return Outcome(state.step, state.seconds, self.folder.model("last"), result, stopped_by or None)
 
     def _check_left(self) -> None:
-        """Raise UsageError where the run has used up its steps or its minutes: ``resume`` alone would do nothing."""
+        """Raise UsageError if the run has used up its steps or minutes: ``resume`` alone would do nothing."""
         state, config = self.state, self.config
         if state.step >= config.steps:
             used, more = f"done its {counted(config.steps, 'step')}", f"`steps={2 * config.steps}`"
@@ -261,7 +261,7 @@ class _Run:
         self.say(f"step {state.step}/{config.steps}, {pixels}, {duration(left)} left")
 
     def _validate(self, stop: list[int]) -> Validation | None:
-        """Validate, unless there is nothing to do it on, or a signal comes meanwhile."""
+        """Validate; return None if there are no crops for it, or a signal came meanwhile."""
         if not self.crops:
             return None
         state = self.state

@@ -1,4 +1,4 @@
-"""The noise that an image, a folder or a volume has, for the degradation of HR."""
+"""The noise of an image, a folder or a volume, for the degradation of HR."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _SLICES = 8  # of a volume
 
 
 def measure_noise(paths: Sequence[Path]) -> NoiseModel:
-    """Return the noise of images: the line of ``noise_of``, lowered to what the flattest 2 % of their blocks have.
+    """Return the noise of images: the line of ``noise_of``, lowered to the noise of the flattest 2 % of their blocks.
 
     Raises:
         VolumeError: an image cannot be read, too few blocks are not clipped, or the noise cannot be told from structure

@@ -1,4 +1,4 @@
-"""The folder of a training run: settings, checkpoint, models; log and pictures lie there, too."""
+"""The output folder of a training run: settings, checkpoint, models. Log and pictures are there, too."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class OutputFolder:
         return self.path / f"{which}.safetensors"
 
     def check(self, resume: bool) -> None:
-        """Raise UsageError if there is a run although a new one begins, or none to continue."""
+        """Raise UsageError if a new run finds an old one here, or ``resume`` finds none."""
         there = self.checkpoint.exists()
         if resume and not there:
             raise UsageError(f"{self.checkpoint} does not exist; start without `resume`")

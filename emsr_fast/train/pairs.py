@@ -1,4 +1,4 @@
-"""Which slice goes with which: sources become lists of pairs, checked before training starts."""
+"""Sources become lists of pairs of slices, checked before training starts."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class TooSmall(VolumeError):
 def pairs_of(source: Source, scale: int, crop: int, cache: Path) -> tuple[list[Pair], list[Pair]]:
     """Return the pairs of ``source`` for training and those held back for validation.
 
-    What is held back, slices, rows or files, is never trained on, neither as LR nor as reference.
+    Slices, rows and files that are held back are never trained on, neither as LR nor as reference.
 
     Args:
         scale: HR pixels per LR pixel.
@@ -80,7 +80,7 @@ def pairs_of(source: Source, scale: int, crop: int, cache: Path) -> tuple[list[P
 
 
 def check_apart(training: Sequence[Pair], validation: Sequence[Pair]) -> None:
-    """Raise UsageError if a pixel of ``validation`` is trained on, whatever sources both are from."""
+    """Raise UsageError if a pixel of ``validation`` is in ``training``, too, in whatever source."""
     held: dict[tuple[Path, int], list[tuple[int, int]]] = {}
     for pair in validation:
         for place in pair.places:
@@ -186,7 +186,7 @@ def _check_partners(origin: TrainingVolume, reference: TrainingVolume, scale: in
 
 
 def _check_whole(pair: Pair) -> None:
-    """Refuse a slice that cannot be read before training starts, not when it is first drawn."""
+    """Raise VolumeError before training starts if a slice cannot be read."""
     for volume, z in ((pair.origin, pair.z), (pair.reference, pair.reference_z)):
         if z in volume.damaged:
             raise VolumeError(f"slice {z} of {volume.path}: {volume.damaged[z]}; or leave it out")
@@ -206,7 +206,7 @@ def _check_room(pair: Pair, scale: int, crop: int) -> None:
 
 
 def _check_content(pairs: Sequence[Pair], scale: int) -> None:
-    """Refuse constant slices, NaN, and partners of other contrast or content; some pairs are looked at."""
+    """Raise VolumeError if, in some pairs, slices are constant or have NaN, or partners differ in contrast or content."""
     for number in np.unique(np.linspace(0, len(pairs) - 1, _CHECKED_PAIRS).round().astype(int)):
         pair = pairs[number]
         spreads = []
@@ -224,13 +224,13 @@ def _check_content(pairs: Sequence[Pair], scale: int) -> None:
             )
         if pair.places != {(pair.origin.path, pair.z)} and (found := _likeness(pair, scale)) < _LEAST_NCC:
             raise VolumeError(
-                f"{pair.describe()} do not show the same: correlation {found:.2f}, at least {_LEAST_NCC:g}; "
+                f"{pair.describe()} do not show the same field: correlation {found:.2f}, at least {_LEAST_NCC:g}; "
                 "check the order of the files, or register them with emsr-fast pair"
             )
 
 
 def _likeness(pair: Pair, scale: int) -> float:
-    """Return the NCC of both partners at the LR pixel, single-pixel noise and slow changes of brightness taken away."""
+    """Return the NCC of both partners at LR pixel size, without single-pixel noise or slow changes of brightness."""
     low, high = pair.origin.whole(pair.z), pair.reference.whole(pair.reference_z)
     if pair.degradation is not None:
         low = reduce(low.astype(np.float32), scale)
@@ -240,7 +240,7 @@ def _likeness(pair: Pair, scale: int) -> float:
 
 
 def _contrast(values: np.ndarray) -> float:
-    """Return the spread of means over a sixteenth of the image's sides, in which noise hardly counts."""
+    """Return the spread of means over a sixteenth of the image's sides: noise hardly affects it."""
     side = max(1, min(values.shape) // 16)
     rows, cols = values.shape[0] // side, values.shape[1] // side
     means = values[: rows * side, : cols * side].reshape(rows, side, cols, side).mean(axis=(1, 3))

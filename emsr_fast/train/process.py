@@ -14,7 +14,7 @@ import torch.distributed as dist
 
 @contextmanager
 def processes() -> Iterator[tuple[int, int]]:
-    """Join the processes that torchrun started, if it did; yield this one's rank and their number."""
+    """Join the processes that torchrun started, if any; yield this process's rank and their number."""
     processes = int(os.environ.get("WORLD_SIZE", "1"))
     if processes == 1:
         yield 0, 1

@@ -1,4 +1,4 @@
-"""What a run writes down as it goes: CSV files, and TensorBoard if asked for."""
+"""The log of a run: CSV files, and TensorBoard if asked for."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from emsr_fast.errors import VolumeError
 
 
 class Records:
-    """Tables of numbers, a row a step, in ``folder``."""
+    """Tables of numbers in ``folder``, one row for each step."""
 
     def __init__(self, folder: Path, *, tensorboard: bool) -> None:
         self._folder, self._tensorboard = folder, tensorboard

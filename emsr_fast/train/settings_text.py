@@ -1,4 +1,4 @@
-"""YAML, as text that somebody else may have written, to values: no deeper, larger or longer than settings are."""
+"""YAML from text that may be hostile: no deeper, larger or longer than settings are."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def parse_yaml(text: str, name: str) -> Any:
 
 
 def _check_size(root: Any, name: str) -> None:
-    """Refuse what aliases make endless or too large, before it is expanded."""
+    """Refuse aliases that refer to themselves or stand for too much, before they are expanded."""
     sizes: dict[int, int] = {}  # of nodes, by identity; 0 while a node is looked at
 
     def size(node: Any, depth: int) -> int:

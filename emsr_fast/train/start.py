@@ -1,4 +1,4 @@
-"""What a run starts from: a new network, or another model, grown if need be; and the card of what it makes."""
+"""The start of a run: a new network or another model, grown if need be; and the model card of the result."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from emsr_fast.wording import counted
 def first_network(config: TrainConfig, say: Callable[[str], None] = lambda line: None) -> Emsr:
     """Return the network of step 0: new, or another model, grown where the settings name a larger architecture.
 
-    What the settings leave open of the architecture is as in the model to start from.
+    Where the settings leave the architecture open, it is that of the model to start from.
     """
     if config.start_from is None:
         return Emsr(config.architecture)
@@ -43,7 +43,7 @@ def _size(network: Emsr) -> str:
 
 
 def card_of(network: Emsr, config: TrainConfig) -> ModelCard:
-    """Return the card of the run's model; a parent's data and credits stay with what comes from it."""
+    """Return the card of the run's model; it keeps the data and credits of the model it started from."""
     before = network.card if config.start_from else None
     training = {
         "hardware": platform.processor() or platform.machine(),
@@ -68,7 +68,7 @@ def card_of(network: Emsr, config: TrainConfig) -> ModelCard:
 
 
 def _named(settings: dict[str, Any]) -> dict[str, Any]:
-    """Return ``settings`` as JSON values, of every path the name alone."""
+    """Return ``settings`` as JSON values, with the file name in place of each path."""
 
     def plain(value: Any) -> Any:
         if isinstance(value, dict):

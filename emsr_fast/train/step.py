@@ -1,4 +1,4 @@
-"""One step of training: the gradient of a batch, in as many passes as it takes, and the optimiser's move."""
+"""One step of training: the gradient of a batch, in one or more passes, and the optimiser's update."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ _PASS_PX = 2**14
 
 
 class StepDropped(Exception):
-    """A step was left before it changed the weights."""
+    """A step was abandoned before it changed the weights."""
 
 
 class NotANumber(Exception):
-    """The loss or a gradient is none; its value is the argument."""
+    """The loss or a gradient is not a number; the argument is its value."""
 
 
 def crops_per_pass(config: TrainConfig, processes: int, device: torch.device) -> int:
-    """Return how many crops pass the network together; the whole batch of a process except on a CPU."""
+    """Return how many crops pass the network together: the whole batch of a process, except on a CPU."""
     share = config.batch // processes
     return share if device.type != "cpu" else min(share, max(1, _PASS_PX // config.crop**2))
 
@@ -71,7 +71,7 @@ def on_device(crops: list[Tensor], config: TrainConfig, device: torch.device) ->
 
 
 class Stepper:
-    """Does the steps of a run on the ``state`` it is given."""
+    """Runs the steps of a run, on its ``state``."""
 
     def __init__(self, state: TrainState, config: TrainConfig, device: torch.device, processes: int) -> None:
         self.state, self.config, self.device, self.processes = state, config, device, processes
@@ -85,7 +85,7 @@ class Stepper:
         self._can_stop = processes == 1 and not config.compile
 
     def step(self, crops: list[Tensor], done: float, look: Look) -> tuple[Tensor, Tensor]:
-        """Learn from ``crops``; return the loss over all processes and the norm of the gradient.
+        """Do one step on ``crops``; return the loss over all processes and the norm of the gradient.
 
         Args:
             crops: y, x and normal noise of this process's share of the batch.
@@ -93,8 +93,8 @@ class Stepper:
             look: see ``interruptible``.
 
         Raises:
-            StepDropped: ``look`` did; weights and optimiser are those of the step before.
-            NotANumber: the loss or the norm is none; weights and optimiser are those of the step before.
+            StepDropped: ``look`` raised it; weights and optimiser are those of the step before.
+            NotANumber: the loss or the norm is not a number; weights and optimiser are those of the step before.
         """
         state, optimiser = self.state, self.config.optimiser
         rate = optimiser.rate * rate_factor(optimiser, done, state.step)
@@ -137,5 +137,5 @@ class Stepper:
         return whole
 
     def _alone(self) -> AbstractContextManager[None]:
-        """Leave the exchange of gradients between processes to the last pass."""
+        """Exchange gradients between processes in the last pass only."""
         return self.network.no_sync() if isinstance(self.network, DistributedDataParallel) else nullcontext()

@@ -1,4 +1,4 @@
-"""How good a network is on crops that training never sees, beside bicubic interpolation."""
+"""Validation: a network on crops that training never sees, compared with bicubic interpolation."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def validate(
     """Return the figures of ``network`` over ``crops``; write some of them side by side as a PNG ``sheet``.
 
     Returns:
-        None where ``stopped``, asked before every crop, said so.
+        None if ``stopped``, called before every crop, returned True.
     """
     from skimage.metrics import structural_similarity
 

@@ -1,4 +1,4 @@
-"""Volumes that training draws from: few files open at a time, decoded slices kept as memory allows."""
+"""Volumes for training: few files are open at a time, and decoded slices are kept as memory allows."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class TrainingVolume:
     def __init__(
         self, path: Path, *, normalisation: Normalisation | None = None, grey_range: str | None = None
     ) -> None:
-        """Open ``path``; normalise as given, or from ``grey_range`` ("LO:HI" or "dtype"), or as measured."""
+        """Open ``path``. Its normalisation is given, or from ``grey_range`` ("LO:HI" or "dtype"), or measured."""
         self.path = path
         source = _shelf.file(path)
         self.shape, self.dtype, self.damaged = source.shape, source.dtype, source.info.damaged

@@ -107,7 +107,7 @@ def test_what_is_no_better_is_not_written(hr, tmp_path, spoil):
 
 
 def test_training_that_breaks_down_is_an_error_and_writes_nothing(hr, start, tmp_path):
-    with pytest.raises(VolumeError, match="finetuning broke down, nothing is written"):
+    with pytest.raises(VolumeError, match="finetuning failed, nothing is written"):
         finetune([hr], output=tmp_path / "my.safetensors", model=start, steps=60, minutes=30, rate=1e20)
     assert not list(tmp_path.glob("*my*.*"))
 
