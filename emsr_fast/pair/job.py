@@ -226,7 +226,7 @@ def _choose(registered: list[Registered], kind: str, min_ncc: float) -> tuple[li
             if member and large:
                 kept.append(Kept(one.z, one.lr_z, one.pose, one.judged, rows, cols, one.deformation))
                 continue
-            reason = f"no rectangle of half the slice ({_LEAST_SIDE_PX} px a side at least) has NCC {min_ncc:g} everywhere"
+            reason = f"no rectangle of half the slice, {_LEAST_SIDE_PX} px a side or more, has NCC {min_ncc:g}"
             if large:
                 reason = f"NCC is below {min_ncc:g} somewhere in the rectangle common to the others"
             rejected.append(replace(one, reason=reason))

@@ -206,7 +206,7 @@ def _check_room(pair: Pair, scale: int, crop: int) -> None:
 
 
 def _check_content(pairs: Sequence[Pair], scale: int) -> None:
-    """Raise VolumeError if, in some pairs, slices are constant or have NaN, or partners differ in contrast or content."""
+    """Raise VolumeError if slices are constant or have NaN, or partners differ; some of the pairs are checked."""
     for number in np.unique(np.linspace(0, len(pairs) - 1, _CHECKED_PAIRS).round().astype(int)):
         pair = pairs[number]
         spreads = []

@@ -151,7 +151,9 @@ def test_training_refuses_pairs_that_do_not_show_the_same(made, tmp_path):
     tifffile.imwrite(tmp_path / "turned.tif", turned)
     (tmp_path / "pairs.csv").write_text(f"lr,hr\n{folder / rows[0]['lr']},turned.tif\n")
     source = Source(strategy="real", pairs=tmp_path / "pairs.csv", grey_range="0:255")
-    with pytest.raises(VolumeError, match=r"do not show the same field: correlation -?0\.[0-2]\d, at least 0\.3; check"):
+    with pytest.raises(
+        VolumeError, match=r"do not show the same field: correlation -?0\.[0-2]\d, at least 0\.3; check"
+    ):
         pairs_of(source, 3, 16, tmp_path)
     right = source.model_copy(update={"pairs": folder / "pairs.csv"})
     assert len(pairs_of(right, 3, 16, tmp_path)[0]) == 5
