@@ -17,6 +17,7 @@ from emsr_fast.errors import EmsrError, VolumeError
 from emsr_fast.io.axes import chosen, layout_of
 from emsr_fast.io.readers.parts.array import ArraySource, check_chunk
 from emsr_fast.io.readers.parts.attributes import axes_of, sizes_of
+from emsr_fast.io.readers.parts.bounded_chunks import bounded
 from emsr_fast.io.readers.parts.files import check_inside, check_regular
 from emsr_fast.io.readers.parts.missing_chunks import LocalFiles
 from emsr_fast.io.readers.parts.ngff import Multiscale, multiscale_of
@@ -40,7 +41,7 @@ def open_source(path: Path, key: str | None, axes: str | None) -> SourceVolume:
         _, notes, absent = as_stored(LocalFiles(path / level), described, path / level, under_either=True)
         store.read_under_either_name(level, other_name(described))
         return zarr_source(
-            array, level, image, path, axes,
+            bounded(array), level, image, path, axes,
             zarr_format=array.metadata.zarr_format, notes=notes, absent=absent, levels=there,
         )  # fmt: skip
     except (EmsrError, MemoryError):

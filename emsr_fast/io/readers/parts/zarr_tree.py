@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from emsr_fast.reading import parse_json, read_regular
 
 MARKS = ("zarr.json", ".zarray", ".zgroup", ".zattrs")
 _MOST_FOLDERS, _DEEPEST = 500, 8
@@ -81,8 +82,8 @@ def _dtype_name(stated: Any) -> str:
 
 def _json(path: Path) -> Mapping[str, Any]:
     try:
-        values = json.loads(path.read_bytes()) if path.is_file() else {}
-    except (OSError, ValueError, RecursionError):
+        values = parse_json(read_regular(path)) if path.is_file() else {}
+    except (OSError, ValueError):
         return {}  # whoever opens it says what is wrong
     return values if isinstance(values, Mapping) else {}
 
