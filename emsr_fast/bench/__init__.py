@@ -1,1 +1,1 @@
-"""Timings beside peers: what `emsr-fast bench` and the scripts in the repository's bench/ share."""
+"""Timings, with and without peers: shared by `emsr-fast bench` and the scripts in the repository's bench/."""

@@ -1,4 +1,4 @@
-"""What ``emsr-fast bench`` does: this machine's speed, beside peers if asked for, and how near it is to the limit."""
+"""What ``emsr-fast bench`` does: the speed on this machine, that of peers if asked for, and the machine's limit."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ def bench(
     Args:
         device: "auto", "cpu", "cuda" or "cuda:N".
         model: name of a shipped model or path of a model file; the default model if None.
-        size: side of the image, LR px; 320 is what a tile of 256 px with its halo reads.
+        size: side of the image, LR px; a tile of 256 px with its halo reads 320.
         repeats: rounds, each running every candidate once.
-        with_peers: whether other runtimes take part; torch eager always does, as what is right.
-        say: called with each line of what goes on.
+        with_peers: whether to time other runtimes. PyTorch's own operators always take part: they are the reference.
+        say: called with each line of progress.
 
     Raises:
         UsageError: ``size`` or ``repeats`` is out of range.
@@ -83,7 +83,7 @@ def _rows(
 
 
 def limits(network: Emsr, y: torch.Tensor, seconds: float) -> dict[str, float]:
-    """Return what the machine can give, measured now, and the part of it that ``seconds`` for ``y`` reached."""
+    """Return the machine's limits, measured now, and the fraction of them that ``seconds`` for ``y`` reached."""
     winograd = _backends.kernels_on(y.device).startswith("cpp") and network.config.features % 16 == 0
     work = roofline.work_of(network.config, winograd=winograd)
     flops, memory = roofline.peak_flops(y.device), roofline.bandwidth(y.device)
@@ -101,7 +101,7 @@ def limits(network: Emsr, y: torch.Tensor, seconds: float) -> dict[str, float]:
 
 
 def described(done: dict[str, Any]) -> str:
-    """Return what ``bench`` found, for a terminal."""
+    """Return the result of ``bench`` as text for a terminal."""
     roof = done["roofline"]
     hours = 1e9 / (done["lr_mpx_per_s"] * 1e6) / 3600
     lines = [

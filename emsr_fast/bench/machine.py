@@ -1,4 +1,4 @@
-"""Where a number was measured: without it, a number does not exist."""
+"""The machine and versions that a timing depends on; no timing is published without them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from emsr_fast import _backends
 
 
 def describe(device: torch.device | str = "cpu") -> dict[str, str | int]:
-    """Return what a figure depends on: processor, device, kernels, threads, versions, commit."""
+    """Return what a timing depends on: processor, device, kernels, threads, versions, commit."""
     place = torch.device(device)
     facts: dict[str, str | int] = {
         "processor": processor(),
@@ -34,7 +34,7 @@ def describe(device: torch.device | str = "cpu") -> dict[str, str | int]:
 
 
 def processor() -> str:
-    """Return the processor's name as the kernel has it, or what Python knows."""
+    """Return the processor's name from the kernel, else from Python."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
@@ -44,7 +44,7 @@ def processor() -> str:
 
 
 def commit() -> str:
-    """Return the commit of the sources that run, "+" behind it where they were changed; "installed" outside a clone."""
+    """Return the commit of the running sources, with "+" if they were changed; "installed" outside a clone."""
     root = Path(emsr_fast.__file__).parents[1]
     if not (root / ".git").exists():
         return "installed"
@@ -58,7 +58,7 @@ def commit() -> str:
 
 
 def forget_peak_memory() -> None:
-    """Let ``peak_memory_mb`` begin anew, where the kernel can."""
+    """Reset ``peak_memory_mb``, if the kernel can."""
     with contextlib.suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
 

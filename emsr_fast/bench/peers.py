@@ -1,4 +1,4 @@
-"""The same network in what else people would run it with."""
+"""The same network in other runtimes."""
 
 from __future__ import annotations
 
@@ -65,13 +65,13 @@ def ours_and_plain(model: Emsr) -> dict[str, Run]:
 
 
 def candidates(model: Emsr, y: Tensor, folder: Path, threads: int) -> tuple[dict[str, Run], dict[str, str]]:
-    """Return what runs here on inputs like ``y``, by name, ours first; and why each other peer does not.
+    """Return the peers that run here on inputs like ``y``, by name, ours first; and why the others do not.
 
     Args:
         model: on the device of ``y``, in evaluation mode.
         y: (B, 1, H, W), float32.
-        folder: where exported networks may lie as long as the candidates are used.
-        threads: for those that do not ask torch.
+        folder: for exported networks; needed as long as the candidates are used.
+        threads: for the peers that do not take torch's number.
     """
     last = copy.deepcopy(model).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     found = ours_and_plain(model) | {

@@ -1,4 +1,4 @@
-"""What a network asks of a machine, and what the machine can give: arithmetic and memory."""
+"""The arithmetic and memory traffic of a network, and the limits of a machine."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _DIRECT, _WINOGRAD = 9.0, 64 / 36
 
 @dataclass(frozen=True)
 class Work:
-    """What a network does per LR pixel."""
+    """The work of a network per LR pixel."""
 
     published_flop: float  # a multiply-add is two
     kernel_flop: float  # products of our kernels alone: their transforms and epilogues come on top

@@ -1,4 +1,4 @@
-"""Timing candidates beside one another, so that what else the machine does falls on all."""
+"""Times candidates in turns, so that other work on the machine slows all of them alike."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ WRONG_FROM = 10.0
 
 
 def measure(runs: Mapping[str, Run], y: Tensor, rounds: int) -> dict[str, list[float]]:
-    """Return seconds of every run on ``y``, a list per candidate; every round runs each once, in rotated order."""
+    """Return the seconds of every run on ``y``, a list for each candidate. A round runs each once, in rotated order."""
     names = list(runs)
     seconds: dict[str, list[float]] = {name: [] for name in names}
     for turn in range(rounds):
@@ -46,7 +46,8 @@ def rows(
 ) -> list[dict[str, Any]]:
     """Return a row per candidate: seconds, how many times as long as ``ours`` it took, error, whether it is right.
 
-    A ratio is the median of the rounds' ratios. Right is an error below ``WRONG_FROM`` times that of ``plain``.
+    A ratio is the median of the rounds' ratios. A result is right if its error is below ``WRONG_FROM`` times that of
+    ``plain``.
     """
     made = []
     for name, times in seconds.items():

@@ -1,4 +1,4 @@
-"""What prediction asks of an engine, whoever runs the network behind it."""
+"""The interface of engines, the same for every runtime."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ class Engine(Protocol):
 
     @property
     def shapes(self) -> Shapes | None:
-        """The batches it takes; None: any."""
+        """The shapes of batches that it takes; None for any."""
         ...
 
     def run(self, batch: np.ndarray) -> np.ndarray:
         """Return the HR tiles, (B, 1, scale * H, scale * W) float32, of ``batch``, (B, 1, H, W) float32.
 
-        Intensities are normalised: the model's own range, usually [0, 1]; the result is not clipped. Every pixel
-        outside a tile is zero to the network, so a tile is never padded: what is given is the image.
+        Intensities are in the model's range, usually [0, 1]; the result is not clipped. The network takes a tile for a
+        whole image and pads it itself, so a tile is never padded before.
         """
         ...
 
@@ -52,13 +52,13 @@ class GreyTiles:
 
 @runtime_checkable
 class StreamingEngine(Engine, Protocol):
-    """An engine that copies some batches while it computes another: what is submitted is collected later, in order."""
+    """An engine that copies batches while it computes others. Batches are submitted, and later collected in order."""
 
     depth: int  # batches worth having under way
     converts: bool  # whether it takes grey values
 
     def submit(self, batch: np.ndarray, grey: Grey | None = None, part: tuple[slice, slice] | None = None) -> Any:
-        """Begin with ``batch`` and return what to collect it by.
+        """Start on ``batch``; return a ticket for ``collect``.
 
         Args:
             batch: as of ``run``; with ``grey``, uint8.
@@ -68,5 +68,5 @@ class StreamingEngine(Engine, Protocol):
         ...
 
     def collect(self, ticket: Any) -> np.ndarray | GreyTiles:
-        """Wait for a batch that was submitted; return what ``run`` would, or its grey values."""
+        """Wait for a submitted batch; return the result of ``run``, or its grey values."""
         ...

@@ -1,9 +1,10 @@
-"""Files that took long to make, kept between runs: found by all that went into them, checked before use, never half.
+"""Files that take long to make, kept between runs. The key of a file is all that it was made from.
 
-An entry is a payload and, written after it, a description in JSON with the payload's SHA-256: where the description
-is, the payload is whole. Entries are made under a file lock, so that of several processes one builds and all use it.
+An entry is a payload and a description, JSON with the payload's SHA-256. The description is written last: if it is
+there, the payload is complete. Entries are made under a file lock: one of several processes builds, and all use the
+result.
 
-What is kept runs, and says of itself that it was tested: only what this user or the superuser has written is used.
+Payloads are run, and descriptions say that they were tested. So only files of this user or the superuser are used.
 """
 
 from __future__ import annotations
@@ -59,7 +60,7 @@ def own_folder() -> Path:
     folder = cache_folder()
     if reason := why_refused():
         raise BackendError(
-            f"the cache {folder} is not used: {reason}, and what is kept there runs; "
+            f"the cache {folder} is not used: {reason}, and code from it is run; "
             f"set {VARIABLE} to a folder that only you can write to"
         )
     return folder
@@ -147,7 +148,7 @@ def fetch(
 
 
 def identity(key: dict[str, Any]) -> str:
-    """Return the name that a key is found by, 32 hexadecimal digits."""
+    """Return the file name of a key, 32 hexadecimal digits."""
     return hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:32]
 
 
@@ -196,7 +197,7 @@ def read_entry(path: Path) -> Entry:
 
 @contextmanager
 def locked(payload_path: Path, say: Say = lambda line: None) -> Iterator[None]:
-    """Hold the entry's lock, which the system takes back from a process that dies; say so if it is waited for."""
+    """Hold the entry's lock; say so if it must wait. The system releases the lock of a process that dies."""
     lock = FileLock(payload_path.with_suffix(".lock"))
     try:
         lock.acquire(timeout=0)

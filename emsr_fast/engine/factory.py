@@ -1,4 +1,4 @@
-"""From a network to an engine that is ready and tested: exported, built, cached, judged."""
+"""From a network to an engine that is built, cached and tested."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ Say = Callable[[str], None]
 
 
 class Inspected(Engine, Protocol):
-    """An engine that can be asked what its layers compute in."""
+    """An engine that tells the precision of its layers."""
 
     def layers(self) -> dict[str, int]:
         """Return "KIND precision": count, empty if the runtime does not say."""
@@ -49,13 +49,13 @@ class Inspected(Engine, Protocol):
 
 
 def check_engine(name: str, precision: str | None = None, device: str = "auto", instead: str = "") -> None:
-    """Raise unless engine ``name`` can run here; nothing is loaded but what it needs.
+    """Raise an error unless engine ``name`` can run here; only what it needs is loaded.
 
     Args:
         name: one of ``ENGINES``.
         precision: "fp32", "fp16", "bf16", or None for the engine's own.
         device: "auto", "cpu", "cuda" or "cuda:N".
-        instead: the command that works all the same, for the message.
+        instead: a command that works without it, for the message.
 
     Raises:
         UsageError: there is no such engine, or it does not have the precision.
@@ -99,7 +99,7 @@ def open_engine(
     truth: bool = True,
     say: Say = lambda line: None,
 ) -> tuple[Engine, dict[str, Any] | None]:
-    """Return an engine that runs ``model``, and what its truth test found, as JSON values.
+    """Return an engine that runs ``model``, and the result of its truth test, as JSON values.
 
     Args:
         name: one of ``ENGINES``; see ``check_engine`` for what each needs.
@@ -108,11 +108,11 @@ def open_engine(
         precision: "fp32", "fp16" or "bf16"; the engine's own if None.
         device: "auto", "cpu", "cuda" or "cuda:N".
         provider: "auto", "tensorrt" or "tensorrt-rtx".
-        truth: whether an engine that fails its truth test is refused. PyTorch itself is not tested.
-        say: called with each line about what is being made, and the truth test's result.
+        truth: whether to refuse an engine that fails its truth test. PyTorch itself is not tested.
+        say: called with each line about the build and the truth test.
 
     Raises:
-        UsageError, BackendError: as ``check_engine``; or the engine failed to build, or its truth test.
+        UsageError, BackendError: as ``check_engine``; or the engine could not be built, or failed its truth test.
     """
     precision = precision or PRECISIONS.get(name)
     check_engine(name, precision, device)
@@ -133,10 +133,10 @@ def open_engine(
 
 
 def judged(engine: Inspected, model: Emsr, entry: cache.Entry, *, refuse: bool, say: Say) -> dict[str, Any]:
-    """Return the truth test's result for ``engine``, from ``entry`` if it passed before, else tested now and kept.
+    """Return the truth test's result for ``engine``: from ``entry`` if it passed before, else it is tested now.
 
     Raises:
-        BackendError: it fails, and is to be refused.
+        BackendError: it fails, and ``truth`` is set.
     """
     # a CPU's kernels are its own: a cache may be shared by several machines
     judged_here = engine.name if engine.device != "cpu" else f"{engine.name} on {_processor()}"
@@ -158,7 +158,7 @@ def judged(engine: Inspected, model: Emsr, entry: cache.Entry, *, refuse: bool, 
     if not result.passed:
         raise BackendError(
             f"{engine.name} failed its truth test: {result.reason}; use `engine=torch`, "
-            "or `truth_test=False` to have its pixels all the same"
+            "or `truth_test=False` to use it all the same"
         )
     return result.as_json()
 
@@ -256,7 +256,7 @@ def weights_hash(model: Emsr) -> str:
 
 @functools.cache
 def _exporter_hash() -> str:
-    """Return the SHA-256 of the sources that a graph is made by: a change there makes it anew."""
+    """Return the SHA-256 of the sources that make a graph: after a change there, graphs are made again."""
     modules = (graph, onnx_model, blocks, network, atrous, conv3x3, edge_gate, window_attention)
     sources = "".join(inspect.getsource(module) for module in modules)
     return hashlib.sha256(sources.encode()).hexdigest()

@@ -1,7 +1,7 @@
-"""Grey values of 8 bits to and from the network, where it computes: to the bit what ``volume.intensity`` makes of them.
+"""Converts grey values of 8 bits on the network's device, with the same bits as ``io.intensity``.
 
-Plain PyTorch in float64, as there; on a GPU about a kilobyte and 50 operations per LR pixel at scale 3, some 2 % of a
-network of 64 features.
+It is plain PyTorch in float64. On a GPU it moves about a kilobyte and takes 50 operations per LR pixel at scale 3, some
+2 % of a network of 64 features.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from torch import Tensor
 
 
 def to_model(tiles: Tensor, table: Tensor) -> Tensor:
-    """Return what the network sees of ``tiles`` (B, 1, H, W) uint8: the values of ``table`` (256,) float32."""
+    """Return ``tiles`` (B, 1, H, W) uint8 in the model's range: the values of ``table`` (256,) float32."""
     return table[tiles.long()]
 
 
@@ -24,8 +24,8 @@ def from_model(
         image: 0 and 1 become ``low`` and ``high``; clipped to 0 .. 255, then rounded half to even.
         part: rows and columns that are wanted; all if None.
 
-    The counts: pixels of the part that were clipped, pixels of the whole image that are not finite. Where there are
-    any of the latter, the grey values say nothing. Nothing here waits for the device.
+    The counts are the clipped pixels of the part, and the pixels of the whole image that are not finite. If there are
+    any of the latter, the grey values are of no use. Nothing here waits for the device.
     """
     wanted = image if part is None else image[(..., *part)]
     # one rounding each, and never a fused multiply-add: two steps

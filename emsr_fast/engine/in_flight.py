@@ -1,4 +1,4 @@
-"""Some items under way while the oldest is waited for."""
+"""Several items in flight: new ones are submitted while the oldest is awaited."""
 
 from __future__ import annotations
 

@@ -68,7 +68,7 @@ class OnnxRuntimeEngine:
         return self._session.run([OUTPUT], {INPUT: tiles})[0]
 
     def layers(self) -> dict[str, int]:
-        """Return what the layers really compute in, "Conv fp32": count, from a profiled run; only on a CPU."""
+        """Return the precision of the layers, "Conv fp32": count, from a profiled run; only on a CPU."""
         if self.device != "cpu":
             return {}
         with tempfile.TemporaryDirectory() as folder:

@@ -1,4 +1,4 @@
-"""Removes from the cache what is of no use any more."""
+"""Removes files from the cache that are no longer of use."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from emsr_fast.engine.cache import LEFT, OURS, TIMING, entries, own_folder, read
 
 
 def prune(*, unused_days: float | None = None, everything: bool = False, version: str | None = None) -> list[Path]:
-    """Remove entries, and always what belongs to none; return the files removed.
+    """Remove entries, and files that belong to no entry; return the files removed.
 
     Args:
         unused_days: entries that were not used for so many days.

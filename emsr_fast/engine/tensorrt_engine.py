@@ -27,14 +27,14 @@ _WORDS = {
 
 
 class RefusedError(BackendError):
-    """The runtime does not take a serialized engine: it was built for another GPU, driver or version."""
+    """The runtime refuses a serialized engine: it was built for another GPU, driver or version."""
 
 
 class TensorRTEngine:
     """Runs a serialized engine; may be called from several threads.
 
-    Each of two lanes has a stream and, per shape of batch, an execution context bound to tensors that stay where they
-    are: a call copies its tiles into pinned memory, and transfer, network and transfer back follow each other on the
+    There are two lanes. Each has a stream and, for each shape of batch, an execution context bound to tensors that keep
+    their addresses. A call copies its tiles into pinned memory. Then transfer, network and transfer back run on the
     lane's stream, as one CUDA graph.
     """
 
@@ -73,7 +73,7 @@ class TensorRTEngine:
         self.name = f"{provider.name} {provider.version} ({gpu}, {precision}, {shapes} px)"
 
     def _rtx_config(self, runtime_cache: bytes) -> Any:
-        """Return how RTX compiles kernels here: for each shape before its first run, with CUDA graphs of its own."""
+        """Return RTX's settings: it compiles kernels for each shape before its first run, with its own CUDA graphs."""
         trt, config = self._trt, self._engine.create_runtime_config()
         # compiled later, the kernels that run would not be those that the truth test saw
         config.dynamic_shapes_kernel_specialization_strategy = trt.DynamicShapesKernelSpecializationStrategy.EAGER
@@ -91,7 +91,7 @@ class TensorRTEngine:
         self.run(np.zeros((batch, 1, rows, cols), np.float32))
 
     def runtime_cache(self) -> bytes:
-        """Return the kernels that RTX has compiled so far, for the next time; nothing of full TensorRT."""
+        """Return the kernels that RTX has compiled so far, to keep them; nothing for full TensorRT."""
         return bytes(self._cache.serialize()) if self._rtx else b""
 
     def run(self, batch: np.ndarray) -> np.ndarray:
@@ -141,13 +141,13 @@ class TensorRTEngine:
         return made
 
     def layers(self) -> dict[str, int]:
-        """Return what the engine's layers compute in, "CONVOLUTION fp16": count; empty if it does not say."""
+        """Return the precision of the engine's layers, "CONVOLUTION fp16": count; empty if it does not tell."""
         inspector = self._engine.create_engine_inspector()
         return inspected_layers(inspector.get_engine_information(self._trt.LayerInformationFormat.JSON))
 
 
 class _Lane:
-    """One stream and what is bound to it; used by one thread at a time."""
+    """One stream and its bound contexts; used by one thread at a time."""
 
     def __init__(self, engine: TensorRTEngine) -> None:
         self.engine = engine
@@ -156,7 +156,7 @@ class _Lane:
         self._running: _Bound | None = None
 
     def start(self, tiles: np.ndarray, size: Size) -> None:
-        """Send ``tiles`` on their way; ``size`` is the batch the engine sees, at least as many rows."""
+        """Start on ``tiles``; ``size`` is the batch size for the engine, at least that of ``tiles``."""
         if size not in self._bound:
             self._bound[size] = _Bound(self.engine, self.stream, size)
         self._running = self._bound[size]
@@ -211,7 +211,7 @@ class _Bound:
 
 
 def gpu_identity(device: torch.device) -> dict[str, Any]:
-    """Return what an engine depends on of the machine: GPU name, compute capability and driver."""
+    """Return the properties of the machine that an engine is built for: GPU name, compute capability, driver."""
     found = torch.cuda.get_device_properties(device)
     return {"gpu": found.name, "capability": [found.major, found.minor], "driver": _driver()}
 

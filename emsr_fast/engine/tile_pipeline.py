@@ -1,4 +1,4 @@
-"""Batches of tiles through CUDA graphs, their copies beside the computation: pinned buffers, a stream for each way."""
+"""Runs batches of tiles as CUDA graphs; copies run at the same time, in pinned buffers and streams of their own."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ Run = Callable[[Tensor], Tensor]
 
 
 class _Lane:
-    """A stream of a CUDA device, beside its others; on a CPU everything is done at once."""
+    """A stream of a CUDA device; on a CPU everything is done at once."""
 
     def __init__(self, device: torch.device) -> None:
         self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
 
     @contextmanager
     def between(self, begin: torch.cuda.Event | None, end: torch.cuda.Event | None) -> Iterator[None]:
-        """Enqueue what is in a ``with`` block here: not before ``begin`` has happened, and then ``end`` happens."""
+        """Enqueue the work of a ``with`` block on this stream, after the event ``begin``; then record ``end``."""
         if self._stream is None:
             yield
             return
@@ -42,7 +42,7 @@ class _Lane:
 
 
 class _Slot:
-    """Buffers of one batch in flight, and how far it is."""
+    """The buffers and events of one batch in flight."""
 
     def __init__(self, shape: tuple[int, ...], out: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> None:
         on_gpu = device.type == "cuda"
@@ -57,7 +57,7 @@ class _Slot:
 
 
 class _Shape:
-    """How batches of one shape are computed, and the slots that are free."""
+    """The graph for batches of one shape, and its free slots."""
 
     def __init__(self, replay: Run, shape: tuple[int, ...], scale: int, device: torch.device) -> None:
         self.replay = replay
@@ -92,10 +92,10 @@ class Ticket:
 
 
 class TilePipeline:
-    """Runs a network for batches of NumPy arrays, (B, 1, H, W) to HR, the device computing in its weights' precision.
+    """Runs a network on batches of NumPy arrays, (B, 1, H, W), in the precision of its weights.
 
-    Made for CUDA devices; on a CPU the same code runs without streams, pinned memory and graphs. Not for two threads
-    at a time.
+    It is made for CUDA devices; on a CPU the same code runs without streams, pinned memory and graphs. Only one thread
+    at a time may use it.
     """
 
     def __init__(self, model: Emsr, device: torch.device) -> None:
@@ -135,7 +135,7 @@ class TilePipeline:
 
     @torch.inference_mode()
     def submit(self, batch: np.ndarray, grey: Grey | None = None, part: tuple[slice, slice] | None = None) -> Ticket:
-        """Enqueue ``batch``: float32; or uint8 with ``grey``, and then of the result only ``part`` comes back."""
+        """Enqueue ``batch``: float32, or uint8 with ``grey``; then only ``part`` of the result comes back."""
         with torch.cuda.device_of(self._weight):
             shape = self._shape(batch.shape)
             slot, free = shape.take(grey is not None, part)
@@ -179,7 +179,7 @@ class TilePipeline:
 
 @contextmanager
 def ieee_float32() -> Iterator[None]:
-    """Switch TF32 off inside a ``with`` block: PyTorch convolves in it on CUDA devices unless told otherwise."""
+    """Switch TF32 off inside a ``with`` block; PyTorch convolves in TF32 on CUDA devices by default."""
     before = tf32_switches()
     for place, name, _ in before:
         setattr(place, name, False if name == "allow_tf32" else "ieee")

@@ -24,14 +24,14 @@ class TorchEngine:
     """Runs an ``Emsr`` network where its parameters are.
 
     Args:
-        model: the network, float32. On a CPU it is used as it is; on a CUDA device a copy of it is.
-        precision: of features and weights; sums are always float32. "fp32" is IEEE single precision throughout, TF32
-            switched off: what is published should not depend on the machine. "fp16" and "bf16" are for CUDA devices
+        model: the network, float32. On a CPU it is used itself, on a CUDA device a copy of it.
+        precision: of features and weights; sums are always float32. "fp32" is IEEE single precision, with TF32
+            off, so that results do not depend on the machine. "fp16" and "bf16" are for CUDA devices
             and run on our kernels; fp16 rounds to 11 bits, bf16 to 8 bits, which is coarser than a grey level of 255.
 
     Raises:
         UsageError: the precision is unknown.
-        BackendError: the model's device does not run it.
+        BackendError: the model's device cannot compute in it.
     """
 
     shapes: Shapes | None = None  # any
@@ -57,7 +57,7 @@ class TorchEngine:
 
     @property
     def depth(self) -> int:
-        """Batches worth having under way: on a CUDA device, copies run beside the computation."""
+        """How many batches to have in flight: on a CUDA device, copies and computation run at the same time."""
         return 1 if self._pipeline is None else DEPTH
 
     @property
@@ -70,7 +70,7 @@ class TorchEngine:
         return result
 
     def stream(self, batches: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
-        """Yield the HR tiles of each of ``batches``, in order, while the next are on their way."""
+        """Yield the HR tiles of each of ``batches``, in order, while the next ones are in flight."""
         for result in in_flight(batches, self.submit, self.collect, self.depth):
             assert not isinstance(result, GreyTiles)  # for the type checker: no grey values were submitted
             yield result

@@ -1,6 +1,6 @@
-"""The truth test: an engine runs real tiles before anybody trusts it with more, and PyTorch in float32 judges.
+"""The truth test: before an engine is used, its results on real tiles are compared with PyTorch in float32.
 
-Engines that silently compute in another precision, or wrongly for some batch, return pictures that look right.
+An engine that silently computes in another precision, or wrongly for some batch, returns pictures that look right.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _ALLOWED = {"fp32": {"fp32"}, "fp16": {"fp32", "fp16"}, "bf16": {"fp32", "bf16"}
 
 @dataclass(frozen=True)
 class Truth:
-    """What came of a truth test; differences are in the model's intensities, usually [0, 1]."""
+    """The result of a truth test; differences are in the model's intensities, usually [0, 1]."""
 
     passed: bool
     reason: str  # why not, or nothing
@@ -56,9 +56,9 @@ def truth_test(engine: Engine, model: Emsr, layers: dict[str, int]) -> Truth:
     """Run real tiles and a batch of identical ones through ``engine`` and PyTorch.
 
     Args:
-        engine: of any runtime; at most ``tolerance`` of its precision may lie between the two.
-        model: the network that the engine is of.
-        layers: what the runtime says its layers compute in, "KIND precision": count.
+        engine: of any runtime; it may differ by at most the ``tolerance`` of its precision.
+        model: the network that the engine was made from.
+        layers: the precision of the layers as the runtime tells it, "KIND precision": count.
     """
     allowed = tolerance(model, engine.precision)
     largest, mean, rows_differ, reasons = 0.0, 0.0, 0.0, []
@@ -97,7 +97,7 @@ def truth_test(engine: Engine, model: Emsr, layers: dict[str, int]) -> Truth:
 
 
 def _sizes(shapes: Shapes | None, smallest: int) -> list[tuple[int, int]]:
-    """Return rows and columns to test: the best ones, and odd or the smallest ones where sizes vary."""
+    """Return rows and columns to test: the best shape, and an odd or the smallest one if sizes vary."""
     if shapes is None:
         return [(192, 192), (61, 75)]
     odd = tuple(

@@ -1,1 +1,1 @@
-"""Figures and the report of a result, beside a reference or alone."""
+"""Figures and the report of a result, with or without a reference."""

@@ -21,7 +21,7 @@ _PER_SLICE = (
 
 
 def charts(evaluation: Evaluation) -> list[str]:
-    """Return every chart that there are data for, as HTML."""
+    """Return every chart that has data, as HTML."""
     inputs, drawn = evaluation.inputs, []
     partner = "second scan" if inputs.second_scan else "reference"
     if evaluation.ring_curves:

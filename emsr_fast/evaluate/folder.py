@@ -1,4 +1,4 @@
-"""The report's folder: checked before the work, filled under a hidden name, renamed when complete."""
+"""The report's folder: checked before the work, written under a hidden name, renamed when complete."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ _FILES = {"report.html", "report.json", "slices.csv"}
 
 
 def check_report_folder(path: str | Path, *, overwrite: bool, inputs: Iterable[str | Path] = ()) -> Path:
-    """Return the absolute path of a report that may be written there.
+    """Return the absolute path of the report, after checking that it may be written.
 
     Raises:
         UsageError: the name is that of a file, or report and an input overlap.
-        VolumeError: the parent folder is missing, or the name is taken by anything but a report to overwrite.
+        VolumeError: the parent folder is missing, or the name is taken and may not be overwritten.
     """
     if Path(path).suffix.lower() in (".html", ".htm", ".json", ".csv"):
         raise UsageError(f"output {str(path)!r} names a file, a report is a folder; give {str(Path(path).stem)!r}")

@@ -26,7 +26,7 @@ _SQUARE = 0.01  # sides of a pixel that differ by less, relatively, count as equ
 
 @dataclass(frozen=True)
 class Inputs:
-    """What is evaluated, against what, and what is known of it."""
+    """The volumes of an evaluation, and what is known about them."""
 
     sr: SourceVolume
     lr: SourceVolume | None
@@ -42,7 +42,7 @@ class Inputs:
 
     @property
     def fixed_name(self) -> str | None:
-        """Which volume fidelity is measured against: the reference, else the second scan."""
+        """The volume that fidelity is measured against: the reference, else the second scan."""
         return "reference" if self.reference else "second scan" if self.second_scan else None
 
     def read(self, sample: Sample) -> dict[str, np.ndarray]:
@@ -62,11 +62,11 @@ class Inputs:
         return images
 
     def read_trust(self, sample: Sample) -> np.ndarray | None:
-        """Return the expected error of ``sample``, None if there is no map of it."""
+        """Return the expected error of ``sample``; None without a map of it."""
         return None if self.trust is None else _read(self.trust, sample.z, sample.rows, sample.cols)
 
     def _coarse(self, lr: SourceVolume, sample: Sample, scale: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return the LR pixels under ``sample`` and their bicubic enlargement, made with the neighbours around."""
+        """Return the LR pixels under ``sample`` and their bicubic enlargement, which uses the neighbours, too."""
         spans, inner = [], []
         for span, side in zip((sample.rows, sample.cols), lr.shape[1:], strict=True):
             start, stop = span.start // scale, span.stop // scale

@@ -52,21 +52,21 @@ def evaluate(
         sr: (Z, Y, X), the super-resolved volume.
         output: the report's folder; appears when complete.
         reference: (Z, Y, X) of the same field; fidelity is measured against it, or against ``second_scan`` without it.
-        lr: (Z, Y / scale, X / scale), what ``sr`` was made from; bicubic interpolation of it is measured too.
+        lr: (Z, Y / scale, X / scale), the input of ``sr``; bicubic interpolation of it is measured, too.
         second_scan: (Z, Y, X), a scan of the same field with noise of its own, for Fourier ring correlation.
             Without it, the correlation is with the reference, and within each image.
-        trust: (Z, Y, X), the map of the expected error of ``sr``; judged by the true one.
+        trust: (Z, Y, X), the map of the expected error of ``sr``; compared with the true error.
         slices: "a:b" of ``sr``, from which ``samples`` are chosen; 0 is all.
         region: HR pixels, side of the region measured in each slice.
         grey_range: "LO:HI" or "dtype", the data range of PSNR and SSIM; as in ``infer`` by default.
         pixel_nm: side of an SR pixel; the files' own by default.
         lpips: file with AlexNet's weights; without it LPIPS is left out.
-        overwrite: whether an earlier report in ``output`` is replaced.
+        overwrite: whether to replace an earlier report in ``output``.
         say: called with each line of progress.
 
     Raises:
         UsageError: the arguments contradict each other, or shapes do not fit.
-        VolumeError: a volume cannot be read or is constant, or the report not be written.
+        VolumeError: a volume cannot be read or is constant, or the report cannot be written.
     """
     _check_packages(reference or second_scan)
     if pixel_nm is not None and not 0 < pixel_nm < float("inf"):

@@ -1,4 +1,4 @@
-"""The figures of one sample: how an image compares with the fixed one, and how fine its details are."""
+"""The figures of one sample: how close an image is to the reference, and how fine its details are."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ Lpips = Callable[[np.ndarray, np.ndarray, float, float], float | None]
 
 @dataclass(frozen=True)
 class SampleFigures:
-    """All that is kept of a sample: rows of the table, and curves that are added up over the samples."""
+    """The figures of a sample: rows of the table, and curves that are added up over the samples."""
 
     rows: list[dict[str, Any]]  # one for each image: "sr", "bicubic", "reference", "second scan"
     ring_curves: dict[str, RingCorrelation]  # by image, against the second scan or the reference
@@ -69,7 +69,7 @@ class SampleFigures:
 def measure_sample(
     images: Mapping[str, np.ndarray], sample: Sample, inputs: Inputs, lpips: Lpips | None
 ) -> SampleFigures:
-    """Return the figures of the ``images`` that ``inputs.read(sample)`` gave, none of them constant."""
+    """Return the figures of ``images``, which are from ``inputs.read(sample)`` and not constant."""
     found = SampleFigures([], {}, {}, {})
     partner = "second scan" if "second scan" in images else "reference" if "reference" in images else None
     for name in IMAGES:

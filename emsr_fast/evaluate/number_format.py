@@ -1,4 +1,4 @@
-"""Numbers as a reader wants them."""
+"""Numbers as text, with their units."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def decibels(value: float) -> str:
 
 
 def cell(value: float | None) -> str:
-    """Return a figure for a table; a dash where there is none."""
+    """Return a figure for a table; a dash if it is missing."""
     if value is None or np.isnan(value):
         return "-"
     if np.isinf(value):

@@ -1,4 +1,4 @@
-"""The report as one HTML page that needs nothing but itself: no network, no library, and no script to be read."""
+"""The report as one HTML page: it needs no network and no library, and can be read without scripts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an evaluation found, sample by sample: rows of the table, curves, what was left out."""
+"""The results of an evaluation: rows of the table, curves, and samples that were left out."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class RingCurves:
     each: list[RingCorrelation]
 
     def add(self, curve: RingCorrelation) -> None:
-        """Take in the curve of another sample."""
+        """Add the curve of another sample."""
         self.together = added([self.together, curve])
         if len(self.each) < _CURVES_KEPT:
             self.each.append(curve)
@@ -53,7 +53,7 @@ class MeanCurve:
 
 @dataclass
 class Evaluation:
-    """All that the report shows."""
+    """Everything that the report shows."""
 
     inputs: Inputs
     slices: range  # that samples were chosen from
@@ -67,7 +67,7 @@ class Evaluation:
     left_out: list[dict[str, Any]] = field(default_factory=list)  # their rows, without figures but with the reason
 
     def add(self, sample: Sample, figures: SampleFigures) -> None:
-        """Take in what was measured of ``sample``."""
+        """Add the figures of ``sample``."""
         place = _place(sample)
         self.samples.append(sample)
         self.rows += [{**place, **row} for row in figures.rows]
@@ -85,13 +85,13 @@ class Evaluation:
                 self.decorrelations[name] = MeanCurve(found.frequency, found.deciding)
 
     def leave_out(self, sample: Sample, images: Iterable[str], reason: str) -> None:
-        """Note that nothing was measured in ``sample``, and why."""
+        """Note that ``sample`` was left out, and why."""
         self.skipped.append(f"{sample.describe()}: {reason}")
         shown = [name for name in IMAGES if name in images]
         self.left_out += [{**_place(sample), "image": name, "left_out": reason} for name in shown]
 
     def table(self) -> list[dict[str, Any]]:
-        """Return the rows of all chosen samples, those left out among them, by slice."""
+        """Return the rows of all chosen samples by slice, including those left out."""
         return sorted(self.rows + self.left_out, key=lambda row: int(row["slice"]))
 
     def values(self, image: str, figure: str) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Which slices, and which region of each, an evaluation looks at: enough to judge by, and bounded."""
+"""The slices that an evaluation measures, and the region of each; their number and size are limited."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Sample:
         return self.rows.stop - self.rows.start, self.cols.stop - self.cols.start
 
     def describe(self) -> str:
-        """Return the place in words."""
+        """Return slice, rows and columns in words."""
         return f"slice {self.z}, rows {self.rows.start}:{self.rows.stop}, columns {self.cols.start}:{self.cols.stop}"
 
 
@@ -36,7 +36,7 @@ def choose_samples(
 ) -> tuple[Sample, ...]:
     """Return up to ``most`` slices, evenly spread, with a region of up to ``region`` px a side in each.
 
-    The first region is the middle of its slice, the next ones are spread over the field; the same for every run.
+    The first region is the middle of its slice; the next ones are spread over the field. Every run chooses the same.
 
     Args:
         shape: (Z, Y, X) of the volume.
@@ -51,7 +51,7 @@ def choose_samples(
     if most < 0:
         raise UsageError(f"samples is {most}; give the number of slices to measure, or 0 for all")
     if region < 64:
-        raise UsageError(f"region is {region} px; give at least 64, the smallest that the measures of detail take")
+        raise UsageError(f"region is {region} px; give at least 64, which the measures of detail need")
     number = min(most or len(slices), len(slices))
     ends = (slices.start, slices.stop - 1) if number > 1 else ((slices.start + slices.stop - 1) // 2,) * 2
     chosen = np.linspace(*ends, number).round().astype(int)

@@ -1,4 +1,4 @@
-"""The report in plain words: what was measured against what, what was found, what it cannot tell."""
+"""The report in words: what was measured, what was found, and what it cannot tell."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def _left_out(evaluation: Evaluation) -> str:
 
 
 def left_out_in_short(evaluation: Evaluation) -> str:
-    """Return "1 of 5 slices left out: constant or unreadable", naming what there is; "" where none was."""
+    """Return a text such as "1 of 5 slices left out: constant or unreadable"; "" if none was left out."""
     skipped = len(evaluation.skipped)
     constant = [" is constant (" in reason for reason in evaluation.skipped]
     kinds = [*(["constant"] if any(constant) else []), *(["unreadable"] if not all(constant) else [])]

@@ -1,4 +1,4 @@
-"""Line charts as inline SVG: no script, no library, readable by a screen reader and in grey."""
+"""Line charts as inline SVG, without script or library; they work in a screen reader and in grey."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def line_chart(
     """Return a chart as an SVG element with its title, axes and legend.
 
     Args:
-        y_range: the ends of the y axis; what the curves need by default.
+        y_range: the ends of the y axis; by default those of the curves.
         levels: horizontal lines with their names.
         x_tick: the text of a tick on the x axis.
     """

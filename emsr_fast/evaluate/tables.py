@@ -23,7 +23,7 @@ def columns_of(evaluation: Evaluation) -> list[str]:
 
 
 def as_csv(evaluation: Evaluation) -> str:
-    """Return one line for each slice and image; what could not be measured is empty, what is infinite "inf".
+    """Return one line for each slice and image; a missing figure is empty, an infinite one "inf".
 
     A slice that was left out has its reason in the column "left_out", and no figures.
     """
@@ -35,7 +35,7 @@ def as_csv(evaluation: Evaluation) -> str:
 
 
 def as_json(evaluation: Evaluation, head: dict[str, Any]) -> dict[str, Any]:
-    """Return everything but the images, as JSON values; infinite figures, as of equal images, are null.
+    """Return everything but the images, as JSON values; infinite figures, such as those of equal images, are null.
 
     A slice that was left out has null for every figure, and the reason as "left_out".
     """

@@ -1,4 +1,4 @@
-"""Whether a map of the expected error told the truth: ranks and a calibration curve against a reference."""
+"""The map of the expected error compared with the true error: rank correlation and a calibration curve."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class TrustCheck:
     nearby: list[np.ndarray] = field(default_factory=list)
 
     def add(self, expected: np.ndarray, image: np.ndarray, fixed: np.ndarray) -> None:
-        """Take in a sample: the map, the result and the reference, (H, W) each; fitted to the reference first."""
+        """Add a sample: map, result and reference, (H, W) each. The result is first fitted to the reference."""
         gain, offset = affine_coefficients(image, fixed)
         error = gain * image.astype(np.float64) + offset - fixed
         nearby = np.sqrt(box_mean(error**2, _REACH))
@@ -51,7 +51,7 @@ def _known(value: float) -> float | None:
 
 
 def trust_section(found: Mapping[str, Any]) -> str:
-    """Return what ``TrustCheck.as_json`` gave as a section of the page."""
+    """Return a section of the page from the figures of ``TrustCheck.as_json``."""
     curve = np.array([group[:2] for group in found["calibration_curve"]])
     ends = np.array([curve.min(), curve.max()])
     chart = line_chart(

@@ -1,4 +1,4 @@
-"""Layers of napari and volumes: what the options of a layer say of a volume, and which options show one."""
+"""Layers of napari and volumes: from a layer's options to a voxel size, and from a volume to options."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from emsr_fast.napari.placement import Placement
 
 
 def map_options(name: str) -> dict[str, Any]:
-    """Return how the map of trust ``name`` is shown."""
+    """Return the options that show the map of trust ``name``."""
     if name == "residual":
         # in standard deviations of the noise, of either sign
         return {"colormap": "twilight_shifted", "contrast_limits": (-5.0, 5.0)}

@@ -1,4 +1,4 @@
-"""Where a volume lies in the world that layers share: its voxels' size, and the centre of the first one."""
+"""Where a volume lies in napari's world: its voxel size, and the centre of its first voxel."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ class Placement:
 def placement_of(source: SourceVolume) -> Placement:
     """Return where ``source`` lies.
 
-    An OME-Zarr says so itself. Outputs of ``infer`` in other formats say which part of the input they are of, so that
-    they lie upon it; everything else begins at 0. An axis without a size counts in pixels of the input.
+    An OME-Zarr states its place. Outputs of ``infer`` in other formats state their part of the input, so they are laid
+    over it. Everything else begins at 0. An axis without a voxel size counts in pixels of the input.
     """
     path = Path(source.info.path)
     if path.is_dir() and (found := _of_zarr(_attributes(path))):

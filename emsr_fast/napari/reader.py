@@ -1,4 +1,4 @@
-"""Reading into napari: whatever ``infer`` reads, lazily, where it belongs in the world, with its maps of trust."""
+"""Reading into napari: every format of ``infer``, lazily, at its place in the world, with its maps of trust."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _CHUNK = 2048  # px: side of what is read at once of a larger slice
 
 
 def get_reader(path: str | Sequence[str]) -> Callable[[str], list[LayerData]] | None:
-    """Return the reader of ``path``, None for several paths at once. What is wrong with a file is said on reading."""
+    """Return the reader of ``path``, None for several paths at once. Faulty files raise an error when they are read."""
     return read_layers if isinstance(path, str) else None
 
 
@@ -50,7 +50,7 @@ def _layer(source: SourceVolume, name: str, options: dict[str, Any] | None = Non
 
 
 class _Lazy:
-    """A source that is indexed like an array of three dimensions."""
+    """A source as an array of three dimensions."""
 
     ndim = 3
 

@@ -1,4 +1,4 @@
-"""Super-resolving one region of one slice in memory, tile by tile, so that it can be watched and stopped."""
+"""Super-resolves one region of one slice in memory, tile by tile, so that it can be shown and stopped."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def visible_region(corners: np.ndarray, z: float, shape: tuple[int, int, int]) -
 def super_resolve_region(
     source: SourceVolume, engine: Engine, region: Region, grey: Normalisation, trust: Trust | None
 ) -> Iterator[tuple[int, int, Result]]:
-    """Yield tiles done, tiles in all, and the result as far as it is done, of one slice.
+    """Yield, after each tile of one slice, the tiles done, the tiles in all, and the result so far.
 
     The pixels are those of ``infer`` with the same ``roi`` and tiles of 128 px.
     """

@@ -11,8 +11,8 @@ import sys
 def load_triton() -> None:
     """Import Triton, if it is installed, so that it uses its own LLVM.
 
-    OpenGL in software (Mesa's llvmpipe: remote desktops, machines without a GPU's driver) brings another LLVM into the
-    process, for everybody. Triton, which torch and the kernels import later, would call that one and crash.
+    OpenGL in software (Mesa's llvmpipe, on remote desktops and machines without a GPU driver) loads another LLVM for
+    the whole process. Triton, imported later by torch and the kernels, would call that one and crash.
     """
     if "triton" in sys.modules or importlib.util.find_spec("triton") is None or not hasattr(os, "RTLD_DEEPBIND"):
         return

@@ -1,4 +1,4 @@
-"""The widget: super-resolve what is visible of an image layer, beside the view, and lay the result upon it."""
+"""The widget: super-resolves the visible part of an image layer in a thread, and lays the result over it."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class SuperResolve(Container):
             self.image.value = images[-1]
 
     def start(self) -> None:
-        """Begin with what is visible now, in a thread; the status says what is wrong if that cannot be done."""
+        """Start on the part visible now, in a thread; if that is not possible, the status says why."""
         layer = self.image.value
         try:
             source, region, placement = _understood(layer, self._viewer)
@@ -114,7 +114,7 @@ def _images(viewer: napari.Viewer) -> list[Image]:
 
 
 def _understood(layer: Image | None, viewer: napari.Viewer) -> tuple[ArrayVolume, Region, Placement]:
-    """Return the layer as a volume, what is visible of it, and where it lies.
+    """Return the layer as a volume, its visible region, and its placement.
 
     Raises:
         UsageError: there is no grey stack, it is turned, or nothing of it is visible.
@@ -175,7 +175,7 @@ def _add_layers(
     *,
     flat: bool,
 ) -> None:
-    """Add the result and its maps to ``viewer``, each pixel where it belongs."""
+    """Add the result and its maps to ``viewer``, each at its place."""
     corner = (region.z, region.rows[0], region.cols[0])
     shown = [(f"{name} x{result.scale}", result.image, result.scale, options)]
     for number, (map_name, values) in enumerate(result.maps.items()):

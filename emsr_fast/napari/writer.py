@@ -20,11 +20,11 @@ def write_image(path: str, data: Any, attributes: dict[str, Any]) -> list[str]:
     Args:
         path: a new file or folder; its suffix chooses the format.
         data: of a layer; of a multiscale layer, the largest level is written.
-        attributes: of the layer: scale and units become the voxel size. Where it lies in the world is not written.
+        attributes: of the layer: scale and units become the voxel size. Its place in the world is not written.
 
     Raises:
-        UsageError: it is no grey volume, turned or sheared, or its dtype is not one that is written.
-        VolumeError: the place is taken, not writable, or too small.
+        UsageError: it is no grey volume, it is rotated or sheared, or its dtype is not one that is written.
+        VolumeError: the path is taken or not writable, or the disk is full.
     """
     if not hasattr(data, "shape"):
         data = data[0]

@@ -1,4 +1,4 @@
-"""What the demonstration shows: an original, made coarse, brought back by bicubic interpolation and by EMSR."""
+"""The demonstration: an original is reduced, and enlarged again by bicubic interpolation and by EMSR."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A preview as a file: where it goes is looked at first, and nothing is replaced unless asked for."""
+"""A preview as a file. Its path is checked before the work, and nothing is replaced unless asked for."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from emsr_fast.publish import tidy, write_file
 def write_preview(
     input_path: str | Path, output: str | Path | None = None, *, overwrite: bool = False, **options: Any
 ) -> dict[str, Any]:
-    """Write a preview of the volume at ``input_path`` as a PNG; return where, and of what, as JSON values.
+    """Write a preview of the volume at ``input_path`` as a PNG; return its path and what it shows, as JSON values.
 
     Args:
-        output: the PNG; NAME_sliceN.png in the working folder, or the next name that is free, if None.
+        output: the PNG. If None, NAME_sliceN.png in the working folder, or the next free name.
         overwrite: whether ``output`` may be replaced.
         options: see ``make_preview``.
 

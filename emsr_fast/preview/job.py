@@ -1,4 +1,4 @@
-"""What a model makes of one place of a volume, in seconds: LR, bicubic, SR and trust, in memory."""
+"""One place of a volume as LR, bicubic, SR and trust, in memory, in seconds."""
 
 from __future__ import annotations
 
@@ -71,16 +71,16 @@ def make_preview(
         path: anything ``open_source`` reads.
         slice_number: counted from 0; the middle one if None.
         roi: "Z,Y,X:Z,Y,X" in input voxels, one slice deep; the middle of the slice, up to 256 px a side, if None.
-        with_trust: whether the map of trust is made: nine runs of the network instead of one.
-        say: called with each line of what was understood.
-        progress: as that of ``volume.job.infer``.
+        with_trust: whether to make the map of trust: nine runs of the network instead of one.
+        say: called with each line about input and model.
+        progress: as that of ``infer``.
 
-        The others are those of ``infer``.
+        The other arguments are those of ``infer``.
 
     Raises:
         UsageError: the arguments contradict each other or the volume, or its pixel size is not the model's.
         VolumeError: the volume or the slice cannot be read.
-        CheckpointError: the model file is not one.
+        CheckpointError: the model file cannot be used.
         BackendError: the device is not there, or the network failed on it.
     """
     if slice_number is not None and roi is not None:
@@ -150,7 +150,7 @@ def _middle(side: int) -> Span:
 def _trust(
     source: SourceVolume, grey: Normalisation, model: str | Path | None, sha256: str
 ) -> tuple[Trust | None, str]:
-    """Return what trust depends on, or None and why there is none."""
+    """Return noise and calibration for the map of trust, or None and the reason."""
     try:
         return prepare_trust(source, grey, model, sha256), ""
     except VolumeError as error:
@@ -158,7 +158,7 @@ def _trust(
 
 
 def _bicubic(source: SourceVolume, z: int, rows: Span, cols: Span, scale: int) -> np.ndarray:
-    """Return the region enlarged as part of its slice: its edges are interpolated, too."""
+    """Return the region enlarged; pixels around it are used, so its edges are those of the enlarged slice."""
     outer = [
         slice(max(0, first - _CONTEXT_PX), min(side, last + _CONTEXT_PX))
         for (first, last), side in zip((rows, cols), source.shape[1:], strict=True)

@@ -40,7 +40,7 @@ _COLOURS = np.array(
 
 @dataclass(frozen=True)
 class _Panel:
-    """One image with what is written above and below it."""
+    """One image with the text above and below it."""
 
     title: str
     note: str
@@ -50,7 +50,7 @@ class _Panel:
 def draw_preview(preview: Preview) -> Image.Image:
     """Return the picture: LR, bicubic and SR in one grey scale, and the map of trust in colours, if there is one.
 
-    Below the region its middle once more, larger, so that single pixels can be told apart.
+    Below, the middle of the region is shown larger, so that single pixels can be seen.
     """
     height, width = preview.high.shape
     zoom = max(1, math.ceil(_SMALLEST_PANEL_PX / max(height, width)))
@@ -148,7 +148,7 @@ def _size(preview: Preview, scale: int) -> str:
 def _fitting(
     pen: ImageDraw.ImageDraw, text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: float
 ) -> str:
-    """Return as much of ``text`` as is no wider than ``width`` px."""
+    """Return the beginning of ``text`` that fits into ``width`` px."""
     if pen.textlength(text, font) <= width:
         return text
     while text and pen.textlength(f"{text}...", font) > width:
