@@ -1,4 +1,4 @@
-"""Which stored axis is z, y and x: as the file names them, as ``axes`` says, or as usual."""
+"""Which stored axis is z, y and x: named by the file, by ``axes``, or in the usual order."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Layout:
         return Layout(self.names[::-1], self.shape[::-1])
 
     def read(self, array: Any, slices: slice, rows: slice, cols: slice) -> np.ndarray:
-        """Return part of ``array`` as (slices, rows, cols), whatever the order in which it is stored."""
+        """Return part of ``array`` as (slices, rows, cols), for any stored order of axes."""
         where = {"Z": slices, "Y": rows, "X": cols}
         block = np.asarray(array[tuple(where.get(name, 0) for name in self.names)])
         kept = [name for name in self.names if name in where]
@@ -56,7 +56,7 @@ def layout_of(
     Args:
         shape: sides of the stored array.
         path: the file, for messages.
-        asked: what ``axes`` says; it goes before what the file says.
+        asked: the setting ``axes``; it comes before the names in the file.
         stated: the axes' names in the file, one character each, None if it has none.
         usual: the order of three unnamed axes; of two, the same without Z.
 
@@ -89,7 +89,7 @@ def layout_of(
 
 
 def check_axes(text: str) -> str:
-    """Return what ``axes`` says in upper case.
+    """Return ``axes`` in upper case.
 
     Raises:
         UsageError: other characters than letters, a letter twice, or no Y and X.
@@ -122,13 +122,13 @@ def _usual(shape: tuple[int, ...], usual: str, path: PurePath, sized: str) -> st
 
 
 def chosen(candidates: Mapping[str, str], key: str | None, path: PurePath) -> str:
-    """Return the image that ``key`` names, or the only one.
+    """Return the name of the image that ``key`` asks for, or of the only one.
 
     Args:
-        candidates: the images' names, with what each is in words.
+        candidates: the images' names, each with a description.
 
     Raises:
-        VolumeError: several without a key, or none of that name; the message lists what there is.
+        VolumeError: there are several and no key, or none of that name; the message lists them.
     """
     listed = ", ".join(f"{name or '/'} ({what})" for name, what in list(candidates.items())[:8]) or "none"
     more = f" and {len(candidates) - 8} more" if len(candidates) > 8 else ""

@@ -1,4 +1,4 @@
-"""Where an output goes: what is checked before any work, and errors of the disk in words."""
+"""The path of an output: checked before any work; and errors of the disk in words."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from emsr_fast.wording import shell
 
 
 def printable(name: str) -> str:
-    """Return a file's name as text that metadata can hold, whatever bytes the file system has."""
+    """Return a file's name, of any bytes, as text that metadata can hold."""
     return os.fsencode(name).decode("utf-8", "replace")
 
 
@@ -24,7 +24,7 @@ _FULL = {errno.ENOSPC: "the disk is full", errno.EDQUOT: "the disk quota is used
 
 
 def check_destination(path: str | Path, *, overwrite: bool, source: str | Path | None = None) -> Path:
-    """Return the absolute final path of a volume that may be written there.
+    """Return the absolute final path of a volume, after checking that it may be written.
 
     Args:
         path: the output asked for; its suffix chooses the format.
@@ -49,16 +49,17 @@ def check_output(
     inputs: Iterable[str | Path] = (),
     folder: bool = False,
 ) -> Path:
-    """Return the absolute final path of an output whose name is free, or whose old version may be replaced.
+    """Return the absolute final path of an output, after checking that the name is free or may be replaced.
 
-    Every command asks this before the work, and again at the moment when the output gets its name.
+    Every command checks this before the work, and again when the output gets its name.
 
     Args:
-        what: what is written, to follow "is a file that is not": "a PNG".
+        what: the kind of output, for messages, such as "a PNG".
         is_ours: whether an existing path is such a file or folder.
-        overwrite: whether it may be replaced then. Files and folders of other kinds never are, but for an empty file.
-        inputs: files and folders which the output must neither replace, nor contain, nor lie in.
-        folder: whether a folder is written: an empty one is free.
+        overwrite: whether to replace it then. Files and folders of other kinds are never replaced, but for an empty
+            file.
+        inputs: files and folders; the output must not replace them, contain them, or lie in them.
+        folder: whether the output is a folder; an empty one counts as free.
 
     Raises:
         UsageError: output and an input overlap.
@@ -79,7 +80,7 @@ def resolved(path: str | Path) -> Path:
     """Return the absolute path of an output, links followed.
 
     Raises:
-        VolumeError: they lead nowhere.
+        VolumeError: a link leads nowhere.
     """
     try:
         return Path(path).resolve()
@@ -141,7 +142,7 @@ def volume_error(error: OSError, path: Path) -> VolumeError:
     if error.errno == errno.EFBIG:
         return VolumeError(
             f"output {path} cannot be written: larger than this system allows a file to be "
-            "(ulimit -f, or the file system's limit); write .ome.zarr, which is many small files, or go elsewhere"
+            "(ulimit -f, or the file system's limit); write .ome.zarr, which is many small files, or to another disk"
         )
     reason = error.strerror or str(error)
     return VolumeError(f"output {path} cannot be written: {reason}; check the disk and the folder's permissions")
@@ -174,7 +175,7 @@ def system_errors(path: Path) -> Iterator[None]:
 
 
 def staging(path: Path, *, overwrite: bool, folder: bool = False) -> Staging:
-    """Return where an output at ``path`` is made; it takes that name at the end. Its writer calls fsync.
+    """Return the hidden place where an output is written; it becomes ``path`` at the end. Its writer calls fsync.
 
     Args:
         folder: whether it is a folder.

@@ -1,4 +1,4 @@
-"""The volume formats: how each is told by its content, its suffixes, and the modules that read and write it."""
+"""The volume formats: how to recognise each by its content, its suffixes, and the modules that read and write it."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def begins_with(path: Path, magics: tuple[bytes, ...]) -> bool:
 
 @dataclass(frozen=True)
 class Format:
-    """One format: how to tell it, and the modules of this package that read and write it."""
+    """One format: how to recognise it, and the modules that read and write it."""
 
     name: str
     recognises: Callable[[Path], bool]  # of an existing path
@@ -92,7 +92,7 @@ FORMATS = (
 
 
 def output_format(path: str | Path) -> Format:
-    """Return the format that the suffix of an output path asks for.
+    """Return the format of an output, by its suffix.
 
     Raises:
         UsageError: no format is written under that suffix.
@@ -106,5 +106,5 @@ def output_format(path: str | Path) -> Format:
 
 
 def stored_dtype(path: str | Path, dtype: str) -> str:
-    """Return the name of the dtype in which the output ``path`` holds pixels of ``dtype``, with the same values."""
+    """Return the name of the dtype in which the output ``path`` stores pixels of ``dtype``; the values are the same."""
     return output_format(path).stored_as.get(dtype, dtype)

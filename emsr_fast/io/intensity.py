@@ -59,7 +59,7 @@ class Normalisation:
         return int(np.count_nonzero((image < least) | (image > most)))
 
     def told_bounded(self, pixels: int, *, resampled: bool = False) -> str:
-        """Return in words that ``pixels`` of the input, or of what it was resampled to, were beyond the bounds."""
+        """Return in words that ``pixels`` of the input, or of the resampled input, were beyond the bounds."""
         least, most = self.grey_bounds
         beyond = counted(pixels, "resampled pixel" if resampled else "input pixel")
         return (
@@ -102,7 +102,7 @@ class Normalisation:
 
 
 def for_model(source: SourceVolume, card: ModelCard, given: Normalisation | None = None) -> Normalisation:
-    """Return the map for ``source`` that a model wants: ``given`` or measured, within the bounds of its ``card``.
+    """Return the map for ``source``: ``given`` or measured, with the bounds of the model's ``card``.
 
     Raises:
         VolumeError: as ``measure``.
@@ -120,7 +120,7 @@ def dtype_range(dtype: np.dtype) -> Normalisation:
 
 
 def parse_range(text: str, dtype: np.dtype) -> Normalisation:
-    """Return the map that ``range`` asks for: "LO:HI" in the volume's grey values, or "dtype".
+    """Return the map of the setting ``range``: "LO:HI" in the volume's grey values, or "dtype".
 
     Raises:
         UsageError: neither form, or HI is not above LO.
@@ -141,10 +141,10 @@ def measure(source: SourceVolume, *, by_percentile: bool = False) -> Normalisati
     """Return the map for ``source``: the dtype's range for 8 bits, else percentiles of slices across all of it.
 
     Args:
-        source: always sampled over its whole depth, so that runs over parts of one volume agree. Slices that cannot
-            be read, and pixels that are NaN, infinite or beyond 1e18, are left out: the prediction reports them. So
-            are a few values far from all the others, see ``values_apart``: the map's ``note`` tells them.
-        by_percentile: percentiles for 8 bits too, as a model trained on them wants.
+        source: sampled over its whole depth, so that runs over parts of one volume agree. Slices that cannot be read,
+            and pixels that are NaN, infinite or beyond 1e18, are left out: the prediction reports them. A few values
+            far from all others are left out, too (``values_apart``), and named in the map's ``note``.
+        by_percentile: use percentiles for 8 bits, too, for a model that was trained so.
 
     Raises:
         VolumeError: no sampled slice can be read, none has a finite pixel, or all sampled pixels are equal.
@@ -195,7 +195,7 @@ def measure(source: SourceVolume, *, by_percentile: bool = False) -> Normalisati
 
 
 def check_finite(image: np.ndarray, z: int, source: SourceVolume) -> None:
-    """Raise VolumeError, naming slice, count and first position, if ``image`` of slice ``z`` is not finite.
+    """Raise VolumeError if ``image`` of slice ``z`` is not finite; it names slice, count and the first position.
 
     Args:
         image: any part of the slice; the message is about the whole slice.
@@ -213,9 +213,9 @@ def check_finite(image: np.ndarray, z: int, source: SourceVolume) -> None:
 
 
 def check_grey_values(image: np.ndarray, z: int, source: SourceVolume, grey: Normalisation) -> None:
-    """Raise VolumeError, naming slice, count, first value and its place, where ``image`` has what is no grey value.
+    """Raise VolumeError if ``image`` has pixels that are no grey values; it names slice, count and the first one.
 
-    That is NaN, infinity, or a float that marks absent data (``Normalisation.is_no_data``).
+    These are NaN, infinity, and floats that mark absent data (``Normalisation.is_no_data``).
 
     Args:
         image: any part of the slice ``z``; the message is about the whole slice.

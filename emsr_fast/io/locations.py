@@ -1,4 +1,4 @@
-"""Where an input is: a path or a URL, and the place inside a file that "file.h5:/place" names."""
+"""The location of an input: a path or a URL, and the place inside a file, as in "file.h5:/place"."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ def is_remote(path: str | PurePosixPath | Path) -> bool:
 
 
 def within(path: Path) -> tuple[Path, str | None]:
-    """Return the file and the place inside it that "file.h5:/place" names; None where no place is named."""
+    """Return the file and the place inside it, for "file.h5:/place"; None if ``path`` names no place."""
     match = None if path.exists() else _PLACE.fullmatch(str(path))
     return (Path(match[1]), match[2]) if match else (path, None)
 
 
 def checked_key(key: str | None, inside: str | None, path: str | Path) -> str | None:
-    """Return the one image asked for, by ``key`` or behind the file's name, without slashes around it.
+    """Return the image asked for, by ``key`` or after the file's name, without slashes around it.
 
     Raises:
         UsageError: both are given.

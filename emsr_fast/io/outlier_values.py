@@ -1,4 +1,4 @@
-"""Grey values that are no image: hot pixels and marks of absent data, told by the empty gap before them."""
+"""Grey values that are no image, such as hot pixels and marks of absent data: an empty gap is before them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _LEAST_DIFFERENT = 16
 
 @dataclass(frozen=True)
 class Apart:
-    """Samples at the ends of the grey values, apart from all the others."""
+    """Samples with very low or high values, far from all the others."""
 
     low: np.ndarray  # sorted, as the others
     rest: np.ndarray
@@ -31,11 +31,11 @@ class Apart:
 
     @property
     def left_out(self) -> bool:
-        """Whether so few are apart that they are taken for no image."""
+        """Whether they are left out: they are so few that they are taken for no image."""
         return self.count <= _LARGEST_SHARE * (self.count + self.rest.size)
 
     def told(self) -> str:
-        """Return in words which values are apart, what was assumed, and what to do if that is wrong."""
+        """Return in words which values are apart, what is assumed, and what to do if it is wrong."""
         total = self.count + self.rest.size
         least, most = self.rest[0], self.rest[-1]
         named = " and ".join(_span(values) for values in (self.low, self.high) if values.size)
@@ -52,14 +52,14 @@ class Apart:
 
 
 def values_apart(values: np.ndarray) -> Apart | None:
-    """Return the samples that are apart from the others, None where there are none.
+    """Return the samples that are far from all the others; None if there are none.
 
-    From the densest half of the values outwards, the image ends at the first empty gap that is wider than ten times
-    the central 99 % of what lies before it, and than twice all of it. The first keeps an ordinary image whole:
-    its tails thin out, but not so far. The second keeps small bright features: their edges are partial pixels, whose
-    values lie between, so that no gap is wide beside all that comes before it; hot pixels and marks such as -9999 or
-    65535 have nothing between. Padding of 0 beside tissue of 20000 .. 40000 is not apart: the gap is as wide as the
-    tissue's range.
+    The search starts from the densest half of the values and goes outwards. The image ends at the first empty gap that
+    is both wider than ten times the central 99 % of the values before it, and wider than twice the range of all of
+    them. The first condition keeps an ordinary image whole: its tails get thin, but have no such gap. The second keeps
+    small bright features: pixels at their edges have values between, so the gaps stay small. Hot pixels, and marks such
+    as -9999 or 65535, have nothing between. Padding of 0 beside tissue of 20000 .. 40000 is kept: the gap is as wide
+    as the range of the tissue.
 
     Args:
         values: sorted, float64, finite; at least one.

@@ -1,4 +1,4 @@
-"""The input's pixel size beside that of the model's training: noted, refused, resampled from, or corrected."""
+"""The input's pixel size compared with that of the model's training: noted, refused, corrected, or resampled."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ _SAME_SIZE = 0.0005  # a mismatch that prints as 0.0 %
 
 @dataclass(frozen=True)
 class InputVoxel:
-    """What ``input_voxel`` says: sizes in nm to resample from, the file's own if None, or no resampling at all."""
+    """The setting ``input_voxel``: resample from ``sizes_nm`` (the file's own if None), or do not resample."""
 
     resample: bool
     sizes_nm: tuple[float, float] | None = None  # y, x
 
 
 def parse_input_voxel(text: str | None) -> InputVoxel | None:
-    """Return the choice that ``input_voxel`` makes: "50" or "50,48" (y, x in nm), "file" or "ignore"; None if none.
+    """Return the setting ``input_voxel`` from "50" or "50,48" (y, x in nm), "file" or "ignore"; None if not given.
 
     Raises:
         UsageError: something else, or sizes that are not positive.
@@ -56,25 +56,25 @@ def fit_to_model(
     say: Callable[[str], None] = lambda line: None,
     remedy: str | None = None,
 ) -> SourceVolume:
-    """Return ``source``, resampled laterally to the nearest pixel size that the model was trained on if so chosen.
+    """Return ``source``; if chosen, resampled in y and x to the nearest pixel size that the model was trained on.
 
     Args:
-        source: with its voxel size as far as the file states it.
+        source: with the voxel size that the file states, if any.
         trained_nm: LR pixel sizes the model was trained on, from its card; may be empty.
         model: its name, for messages.
         choice: from ``parse_input_voxel``; with None a mismatch above 15 % is refused.
-        say: called with each line on what was decided.
-        remedy: what the refusal advises; by default the command line's choices, each with its cost.
+        say: called with each line about the decision.
+        remedy: the advice if it is refused; by default the command's choices, each with its cost.
 
     Raises:
-        UsageError: the sizes do not match and nothing was chosen, or there is nothing to resample from or to.
+        UsageError: the sizes do not match and nothing was chosen, or a size to resample from or to is unknown.
     """
     stated = source.info.voxel_size_nm[1:]
     sizes = choice.sizes_nm if choice and choice.sizes_nm else stated
     trained = f"{model} was trained on input pixels of {', '.join(f'{size:g}' for size in trained_nm)} nm"
     if choice and choice.resample:
         if not trained_nm:
-            raise UsageError(f"{model} does not say what pixel size it was trained on; leave `input_voxel` out")
+            raise UsageError(f"{model} does not state the pixel size that it was trained on; leave `input_voxel` out")
         if sizes[0] is None or sizes[1] is None:
             raise UsageError(f"{source.info.path} does not state its pixel size; give it in nm: `input_voxel=50`")
         return _resampled(source, (sizes[0], sizes[1]), trained_nm, say)

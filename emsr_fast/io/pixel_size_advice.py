@@ -1,4 +1,4 @@
-"""What each choice costs where pixels have another size than the model's: said before it is made, and after."""
+"""The choices where the input's pixels have another size than the model's, and the cost of each."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def loss(sizes_nm: tuple[float, float], target_nm: float) -> str:
 
 
 def remedies(stated_nm: Sequence[float | None], target_nm: float) -> str:
-    """Return the choices of the command line, each with its cost; what loses least comes first.
+    """Return the choices of the command, each with its cost; the one that loses least comes first.
 
     Args:
         stated_nm: the input's pixel size (y, x); None where the file does not state it.

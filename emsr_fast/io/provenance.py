@@ -1,4 +1,4 @@
-"""What an output of ``infer`` says of itself: tile, halo, scale, slices, model; read back from its metadata."""
+"""How an output of ``infer`` was made, read from its metadata: tile, halo, scale, slices, model."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Provenance:
 
 
 def read_provenance(path: Path) -> Provenance:
-    """Return what ``infer`` wrote into the OME-Zarr, HDF5 or OME-TIFF at ``path``; nothing known of any other."""
+    """Return the provenance in the OME-Zarr, HDF5 or OME-TIFF at ``path``; of any other file nothing is known."""
     if path.is_dir():
         return _understood(_of_zarr(path))
     if not path.is_file():

@@ -187,7 +187,7 @@ def test_what_is_near_or_unknown_is_noted_and_left_alone(voxel, words):
 
 def test_nothing_is_said_of_a_model_that_states_no_size():
     assert fitted((40.0, 10.0, 10.0), trained=[])[1] == ""
-    with pytest.raises(UsageError, match="does not say what pixel size"):
+    with pytest.raises(UsageError, match="does not state the pixel size"):
         fitted((40.0, 10.0, 10.0), "50", trained=[])
 
 

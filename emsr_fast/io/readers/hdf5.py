@@ -1,4 +1,4 @@
-"""HDF5 in: one dataset of a file as a grey stack, read chunk by chunk."""
+"""Reads HDF5: one dataset of a file as a grey stack, chunk by chunk."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def dataset_source(
 
     Args:
         dtype: its own, or the one without a sign, which its bytes stand for.
-        info: what is known of it besides.
+        info: what else is known about it.
     """
     dtype = dtype.newbyteorder("=")
     check_filters(data, path)
@@ -87,7 +87,7 @@ def dataset_source(
 
 @contextmanager
 def opened(path: Path) -> Iterator[tuple[h5py.File, list[str]]]:
-    """Open an HDF5 file, with notes on how; it stays open after the block, unless the block fails."""
+    """Open an HDF5 file; yield it with notes. It stays open after the block, unless the block fails."""
     file, notes = _open(path)
     try:
         yield file, notes
@@ -120,7 +120,7 @@ def _open(path: Path) -> tuple[h5py.File, list[str]]:
 
 
 def _advised(reason: str, path: Path) -> str:
-    """Return what the library said, in short, and what to do about it."""
+    """Return the library's message, shortened, and what to do about it."""
     if "already open for" in reason:
         # such a file has no other fault
         return (
@@ -135,7 +135,7 @@ def _advised(reason: str, path: Path) -> str:
 
 
 def images(file: h5py.File, *, matlab: bool = False) -> dict[str, str]:
-    """Return the names of all datasets in the file itself that can be a grey image or stack, and what each is.
+    """Return the names of all datasets of the file that can be a grey image or stack, each with a description.
 
     Args:
         matlab: whether to leave out MATLAB's own data and to give sides in its order.
@@ -149,7 +149,7 @@ def images(file: h5py.File, *, matlab: bool = False) -> dict[str, str]:
 
 
 def key_of(file: h5py.File, key: str | None, path: Path) -> str | None:
-    """Return ``key``; raise VolumeError with the reason where its pixels are in other files."""
+    """Return ``key``; raise VolumeError with the reason if its pixels are in other files."""
     parts = key.split("/") if key else []
     for depth in range(1, len(parts) + 1):
         name = "/".join(parts[:depth])
@@ -201,7 +201,7 @@ def _stored(data: h5py.Dataset) -> Stored:
 
 
 def _check_extent(data: h5py.Dataset, path: Path) -> None:
-    """Refuse a contiguous dataset that claims pixels which its file does not hold."""
+    """Raise VolumeError if a contiguous dataset claims more pixels than its file has."""
     stored, claimed = data.id.get_storage_size(), math.prod(data.shape) * data.dtype.itemsize
     # none at all was never written
     if 0 < stored < claimed:

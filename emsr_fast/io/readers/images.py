@@ -1,4 +1,4 @@
-"""Image files in: one PNG or JPEG, or a folder of PNG, JPEG and one-page TIFF files as a stack."""
+"""Reads image files: one PNG or JPEG, or a folder of PNG, JPEG and one-page TIFF files as a stack."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _REFUSED_MODES = {
 
 @dataclass(frozen=True)
 class _Header:
-    """What one file says of itself before its pixels are decoded."""
+    """What is known of a file before its pixels are decoded."""
 
     format: str
     shape: tuple[int, int]  # Y, X
@@ -73,7 +73,7 @@ def _ome_set(folder: Path, key: str | None, axes: str | None) -> SourceVolume | 
 
 
 class ImagesSource(SourceVolume):
-    """One image file per slice; all that can be read are of one shape and dtype; the last one decoded is kept."""
+    """One image file for each slice, all of one shape and dtype; the last decoded one is kept."""
 
     def __init__(self, path: Path) -> None:
         self._kept: tuple[int, np.ndarray] | None = None
@@ -131,7 +131,7 @@ def _size(header: _Header) -> str:
 
 
 def _read_headers(files: Sequence[Path]) -> tuple[dict[int, _Header], dict[int, DamagedError]]:
-    """Return what the files say, and why some of them cannot be read, both by slice."""
+    """Return the headers of the files, and the reasons why some cannot be read, both by slice."""
     headers: dict[int, _Header] = {}
     damaged: dict[int, DamagedError] = {}
     for z, file in enumerate(files):
@@ -184,7 +184,7 @@ def _decode(file: Path) -> np.ndarray:
 
 @contextmanager
 def _opened(file: Path) -> Iterator[Image.Image]:
-    """Open an image with Pillow; whatever it raises, also while decoding in the block, names the file."""
+    """Open an image with Pillow; an error, also while decoding in the block, names the file."""
     limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None  # a slice of 20,000 x 20,000 is no attack
     try:
         with warnings.catch_warnings():

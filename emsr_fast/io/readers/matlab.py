@@ -1,4 +1,4 @@
-"""MATLAB files in: v5 to v7, and v7.3, which is HDF5 with its axes reversed."""
+"""Reads MATLAB files: v5 to v7, and v7.3, which is HDF5 with its axes reversed."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _NO_NUMBERS = ("char", "cell", "struct", "object", "sparse", "function_handle", 
 
 
 def open_source(path: Path, key: str | None, axes: str | None) -> SourceVolume:
-    """Return the variable ``key``, or the only image in the file, opened for reading; ``axes`` as MATLAB has them."""
+    """Return the variable ``key``, or the only image in the file, opened for reading; ``axes`` in MATLAB's order."""
     if begins_with(path, MATLAB_MAGIC[1:]):
         return _open_v73(path, key, axes)
     return _open_v5(path, key, axes)
@@ -71,7 +71,7 @@ def _open_v5(path: Path, key: str | None, axes: str | None) -> SourceVolume:
 
 
 class _Numbers:
-    """The numbers of a variable, which come with the first part that is asked for."""
+    """The numbers of a variable; they are read when the first part is asked for."""
 
     def __init__(self, path: Path, variable: Variable) -> None:
         self._path, self._variable = path, variable

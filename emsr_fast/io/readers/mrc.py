@@ -1,4 +1,4 @@
-"""MRC in: volumes and image stacks of MRC2014 and IMOD, mapped into memory."""
+"""Reads MRC: volumes and image stacks of MRC2014 and IMOD, mapped into memory."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def _source(path: Path, head: MrcHeader, axes: str | None) -> SourceVolume:
 
 
 def _mapped(path: Path, head: MrcHeader, dtype: np.dtype, shape: tuple[int, ...]) -> np.ndarray:
-    """Return the voxels mapped into memory, those of a compressed file from an unpacked one that has no name."""
+    """Return the voxels mapped into memory; a compressed file is first unpacked to a temporary file without a name."""
     begin, needed = HEADER_BYTES + head.numbers.extended, head.numbers.needed
     packing = packing_of(path)
     if packing is None:
@@ -121,7 +121,7 @@ def _unpack(path: Path, needed: int, file: IO[bytes]) -> None:
 
 
 def _why_unsigned(header: Any, dtype: np.dtype, imod_flags: int | None, path: Path) -> str:
-    """Return why integers that the standard gives a sign have none; "" if they have one."""
+    """Return why integers are read as unsigned although the standard says signed; "" if they are signed."""
     if dtype == np.int8 and imod_flags is not None:
         if imod_flags & _TWO_IN_A_BYTE:
             raise VolumeError(f"{path} has two pixels of 4 bits in each byte, which is not read; save it as mode 1")
@@ -137,10 +137,10 @@ def _why_unsigned(header: Any, dtype: np.dtype, imod_flags: int | None, path: Pa
 
 
 def _sign_by_values(header: Any, data: np.ndarray, notes: list[str]) -> str:
-    """Return why integers have no sign, judged by themselves; "" if they have one or, noted for bytes, cannot tell.
+    """Return why the values themselves show that integers have no sign; "" if they have one, or if it cannot be told.
 
-    Grey values of an image are next to each other. With a sign, the first bytes 255 and 0 are (-1 and 0); without one,
-    127 and 128 are, which with a sign would be its two ends.
+    The grey values of an image are close to each other. If signed, many are close to 255 and 0 as bytes (-1 and 0). If
+    unsigned, many are close to 127 and 128, which would be the two ends of a signed range.
     """
     depth = int(np.prod(data.shape[:-2], dtype=int))
     step = max(1, int(np.ceil(np.sqrt(data.shape[-2] * data.shape[-1] / _SAMPLED_PIXELS))))
@@ -165,7 +165,7 @@ def _sign_by_values(header: Any, data: np.ndarray, notes: list[str]) -> str:
 
 
 def _stored_axes(header: Any, dimensions: int, path: Path) -> str:
-    """Return what sections, rows and columns are; old writers leave that out."""
+    """Return the axes of sections, rows and columns; old writers leave them out."""
     order = [int(header[name]) for name in ("maps", "mapr", "mapc")]
     if order == [0, 0, 0]:
         order = [3, 2, 1]
@@ -175,7 +175,7 @@ def _stored_axes(header: Any, dimensions: int, path: Path) -> str:
 
 
 def _position(origin: Any, sign: int) -> VoxelSize:
-    """Return the origin in nm; zeros, and what is no number, are what writers put who know of none."""
+    """Return the origin in nm; zeros, and values that are no numbers, mean that the writer knew of none."""
     z, y, x = (meant(sign * float(origin[axis]) / 10, FLOAT32) for axis in "zyx")
     return (z, y, x) if np.isfinite([z, y, x]).all() and any((z, y, x)) else UNKNOWN
 

@@ -1,4 +1,4 @@
-"""A stored array as a stack: what HDF5, Zarr, MRC and MATLAB files have in common."""
+"""A stored array as a stack, for HDF5, Zarr, MRC and MATLAB files."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ LARGEST_CHUNK = 2**30
 
 
 class ArraySource(SourceVolume):
-    """An array read chunk by chunk through its layout; decoded chunks are kept while they are likely needed again."""
+    """An array read chunk by chunk; decoded chunks are kept as long as they are likely to be needed again."""
 
     def __init__(
         self,
@@ -40,8 +40,8 @@ class ArraySource(SourceVolume):
         Args:
             array: anything that gives a numpy array for a tuple of slices and indices.
             layout: its axes.
-            info: what is said of it; its chunks are those of ``array``.
-            chunked: False where any part costs the same, as of an uncompressed file.
+            info: what is known about it; the chunks are those of ``array``.
+            chunked: False if any part can be read alone, as from an uncompressed file.
             close: called by ``close``.
         """
         self.info = info
@@ -104,7 +104,7 @@ class ArraySource(SourceVolume):
 
 
 def check_chunk(chunks: tuple[int, ...], dtype: np.dtype, path: PurePath) -> None:
-    """Raise VolumeError where one chunk would decode to more than a gigabyte, or to nothing."""
+    """Raise VolumeError if one chunk would decode to more than a gigabyte, or to nothing."""
     size = dtype.itemsize
     for side in chunks:
         size *= int(side)
@@ -116,7 +116,7 @@ def check_chunk(chunks: tuple[int, ...], dtype: np.dtype, path: PurePath) -> Non
 
 
 def _cell(info: VolumeInfo) -> tuple[int, int, int]:
-    """Return what is decoded at a time: whole chunks, widened in y and x until it is a megabyte."""
+    """Return how much is decoded at a time: whole chunks, as many in y and x as make a megabyte."""
     depth, high, wide = (min(chunk, side) for chunk, side in zip(info.chunks, info.shape, strict=True))
     _, height, width = info.shape
     while depth * high * wide * info.dtype.itemsize < _SMALLEST_READ and (high < height or wide < width):

@@ -1,4 +1,4 @@
-"""What plain arrays (HDF5, Zarr, N5) say of themselves in attributes that tools agreed on."""
+"""Voxel sizes and axes in the usual attributes of plain arrays (HDF5, Zarr, N5)."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def sizes_of(attributes: Mapping[str, Any], layout: Layout) -> tuple[VoxelSize, 
 
 
 def _stated(attributes: Mapping[str, Any]) -> Iterator[tuple[str, list[Any], list[str], float]]:
-    """Yield each attribute that states sizes: its name, values, units if there are any, and nm per unit if not."""
+    """Yield each attribute that states sizes: its name, its values, and their units, or nm per unit if it has none."""
     for name, factor in _SIZES.items():
         if values := _list(attributes.get(name)):
             units = _list(attributes.get("units")) or _list(attributes.get("unit")) if name in _MEANT_IN_NM else []
@@ -43,7 +43,7 @@ def _stated(attributes: Mapping[str, Any]) -> Iterator[tuple[str, list[Any], lis
 
 
 def scaled_sizes_of(attributes: Mapping[str, Any], group: Mapping[str, Any], layout: Layout) -> tuple[VoxelSize, str]:
-    """Return the voxel size in nm of an N5 dataset: its own or its group's, times how much it was made coarser."""
+    """Return the voxel size in nm of an N5 dataset: its own or its group's, times its downsampling factors."""
     transform = attributes.get("transform")
     if isinstance(transform, Mapping) and isinstance(transform.get("axes"), Sequence):
         # OpenOrganelle's, with axes of its own order
@@ -66,14 +66,14 @@ def scaled_sizes_of(attributes: Mapping[str, Any], group: Mapping[str, Any], lay
 
 
 def axes_of(names: Sequence[Any] | None, dimensions: int) -> str | None:
-    """Return named axes as one letter each, None unless all have one and y and x are among them."""
+    """Return named axes as one letter each; None if one has no letter, or y or x is missing."""
     letters = [str(name).upper() for name in names or ()]
     usable = len(letters) == dimensions and all(len(letter) == 1 and letter.isalpha() for letter in letters)
     return "".join(letters) if usable and {"Y", "X"} <= set(letters) and len(set(letters)) == dimensions else None
 
 
 def axistags_of(text: Any) -> list[str] | None:
-    """Return the axes that vigra and ilastik write as JSON, None where ``text`` is no such thing."""
+    """Return the axes that vigra and ilastik write as JSON; None if ``text`` is no such JSON."""
     try:
         return [str(tag["key"]) for tag in parse_json(text)["axes"]]
     except (KeyError, TypeError, ValueError):

@@ -1,4 +1,4 @@
-"""BigDataViewer's HDF5 files: where their images lie, and the voxel size, which is in an XML file beside them."""
+"""BigDataViewer's HDF5 files: the places of their images, and the voxel size, from the XML file beside them."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ def place_of(file: h5py.File, name: str) -> Place | None:
 
 
 def is_table(file: h5py.File, name: str) -> bool:
-    """Return whether the dataset ``name`` describes the levels of an image, and is none itself."""
+    """Return whether the dataset ``name`` is a table about the levels of an image, not an image."""
     return _TABLE.fullmatch(name) is not None and any(re.fullmatch(r"t\d{5,}", other) for other in file)
 
 
 def voxel_size(path: Path, file: h5py.File, place: Place) -> tuple[VoxelSize, str, list[str]]:
-    """Return the voxel size in nm of the image at ``place``, where it was found, and notes on what is not believed."""
+    """Return the voxel size in nm of the image at ``place``, where it was found, and notes on ignored values."""
     xml = path.with_suffix(".xml")
     try:
         text = read_part(xml.parent, xml, path, _MOST_BYTES)

@@ -1,4 +1,4 @@
-"""Zarr's chunks decompressed to no more than a chunk holds: a few bytes may claim, or become, gigabytes."""
+"""Limits the decompression of Zarr's chunks to the size of a chunk: a few bytes may become gigabytes."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _MORE_BYTES, _WIDER = 2**16, 8
 
 
 def bounded(array: zarr.Array) -> zarr.Array:
-    """Return ``array``, open for reading, with chunks that are decompressed to as many bytes as they may have.
+    """Return ``array``, open for reading, with chunks that are decompressed to at most the bytes of a chunk.
 
     A codec that is not known here stays as it is.
     """
@@ -67,9 +67,9 @@ def _decode(name: str, data: Any, most: int) -> bytes:
         # of one that stops, a byte more shows that there was more
         content: bytes = _DECODERS[name](data, out=most + (name in _STOPS))
     except Exception as error:  # each codec has a class of its own
-        raise ValueError(f"a chunk does not become the {most} bytes that a chunk has ({error})") from error
+        raise ValueError(f"a chunk does not decompress to the {most} bytes that a chunk has ({error})") from error
     if len(content) > most:
-        raise ValueError(f"a chunk becomes more than the {most} bytes that a chunk has")
+        raise ValueError(f"a chunk decompresses to more than the {most} bytes that a chunk has")
     return content
 
 

@@ -1,4 +1,4 @@
-"""Files before their content is looked at: what keeps one from being read at all."""
+"""Checks of files before their content is read."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ _LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 
 
 class DamagedError(VolumeError):
-    """What is stored of an image is missing, cut or not decodable; of a stack it is one slice that fails."""
+    """The file of an image is missing, cut or cannot be decoded; in a stack, this slice fails."""
 
 
 class AdvisedError(Exception):
-    """What a library raised, in short, and what to do about it: for messages that begin with what was read."""
+    """A library's error, shortened, and what to do about it; a message puts before it what was read."""
 
 
 def check_readable(path: Path) -> None:
-    """Refuse a file whose bytes are not there.
+    """Raise DamagedError if the bytes of a file are not there.
 
     Raises:
         DamagedError: ``path`` is missing, a broken link, no file, empty, a Git LFS pointer, or may not be read.
@@ -45,7 +45,7 @@ def check_readable(path: Path) -> None:
 
 
 def check_inside(folder: Path, place: Path, path: PurePath) -> None:
-    """Refuse what a volume names as a part of it and which lies elsewhere: it must not make us read other files.
+    """Raise VolumeError if a part that a volume names lies outside the volume: it must not make us read other files.
 
     Args:
         folder: of the volume.
@@ -66,10 +66,10 @@ def check_inside(folder: Path, place: Path, path: PurePath) -> None:
 
 
 def read_part(folder: Path, place: Path, path: PurePath, most: int | None = None) -> bytes | None:
-    """Return what is in ``place``, a part of a volume; None where there is none.
+    """Return the content of ``place``, a part of a volume; None if there is none.
 
     Args:
-        folder: that it must lie in, with what a link leads to.
+        folder: the folder that it must lie in, with links followed.
         place: the file.
         path: of the volume, for messages.
         most: bytes.
@@ -87,7 +87,7 @@ def read_part(folder: Path, place: Path, path: PurePath, most: int | None = None
 
 
 def check_regular(place: Path, path: PurePath) -> None:
-    """Refuse a part of the volume ``path`` that is no file: to open a pipe would wait for ever.
+    """Raise VolumeError if a part of the volume ``path`` is no file: opening a pipe would wait for ever.
 
     Raises:
         VolumeError: ``place``, which exists, is a pipe, device, socket or folder.

@@ -1,4 +1,4 @@
-"""How the chunks of an HDF5 dataset are compressed, and what is missing to read them."""
+"""The compression filters of an HDF5 dataset, and those that are missing here."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _LOOKED_AT = 64
 
 
 def check_filters(data: h5py.Dataset, path: Path) -> None:
-    """Refuse a dataset whose chunks went through a filter that is not installed; load hdf5plugin where it is.
+    """Raise VolumeError if a dataset needs a filter that is not installed; hdf5plugin is loaded if it is installed.
 
     Raises:
         VolumeError: which filter is missing, and how to get it.
@@ -57,6 +57,6 @@ def _available(code: int) -> bool:
 
 
 def _used(data: h5py.Dataset, place: int) -> bool:
-    """Return whether one of the first chunks went through the filter: where it is optional, chunks may be without."""
+    """Return whether one of the first chunks used the filter: chunks may be without an optional one."""
     chunks = range(min(data.id.get_num_chunks(), _LOOKED_AT))
     return not chunks or any(not data.id.get_chunk_info(number).filter_mask >> place & 1 for number in chunks)

@@ -1,4 +1,4 @@
-"""What lies in an HDF5 file itself: its library follows links into other files without a word."""
+"""Objects that are in an HDF5 file itself: the library follows links into other files silently."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import h5py
 
 
 def own(file: h5py.File, name: str) -> h5py.Group | h5py.Dataset | None:
-    """Return what is at ``name`` of the file itself, None where nothing is, or a link leads there."""
+    """Return the object ``name`` of the file itself; None if there is none, or if a link leads to it."""
     place: h5py.Group | h5py.Dataset = file
     for part in name.strip("/").split("/"):
         if not isinstance(place, h5py.Group) or not isinstance(place.get(part, getlink=True), h5py.HardLink):

@@ -1,4 +1,4 @@
-"""The names of a folder's images: which files are slices, their order, and what their numbers say is missing."""
+"""The names of a folder's images: which files are slices, their order, and gaps in their numbers."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def natural_key(name: str) -> list[tuple[int, int, str]]:
 def image_files(folder: Path) -> tuple[list[Path], list[str]]:
     """Return the images of ``folder`` in natural order, and notes on what else is there and what is missing.
 
-    Broken links, and what cannot be read, are among them: each is a slice all the same.
+    Broken links and files that cannot be read are among them: each is a slice, too.
 
     Raises:
         VolumeError: there are none, or two files are the same slice.
@@ -64,7 +64,7 @@ def _is_tiff(file: Path, suffixes: Sequence[str] | None = None) -> bool:
 
 
 def check_names(files: Sequence[Path]) -> None:
-    """Raise VolumeError if two files of a folder have one name but for suffixes or capitals: which is the slice?"""
+    """Raise VolumeError if the names of two files differ only in suffixes or capitals: which one is the slice?"""
     found: dict[str, Path] = {}
     for file in files:
         other = found.setdefault(_bare(file), file)
@@ -93,8 +93,8 @@ def _copies(files: Sequence[Path]) -> list[str]:
 def gaps(names: Sequence[str]) -> list[str]:
     """Return notes on numbers that are missing, or come twice, among ``names``.
 
-    Names that differ in numbers only are a series; its step is the greatest that all its numbers keep. Where several
-    numbers differ, the first that counts regularly is taken.
+    Names that differ only in a number are a series. Its step is the greatest one that fits all its numbers. If several
+    numbers differ, the first one that counts regularly is used.
 
     Args:
         names: in the order of the slices.
@@ -115,7 +115,7 @@ def gaps(names: Sequence[str]) -> list[str]:
 
 
 def _is_regular(numbers: list[int]) -> bool:
-    """Return whether numbers rise from slice to slice, most by one step and all others by multiples of it."""
+    """Return whether numbers rise from slice to slice, most by one step, the others by multiples of it."""
     steps = [after - number for number, after in pairwise(numbers)]
     step = min(steps)
     return step > 0 and 2 * steps.count(step) > len(steps) and all(found % step == 0 for found in steps)

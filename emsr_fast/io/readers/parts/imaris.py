@@ -1,4 +1,4 @@
-"""Imaris' HDF5 files (.ims): where their images lie, how large these are without padding, and the voxel size."""
+"""Imaris' HDF5 files (.ims): the places of their images, their size without padding, and the voxel size."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Place:
 
 
 def place_of(file: h5py.File, name: str) -> Place | None:
-    """Return which image the dataset ``name`` is, None if it is none of Imaris'."""
+    """Return which image the dataset ``name`` is; None if it is not an image of Imaris."""
     found = _IMAGE.fullmatch(name.strip("/"))
     if found is None or not isinstance(own(file, f"{_INFO}/Image"), h5py.Group):
         return None
@@ -39,7 +39,7 @@ def place_of(file: h5py.File, name: str) -> Place | None:
 
 
 def finest(file: h5py.File, names: Mapping[str, str]) -> dict[str, str]:
-    """Return the images at full resolution alone, of all that are named in ``names``; all of another file."""
+    """Return only the images at full resolution among ``names``; in files of other kinds, all of them."""
     places = [place for name in names if (place := place_of(file, name))]
     kept = [place.name for place in places if place.level == 0]
     return {name: names[name] for name in kept} if kept else dict(names)
@@ -53,7 +53,7 @@ def levels_note(file: h5py.File, place: Place) -> list[str]:
 
 
 def without_padding(data: h5py.Dataset, path: Path) -> tuple[Layout, list[str]]:
-    """Return the image's layout, and a note where more is stored, which is whole chunks.
+    """Return the image's layout without padding, and a note if it was padded to whole chunks.
 
     Raises:
         VolumeError: it is no stack, or its size is not stated, or more than is stored.
@@ -71,7 +71,7 @@ def without_padding(data: h5py.Dataset, path: Path) -> tuple[Layout, list[str]]:
 
 
 def voxel_size(file: h5py.File, size: tuple[int, int, int]) -> tuple[VoxelSize, str, list[str]]:
-    """Return the voxel size in nm of an image of ``size``, where it was found, and notes on what is not believed."""
+    """Return the voxel size in nm of an image of ``size``, where it was found, and notes on values that are ignored."""
     attributes, notes = file[f"{_INFO}/Image"].attrs, list[str]()
     unit = _text(attributes.get("Unit")) or "um"
     sizes: list[float | None] = []
