@@ -69,7 +69,7 @@ class Staging:
     def __init__(
         self, final: Path, check: Check = refuse_folder, *, folder: bool = False, durable: bool = False
     ) -> None:
-        """Make the hidden file or folder.
+        """Make the hidden file or folder, and remove what killed processes left of theirs.
 
         Args:
             final: the final path, links followed.
@@ -81,6 +81,7 @@ class Staging:
             OSError: the folder is not there or cannot be written.
         """
         self.final, self._check, self._durable = final, check, durable
+        tidy(final)
         refuse_special(final)
         check(final)
         self._owner = os.getpid()

@@ -14,17 +14,17 @@ the list, so the two cannot disagree.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from emsr_fast.errors import VolumeError
+from emsr_fast.holding import held
 from emsr_fast.infer.marks import BlockMarks
 from emsr_fast.infer.run import JOURNAL, Publication, Run
 from emsr_fast.io.destination import system_errors
@@ -105,18 +105,19 @@ class WorkFolder:
     def locked(self, *, alone: bool) -> Iterator[None]:
         """Lock the folder, exclusively or shared. The end of the process unlocks it, also a kill.
 
+        On a disk without locks, two runs would do the same work twice, to the same bytes.
+
         Raises:
-            VolumeError: another process holds it.
+            VolumeError: another process holds it, or has just removed it.
         """
-        with system_errors(self.final), (self.path / "lock").open("a") as file:
+        advice = "wait for it, or let both share it with `shard=i/N`"
+        with system_errors(self.final), ExitStack() as ending:
             try:
-                fcntl.flock(file, (fcntl.LOCK_EX if alone else fcntl.LOCK_SH) | fcntl.LOCK_NB)
-            except BlockingIOError as error:
+                ending.enter_context(held(self.path / "lock", f"is writing {self.final}", advice, alone=alone))
+            except FileNotFoundError as error:
                 raise VolumeError(
-                    f"another process is writing {self.final}; wait for it, or let both share it with `shard=i/N`"
+                    f"another process has just ended the run in {self.path}; give the command again"
                 ) from error
-            except OSError:
-                pass  # a file system without locks: two runs would do the same work twice, to the same bytes
             yield
 
     def halvings(self) -> int:
@@ -191,11 +192,19 @@ class WorkFolder:
     def remove(self) -> None:
         """Remove the folder, the journal last, so that a kill leaves a folder that can be recognised."""
         with shielded_from_signals():
-            for entry in self.path.iterdir():
-                if entry.name != JOURNAL:
-                    shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
-            shutil.rmtree(self.path)
+            with suppress(FileNotFoundError):
+                for entry in self.path.iterdir():
+                    if entry.name != JOURNAL:
+                        _remove(entry)
+            _remove(self.path)
             tidy(self.path)
+
+
+def _remove(path: Path) -> None:
+    """Remove a file or folder, which another process may be removing as well: it found a published output here."""
+    while os.path.lexists(path):
+        with suppress(FileNotFoundError):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def work_path(final: Path) -> Path:

@@ -6,6 +6,7 @@ import importlib.util
 import os
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
@@ -20,6 +21,7 @@ from emsr_fast.errors import BackendError, EmsrError, UsageError, VolumeError
 from emsr_fast.installing import install_line
 from emsr_fast.model import Emsr
 from emsr_fast.model.zoo import choose_device
+from emsr_fast.publish import Staging
 from emsr_fast.train import process
 from emsr_fast.train.config import TrainConfig
 from emsr_fast.train.cost import clock, duration, measure_cost, say_cost
@@ -71,8 +73,11 @@ def train(config: TrainConfig, *, resume: bool = False, say: Say = print, networ
     """
     if importlib.util.find_spec("skimage") is None:
         raise UsageError(f"training needs the extra packages: {install_line('train')}")
-    with process.processes() as (rank, processes):
-        OutputFolder(config.output).check(resume)
+    with process.processes() as (rank, processes), ExitStack() as ending:
+        folder = OutputFolder(config.output)
+        folder.check(resume)
+        if rank == 0:
+            ending.enter_context(folder.held(resume))
         return _Run(config, rank, processes, say if rank == 0 else lambda line: None, network, resume).run()
 
 
@@ -103,7 +108,8 @@ class _Run:
         # before the data, which may take long to read
         if resume:
             self.state.load(self.folder.checkpoint, config)
-            self._check_left()
+            if self.state.ended:  # after a kill, what follows the last step may be missing
+                self._check_left()
         # what the first process makes, denoised references, the others find
         if rank > 0:
             dist.barrier()
@@ -130,6 +136,7 @@ class _Run:
     def run(self) -> Outcome:
         if self.rank == 0:
             self.folder.prepare(self.config)
+            self.records.go_on_from(self.state.step, self.state.history)
         parameters = sum(p.numel() for p in self.state.model.parameters())
         self.say(
             f"model   {self.config.name}: {parameters:,} parameters, x{self.scale}, on {self.device}, "
@@ -153,8 +160,9 @@ class _Run:
                     raise BackendError("another process of this run stopped; see its message, use `resume`") from error
                 raise
             result = self._validate(stop) if not stopped_by else None
-            self._checkpoint()
             stopped_by = stopped_by or (stop[0] if stop and self.crops and result is None else 0)
+            self.state.ended = not stopped_by
+            self._checkpoint()
         state = self.state
         return Outcome(state.step, state.seconds, self.folder.model("last"), result, stopped_by or None)
 
@@ -176,6 +184,7 @@ class _Run:
     def _steps(self, stop: list[int]) -> int:
         """Train until the steps or the minutes are over, or a signal came: return its number, else 0."""
         config, state = self.config, self.state
+        state.ended = False
         stepper = Stepper(state, config, self.device, self.processes)
         start, before = time.monotonic(), state.seconds
         saved_at, said_at = start, start - 60
@@ -235,7 +244,8 @@ class _Run:
     def _refuse(self, value: object, crops: list[Tensor]) -> NoReturn:
         path = self.folder.path / f"bad_batch_{self.state.step}_{self.rank}.pt"
         try:
-            torch.save({"y": crops[0], "x": crops[1], "noise": crops[2]}, path)
+            with Staging(path.resolve()) as part:
+                torch.save({"y": crops[0], "x": crops[1], "noise": crops[2]}, part)
             place = str(path)
         except (OSError, RuntimeError) as error:
             place = f"lost, {path} could not be written ({error})"
@@ -285,5 +295,6 @@ class _Run:
 
     def _checkpoint(self) -> None:
         if self.rank == 0:
-            self.state.save(self.folder.checkpoint, self.config)
+            # the state last: a run that goes on from it, or has ended with it, has its model too
             self.folder.save_model("last", self.state)
+            self.state.save(self.folder.checkpoint, self.config)

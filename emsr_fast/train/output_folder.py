@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import yaml
 
 from emsr_fast.errors import UsageError, VolumeError
+from emsr_fast.holding import held
 from emsr_fast.model import save_model
-from emsr_fast.publish import tidy
+from emsr_fast.publish import write_file
 from emsr_fast.train.config import TrainConfig
 from emsr_fast.train.state import TrainState
 from emsr_fast.train.validate import Validation
@@ -33,20 +36,38 @@ class OutputFolder:
         if there and not resume:
             raise UsageError(f"{self.path} holds a run; continue it with `resume`, or give another output folder")
 
+    @contextmanager
+    def held(self, resume: bool) -> Iterator[None]:
+        """Make the folder and hold it until the block ends; it is removed if nothing came into it.
+
+        Raises:
+            UsageError: see ``check``.
+            VolumeError: another process trains there, or the folder cannot be written.
+        """
+        with ExitStack() as ending:
+            try:
+                ending.callback(_remove_empty, [path for path in (self.path, *self.path.parents) if not path.exists()])
+                self.path.mkdir(parents=True, exist_ok=True)
+                lock, advice = self.path / ".lock", "wait for it, or give another output folder"
+                ending.enter_context(held(lock, f"is training in {self.path}", advice))
+                ending.callback(lock.unlink, missing_ok=True)
+            except OSError as error:
+                raise self._unwritable(error) from error
+            # another process may have come to its first checkpoint before it ended
+            self.check(resume)
+            yield
+
     def prepare(self, config: TrainConfig) -> None:
-        """Make the folder, write the settings, and remove what killed processes left.
+        """Write the settings.
 
         Raises:
             VolumeError: the folder cannot be written.
         """
+        text = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
         try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            text = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
-            (self.path / "config.yaml").write_text(text)
-            for file in (self.checkpoint, self.model("last"), self.model("best")):
-                tidy(file)
+            write_file((self.path / "config.yaml").resolve(), text.encode())
         except OSError as error:
-            raise VolumeError(f"output folder {self.path} cannot be written: {error.strerror}") from error
+            raise self._unwritable(error) from error
 
     def save_model(self, which: str, state: TrainState, validation: Validation | None = None) -> None:
         """Write the network of ``state`` as model file ``which``, its card saying how it was trained.
@@ -62,3 +83,12 @@ class OutputFolder:
             save_model(network, self.model(which))
         except OSError as error:
             raise VolumeError(f"{self.model(which)} cannot be written: {error.strerror}") from error
+
+    def _unwritable(self, error: OSError) -> VolumeError:
+        return VolumeError(f"output folder {self.path} cannot be written: {error.strerror}")
+
+
+def _remove_empty(folders: Sequence[Path]) -> None:
+    for folder in folders:
+        with suppress(OSError):
+            folder.rmdir()

@@ -39,6 +39,7 @@ class TrainState:
     seconds: float = 0.0  # spent in them, over all sessions
     best_psnr: float = -float("inf")
     history: list[dict[str, float]] = field(default_factory=list)  # of validations
+    ended: bool = False  # the run came to its end, the last validation included
 
     @classmethod
     def fresh(cls, model: Emsr, config: TrainConfig) -> TrainState:
@@ -74,6 +75,7 @@ class TrainState:
             "seconds": self.seconds,
             "best_psnr": self.best_psnr,
             "history": self.history,
+            "ended": self.ended,
         }
         try:
             with Staging(path.resolve()) as part, part.open("wb") as file:
@@ -111,6 +113,7 @@ class TrainState:
         self.scaler.load_state_dict(content["scaler"])
         self.step, self.seconds = content["step"], content["seconds"]
         self.best_psnr, self.history = content["best_psnr"], content["history"]
+        self.ended = content.get("ended", True)  # versions that did not write it: as if it had
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from emsr_fast.io.resize import bicubic
 from emsr_fast.metrics import affine_fit, psnr_after_affine_fit
 from emsr_fast.model.network import Emsr
 from emsr_fast.pictures.sheet import side_by_side
+from emsr_fast.publish import Staging
 from emsr_fast.train.config import TrainConfig
 from emsr_fast.train.dataset import crop_of
 from emsr_fast.train.hold_back import Pair
@@ -89,6 +90,7 @@ def validate(
     network.train(was_training)
     if sheet is not None:
         columns = [np.concatenate(column) for column in zip(*rows[:_SHEET_ROWS], strict=True)]
-        side_by_side(list(zip(("LR", "bicubic", "EMSR", "reference"), columns, strict=True)), sheet)
+        with Staging(sheet.resolve()) as part:
+            side_by_side(list(zip(("LR", "bicubic", "EMSR", "reference"), columns, strict=True)), part)
     means = [float(mean) for mean in np.mean(figures, axis=0)] if figures else [math.nan] * 4
     return Validation(*means)

@@ -10,6 +10,13 @@ from pathlib import Path
 PAUSING = Path(__file__).parent / "pausing"
 
 
+def command(arguments):
+    """Run ``python -m emsr_fast ARGUMENTS``; return exit status, stdout and stderr."""
+    words = [sys.executable, "-m", "emsr_fast", *map(str, arguments)]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=120, check=False)
+    return done.returncode, done.stdout, done.stderr
+
+
 class Paused:
     """``python -m emsr_fast ARGUMENTS``, which stops before a step; see ``pausing/pause_here.py`` for which there are.
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tifffile
 
-from pauses import Paused
+from pauses import Paused, command
 
 
 @pytest.fixture
@@ -41,3 +41,27 @@ def test_what_comes_there_during_a_run_of_the_command_is_kept(small, tmp_path, s
     found = output.read_text() if output.is_file() else (output / "thesis.txt").read_text()
     assert found == "years of work"
     assert sorted(entry.name for entry in output.parent.iterdir()) == ["a.ome.zarr", "a.ome.zarr.partial"]
+
+
+def test_a_second_run_into_the_same_output_is_refused_and_told_who_has_it(small, tmp_path):
+    output = tmp_path / "out" / "a.ome.zarr"
+    arguments = arguments_of(small, output)
+    with Paused(arguments, tmp_path, "a.ome.zarr.partial/journal.json") as paused:
+        code, _, errors = command(arguments)
+        assert code == 3, errors
+        assert f"another process is writing {output} (process {paused.process.pid} on " in errors
+        code, _, errors = paused.go_on()
+    assert code == 0, errors
+    assert [entry.name for entry in output.parent.iterdir()] == [output.name]
+
+
+def test_a_second_run_that_comes_as_the_first_one_ends_is_told_so(small, tmp_path):
+    output = tmp_path / "out" / "a.ome.zarr"
+    arguments = arguments_of(small, output)
+    with Paused(arguments, tmp_path, "os.remove journal.json") as first:
+        # the volume is published, the folder nearly gone
+        code, _, errors = command(arguments)
+        assert code in (0, 3), errors
+        assert first.go_on()[0] == 0
+    assert command(arguments)[0] == 3
+    assert [entry.name for entry in output.parent.iterdir()] == [output.name]
