@@ -11,6 +11,11 @@ def counted(number: int, noun: str, plural: str | None = None) -> str:
     return f"{number:,} {noun if number == 1 else plural or f'{noun}s'}"
 
 
+def are(number: int, noun: str) -> str:
+    """Return a number with its noun and verb, such as "1 block is" or "2 blocks are"."""
+    return f"{counted(number, noun)} {'is' if number == 1 else 'are'}"
+
+
 def shortened(text: str, most: int = 80) -> str:
     """Return ``text`` with ``most`` characters at most, for a message that quotes it."""
     return text if len(text) <= most else f"{text[: most - 3]}..."

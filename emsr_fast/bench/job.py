@@ -41,9 +41,9 @@ def bench(
         BackendError: the device is not there.
     """
     if not 4 <= size <= 4096:
-        raise UsageError(f"size is {size} px; give 4 to 4096, such as 320")
+        raise UsageError(f"`size` is {size} px; give 4 to 4096, such as 320")
     if not 1 <= repeats <= 1000:
-        raise UsageError(f"rounds is {repeats}; give 1 to 1000, such as 5")
+        raise UsageError(f"`rounds` is {repeats}; give 1 to 1000, such as 5")
     place = choose_device(device)
     if slow := _backends.why_slow(place):
         say(f"note    {slow}")

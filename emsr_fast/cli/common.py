@@ -1,7 +1,7 @@
 """What the commands share: options that several have, and the command line as it was typed.
 
 The rest of the package names settings as Python does, in backticks: `tile`, `overwrite=True`. ``CommandLine`` spells
-them as options: --tile, --overwrite.
+them as options: --tile, --overwrite. Advice that the command has no option for is left out.
 """
 
 from __future__ import annotations
@@ -44,7 +44,9 @@ Range = Annotated[
 Model = Annotated[str | None, typer.Option(help="Name of a shipped model (see `emsr-fast models`) or a model file.")]
 WindowFit = Annotated[
     str | None,
-    typer.Option(help="How sides that are no multiple of 4 are made to fit: pad or resize. Default: the model's own."),
+    typer.Option(
+        help="How sides that are not a multiple of 4 are made to fit: pad or resize. Default: the model's own."
+    ),
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 Precision = Annotated[
@@ -59,6 +61,7 @@ Overwrite = Annotated[
 ]
 
 _SETTING = re.compile(r"`([a-z_]+)(?:=([^`]+))?`")
+_KEY = "FILE:/KEY"  # how every command that reads a volume takes the setting ``key``
 
 
 @dataclass(frozen=True)
@@ -79,10 +82,17 @@ class CommandLine:
             command = getattr(command, "commands", {}).get(word, command)
         self._words = list(words)
         self.options = options_of(command)
+        self._takes_any = getattr(command, "context_settings", {}).get("ignore_unknown_options", False)
 
     def spell(self, text: str) -> str:
-        """Return a message with each setting in it as an option; one that the command lacks stays as it is."""
-        return _SETTING.sub(self._spelt, text)
+        """Return a message with each setting in it as an option.
+
+        The clauses after "; " are advice. An alternative in them that names an option which the command lacks is left
+        out; in what went wrong, the name alone is left.
+        """
+        wrong, *advice = text.split("; ")
+        kept = [", or ".join(filter(self._has_all, clause.split(", or "))) for clause in advice]
+        return "; ".join(_SETTING.sub(self._spelt, clause) for clause in [wrong, *kept] if clause)
 
     def say(self, line: str) -> None:
         """Print a line on stderr."""
@@ -105,12 +115,23 @@ class CommandLine:
                 kept += [self.options[name].spelt, *([str(value)] if self.options[name].takes_value else [])]
         return shlex.join(["emsr-fast", *kept])
 
+    def _has_all(self, advice: str) -> bool:
+        """Return whether the command has an option for each setting in ``advice``."""
+        return all(
+            name in self.options or f"no_{name}" in self.options or name == "key" or self._takes_any
+            for name, _ in _SETTING.findall(advice)
+        )
+
     def _spelt(self, setting: re.Match[str]) -> str:
         name, value = setting.groups()
         if value == "False" and f"no_{name}" in self.options:
             return self.options[f"no_{name}"].spelt
         if name not in self.options:
-            return setting[0]
+            if self._takes_any:
+                return f"--{name}={value}" if value else f"--{name}"
+            if name == "key":
+                return f":/{value}" if value else _KEY
+            return f"{name} {value}" if value else str(name)
         option = self.options[name]
         return f"{option.spelt} {value}" if value and option.takes_value else option.spelt
 

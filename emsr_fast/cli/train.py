@@ -73,7 +73,7 @@ def changes_of(arguments: Sequence[str]) -> list[str]:
             else:
                 waiting = key
         else:
-            raise UsageError(f"argument {argument!r} is no setting; give --key=value, as in --optimiser.rate=2e-4")
+            raise UsageError(f"argument {argument!r} is not a setting; give --key=value, as in --optimiser.rate=2e-4")
     if waiting is not None:
         raise UsageError(f"option --{waiting} has no value; give --{waiting}=VALUE")
     return changes

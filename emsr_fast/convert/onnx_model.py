@@ -39,7 +39,7 @@ def why_no_onnx() -> str | None:
 def check_precision(precision: str) -> None:
     """Raise UsageError unless ``precision`` is one that graphs have."""
     if precision not in DTYPES:
-        raise UsageError(f"precision is {precision!r}; give {', '.join(DTYPES)}")
+        raise UsageError(f"`precision` is {precision!r}; give {', '.join(DTYPES)}")
 
 
 def smallest_side(model: Emsr) -> int:

@@ -56,7 +56,7 @@ def load_provider(name: str = "auto", capability: tuple[int, int] | None = None)
         BackendError: it is not installed, or its libraries cannot be loaded.
     """
     if name not in ("auto", *PROVIDERS):
-        raise UsageError(f"provider is {name!r}; give auto, {', '.join(PROVIDERS)}")
+        raise UsageError(f"`provider` is {name!r}; give auto, {', '.join(PROVIDERS)}")
     reasons = []
     order = list(PROVIDERS) if capability else list(PROVIDERS)[::-1]
     for candidate in order if name == "auto" else (name,):
@@ -137,7 +137,7 @@ def build(
     if engine is None:
         raise BackendError(
             f"{provider.name} {provider.version} could not build the engine for {shapes} px "
-            f"({logger.last_error or 'it did not say why'}); give a smaller `tile` or `most`"
+            f"({logger.last_error or 'it did not say why'}); give a smaller `tile`, or give a smaller `most`"
         )
     measured = b"" if provider.is_rtx else bytes(config.get_timing_cache().serialize())
     return Build(bytes(engine), _layers(network), measured)

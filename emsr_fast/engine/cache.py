@@ -192,7 +192,7 @@ def read_entry(path: Path) -> Entry:
             raise ValueError("its values are of other types")
         return entry
     except (TypeError, KeyError, AttributeError, UnicodeDecodeError) as error:
-        raise ValueError(f"it is no description of an entry ({error})") from error
+        raise ValueError(f"it is not the description of an entry ({error})") from error
 
 
 @contextmanager

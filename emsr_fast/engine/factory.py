@@ -62,7 +62,7 @@ def check_engine(name: str, precision: str | None = None, device: str = "auto", 
         BackendError: it cannot run here; says what is missing.
     """
     if name not in ENGINES:
-        raise UsageError(f"engine is {name!r}; give {', '.join(ENGINES)}")
+        raise UsageError(f"`engine` is {name!r}; give {', '.join(ENGINES)}")
     if precision is not None:
         onnx_model.check_precision(precision)
         if name == "onnx" and precision == "bf16":

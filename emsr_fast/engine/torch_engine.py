@@ -38,7 +38,7 @@ class TorchEngine:
 
     def __init__(self, model: Emsr, precision: str = "fp32") -> None:
         if precision not in PRECISIONS:
-            raise UsageError(f"precision is {precision!r}; give one of {', '.join(PRECISIONS)}")
+            raise UsageError(f"`precision` is {precision!r}; give one of {', '.join(PRECISIONS)}")
         device = next(model.parameters()).device
         if precision != "fp32" and device.type != "cuda":
             raise BackendError(f"precision {precision} needs a CUDA device, the model is on {device}: use fp32")

@@ -105,7 +105,7 @@ def open_inputs(
         expected = stack.enter_context(open_source(trust)) if trust is not None else None
         if expected is not None and expected.shape != result.shape:
             raise UsageError(
-                f"trust is {expected.shape} and SR {result.shape}; give the map of the error written with this SR"
+                f"`trust` is {expected.shape} and SR {result.shape}; give the map of the error written with this SR"
             )
         scale = _scale(result, volumes["lr"], provenance)
         for name in ("reference", "second scan"):
@@ -135,8 +135,8 @@ def _scale(sr: SourceVolume, lr: SourceVolume | None, provenance: Provenance) ->
     scale = height // low_height
     if scale < 2 or (height, width) != (scale * low_height, scale * low_width):
         raise UsageError(
-            f"SR slices are {height}x{width} px and LR slices {low_height}x{low_width}, which is no whole multiple "
-            "from 2 on; give the LR that the SR was made from"
+            f"SR slices are {height}x{width} px and LR slices {low_height}x{low_width}, not a whole multiple "
+            "of 2 or more; give the LR that the SR was made from"
         )
     return scale
 

@@ -49,9 +49,9 @@ def choose_samples(
         UsageError: ``most`` is negative, or ``region`` below 64.
     """
     if most < 0:
-        raise UsageError(f"samples is {most}; give the number of slices to measure, or 0 for all")
+        raise UsageError(f"`samples` is {most}; give the number of slices to measure, or 0 for all")
     if region < 64:
-        raise UsageError(f"region is {region} px; give at least 64, which the measures of detail need")
+        raise UsageError(f"`region` is {region} px; give at least 64, which the measures of detail need")
     number = min(most or len(slices), len(slices))
     ends = (slices.start, slices.stop - 1) if number > 1 else ((slices.start + slices.stop - 1) // 2,) * 2
     chosen = np.linspace(*ends, number).round().astype(int)

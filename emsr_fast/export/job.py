@@ -73,7 +73,7 @@ def export(
         BackendError: a package is missing, the check or the truth test failed, or the builder refused.
     """
     if format not in FORMATS:
-        raise UsageError(f"format is {format!r}; give {', '.join(FORMATS)}")
+        raise UsageError(f"`format` is {format!r}; give {', '.join(FORMATS)}")
     precision = precision or PRECISIONS[FORMATS[format]]
     check_precision(precision)
     if window_fit not in (None, "pad", "resize"):

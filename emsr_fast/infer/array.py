@@ -250,7 +250,7 @@ def _pixel_sides(pixel_nm: float | tuple[float, float] | None) -> tuple[float | 
     except (TypeError, ValueError):
         y = x = math.nan
     if not all(math.isfinite(side) and side > 0 for side in (y, x)):
-        raise UsageError(f"pixel_nm is {pixel_nm!r}; give the side of an input pixel in nm, such as 24.0, or (y, x)")
+        raise UsageError(f"`pixel_nm` is {pixel_nm!r}; give the side of an input pixel in nm, such as 24.0, or (y, x)")
     return y, x
 
 
@@ -261,7 +261,7 @@ def _range_text(given: tuple[float, float] | str) -> str:
     try:
         low, high = (float(value) for value in given)
     except (TypeError, ValueError) as error:
-        raise UsageError(f'range is {given!r}; give two grey values, (low, high), or "dtype"') from error
+        raise UsageError(f'`range` is {given!r}; give two grey values, (low, high), or "dtype"') from error
     return f"{low!r}:{high!r}"
 
 
@@ -269,7 +269,7 @@ def _network(model: str | Path | Emsr | None, device: str) -> Emsr:
     if model is None or isinstance(model, str | os.PathLike):
         return load_network(model, None, EngineOptions(device=device))
     if device != "auto":
-        raise UsageError(f"device is {device!r} and the model is loaded already; leave device out, or give a name")
+        raise UsageError(f"`device` is {device!r} and the model is loaded already; leave `device` out, or give a name")
     if not hasattr(model, "card"):
-        raise UsageError(f"model is a {type(model).__name__}; give a name, a file, or what load_model returns")
+        raise UsageError(f"`model` is a {type(model).__name__}; give a name, a file, or what load_model returns")
     return model

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fcntl
-import itertools
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +19,7 @@ from emsr_fast.io.registry import create_target
 from emsr_fast.io.volume import TargetSpec
 from emsr_fast.io.writers.ome_zarr import DurableStore, Pyramid
 from emsr_fast.publish import Check
-from emsr_fast.wording import counted
+from emsr_fast.wording import are, counted
 
 _NAMED = 5  # slices or blocks in a message
 
@@ -66,18 +65,18 @@ def complete(
         if finish or plan.number_of(index) in ours:
             slices |= reasons
     listed = work.marks.write_list(retry)
-    missing = list(itertools.islice(volume.missing(0), _NAMED))
+    missing = list(volume.missing(0))
     if missing and not work.exists():
         return {"complete": True}  # another process of the array job published it meanwhile
     if missing and finish:
         raise PartialError(
-            f"{work.path} has no block {', '.join(map(str, missing))} (the first {len(missing)}); do them with: {retry}"
+            f"{are(len(missing), 'block')} missing in {work.path}, the first is {missing[0]}; do them with: {retry}"
         )
     if slices and not finish:
         named = "; ".join(f"slice {z}: {slices[z]}" for z in sorted(slices)[:_NAMED])
         raise PartialError(
             f"{counted(len(slices), 'slice')} could not be done, listed in {listed}: {named}; "
-            f"mend the input and retry just those with: {retry}; or leave them 0 with `finish=True`"
+            f"correct the input and retry just those with: {retry}; or leave them 0 with `finish=True`"
         )
     if missing:
         say(f"note    blocks of other shares are missing; the last to finish completes {work.final}")

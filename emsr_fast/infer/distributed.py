@@ -200,7 +200,7 @@ def _client(where: str) -> Iterator[Client]:
     kind, _, count = where.partition(":")
     if kind == "local":
         if not (count.isascii() and count.isdigit() and int(count) > 0):
-            raise UsageError(f"dask is {where!r}; give local:N with the number of workers, such as local:4")
+            raise UsageError(f"`dask` is {where!r}; give local:N with the number of workers, such as local:4")
         with local_workers(int(count)) as client:
             yield client
         return
@@ -209,7 +209,7 @@ def _client(where: str) -> Iterator[Client]:
         connected = Client(**address)
     except (OSError, ValueError) as error:
         raise UsageError(
-            f"dask is {where!r}, and no scheduler answers there ({error}); give local:N, tcp://host:port or a "
+            f"`dask` is {where!r}, and no scheduler answers there ({error}); give local:N, tcp://host:port or a "
             "scheduler file"
         ) from error
     with connected as client:
@@ -218,5 +218,5 @@ def _client(where: str) -> Iterator[Client]:
 
 def _scheduler_file(where: str) -> str:
     if not Path(where).is_file():
-        raise UsageError(f"dask is {where!r}; give local:N, tcp://host:port or an existing scheduler file")
+        raise UsageError(f"`dask` is {where!r}; give local:N, tcp://host:port or an existing scheduler file")
     return where

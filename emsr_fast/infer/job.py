@@ -106,7 +106,7 @@ def _infer(request: Request, share: tuple[int, int], work: WorkFolder, say: Say,
 def _check(request: Request) -> tuple[int, int]:
     """Return this process's share of the blocks, (i, N); raise UsageError if options contradict each other."""
     if request.trust and request.engine == "trt":
-        raise UsageError("trust turns tiles, and engine trt takes tiles of fixed sides; give another `engine`")
+        raise UsageError("`trust` turns tiles, and engine trt takes tiles of fixed sides; give another `engine`")
     if request.engine != "torch" or request.precision is not None:
         from emsr_fast.engine import check_engine
 
@@ -117,7 +117,7 @@ def _check(request: Request) -> tuple[int, int]:
     check_tiling(ALIGNMENT, request.halo)
     parse_slices(request.slices)
     if request.roi is not None and request.slices != ":":
-        raise UsageError("slices and roi are both given; give roi alone: the first number of each corner is a slice")
+        raise UsageError("`slices` and `roi` are given together; give `roi` alone: its corners begin with slices")
     if request.window_fit not in (None, "pad", "resize"):
         raise UsageError(
             f"`window_fit` is {request.window_fit!r}; give pad or resize, or leave it out for the model's own"
@@ -127,7 +127,7 @@ def _check(request: Request) -> tuple[int, int]:
     if request.max_memory is not None:
         parse_memory(request.max_memory)
     if sum([request.dask is not None, request.shard is not None, request.finish]) > 1:
-        raise UsageError("dask, shard and finish are given together; give one of them")
+        raise UsageError("`dask`, `shard` and `finish` are given together; give one of them")
     return parse_share(request.shard)
 
 

@@ -179,7 +179,7 @@ def _check_resize(plan: Plan) -> None:
     if min(rows, cols) < ALIGNMENT:
         raise UsageError(
             f"a tile would read {rows}x{cols} px of {plan.shape[1]}x{plan.shape[2]}; this model resizes to windows of "
-            f"{ALIGNMENT} px and needs as many: give `window_fit=pad`, or another `tile` or `halo`"
+            f"{ALIGNMENT} px and needs as many; give a larger region, or `window_fit=pad`, or another `tile` or `halo`"
         )
 
 

@@ -145,7 +145,7 @@ class Run:
         except OSError as error:
             what = f"cannot be read: {error.strerror or error}"
         except RecursionError:
-            what = "is no JSON: it is nested too deeply"
+            what = "is not JSON: it is nested too deeply"
         except ValueError as error:
             what = str(error)
         raise VolumeError(f"{path} {what}; nothing can go on from it: to start anew, delete the folder: {_rm(folder)}")
@@ -166,16 +166,16 @@ def _parsed(data: bytes) -> Run:
     try:
         content = json.loads(data)
     except ValueError as error:
-        raise ValueError(f"is no JSON: {error}") from error
+        raise ValueError(f"is not JSON: {error}") from error
     if not isinstance(content, dict) or "format" not in content:
-        raise ValueError("is no journal of a run: it has no format number")
+        raise ValueError("is not the journal of a run: it has no format number")
     if content["format"] != FORMAT or isinstance(content["format"], bool):
         raise ValueError(f"has format {content['format']!r:.20}, and this version of emsr-fast reads format {FORMAT}")
     for part in ("sha256", "run"):
         if part not in content:
-            raise ValueError(f"has lost its part {part!r}")
+            raise ValueError(f"lacks its part {part!r}")
     if content["sha256"] != _sha256(content["run"]):
-        raise ValueError("was changed since it was written: its checksum is of other values")
+        raise ValueError("was edited or damaged: its checksum does not match")
     try:
         run: Run = read_as(Run, content["run"], "run")
     except ValueError as error:

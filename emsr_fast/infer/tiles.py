@@ -47,9 +47,9 @@ class Tile:
 def check_tiling(tile: int, halo: int) -> None:
     """Raise UsageError unless tiles of side ``tile`` with ``halo`` start on multiples of 4 LR pixels."""
     if tile < ALIGNMENT or tile % ALIGNMENT:
-        raise UsageError(f"tile is {tile} px; give a positive multiple of {ALIGNMENT}, such as 256")
+        raise UsageError(f"`tile` is {tile} px; give a positive multiple of {ALIGNMENT}, such as 256")
     if halo < 0 or halo % ALIGNMENT:
-        raise UsageError(f"halo is {halo} px; give 0 or a multiple of {ALIGNMENT}, such as 32")
+        raise UsageError(f"`halo` is {halo} px; give 0 or a multiple of {ALIGNMENT}, such as 32")
 
 
 def tiles_of(height: int, width: int, tile: int, halo: int) -> Iterator[Tile]:

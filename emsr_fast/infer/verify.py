@@ -72,7 +72,7 @@ def _zarr_shards(path: Path) -> Iterator[str | None]:
         yield f"slice {z} is 0: {reason}"
     for name, array in arrays:
         if not isinstance(array, zarr.Array):
-            yield f"level {name} is no array"
+            yield f"level {name} is not an array"
             continue
         sides = array.shards or array.chunks
         counts = [-(-size // side) for size, side in zip(array.shape, sides, strict=True)]

@@ -108,7 +108,9 @@ class Worker:
         seen = replace(run.identity, model=of_model(network), input=of_input(source, run.normalisation))
         different = next(differences(asdict(run.identity), asdict(seen)), None)
         if different is not None:
-            raise VolumeError(f"this machine sees something else than {work.path} was begun with: {different}")
+            raise VolumeError(
+                f"the model or input on this machine differs from the one that {work.path} was begun with: {different}"
+            )
         return cls(work, run, source, engine)
 
     def is_done(self, number: int) -> bool:

@@ -217,7 +217,7 @@ def work_path(final: Path) -> Path:
 
 def _refuse_any(path: Path) -> None:
     if os.path.lexists(path):
-        raise VolumeError(f"{path} is there already and holds no run; move it away, or choose another output")
+        raise VolumeError(f"{path} exists and does not hold a run; move it away, or choose another output")
 
 
 def _identity(path: Path) -> str | None:

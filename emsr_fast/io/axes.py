@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from emsr_fast.errors import UsageError, VolumeError
+from emsr_fast.wording import counted
 
 _T = TypeVar("_T")
 # a last axis so short beside two long ones may be colours as well as slices
@@ -70,14 +71,17 @@ def layout_of(
         names, words = check_axes(asked), "as `axes` says"
         if len(names) != len(sides):
             raise UsageError(
-                f"axes {asked!r} are {len(names)}, but {path} has {len(sides)}: {sized}; name each of them"
+                f"`axes` {asked!r} are {len(names)}, but {path} has {len(sides)}: {sized}; name each of them"
             )
     elif stated is not None:
         names, words = stated.upper(), ""
     else:
         names, words = _usual(sides, usual, path, sized), "not named in the file: taken as usual"
     if "Y" not in names or "X" not in names:
-        raise VolumeError(f"{path} has axes {names}, expected Y and X among them; say which they are with `axes`")
+        raise VolumeError(
+            f"{path} has axes {names}, expected Y and X among them; save it with the axes Z, Y and X, or say which "
+            "they are with `axes`"
+        )
     for name, side in zip(names, sides, strict=True):
         if name not in "ZYX" and side != 1:
             raise VolumeError(
@@ -97,7 +101,7 @@ def check_axes(text: str) -> str:
     names = text.upper()
     if not (names.isascii() and names.isalpha()) or len(set(names)) != len(names) or not {"Y", "X"} <= set(names):
         raise UsageError(
-            f"axes {text!r} must name each axis once by a letter, slowest first, with Y and X; such as ZYX or CZYX"
+            f"`axes` {text!r} must name each axis once by a letter, slowest first, with Y and X; such as ZYX or CZYX"
         )
     return names
 
@@ -111,7 +115,10 @@ def _usual(shape: tuple[int, ...], usual: str, path: PurePath, sized: str) -> st
     else:
         kept = []
     if len(kept) not in (2, 3):
-        raise VolumeError(f"{path} has axes without names, {sized}; name them with `axes`, such as TZYX")
+        raise VolumeError(
+            f"{path} has axes without names, {sized}; save it with the axes Z, Y and X, or name them with `axes`, "
+            "such as TZYX"
+        )
     if len(kept) == 3 and shape[kept[2]] <= _MOST_COLOURS < min(shape[kept[0]], shape[kept[1]]):
         raise VolumeError(
             f"{path} has axes without names, {sized}: the last may be slices or colours; "
@@ -139,5 +146,5 @@ def chosen(candidates: Mapping[str, str], key: str | None, path: PurePath) -> st
     if not candidates:
         raise VolumeError(f"{path} has no image in it: no numbers with two or more axes; check the path")
     if len(candidates) > 1:
-        raise VolumeError(f"{path} has {len(candidates)} images; name one with `key`: {listed}{more}")
+        raise VolumeError(f"{path} has {counted(len(candidates), 'image')}; name one with `key`: {listed}{more}")
     return next(iter(candidates))

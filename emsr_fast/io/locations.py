@@ -39,7 +39,7 @@ def checked_key(key: str | None, inside: str | None, path: str | Path) -> str | 
         VolumeError: it leads out of the file.
     """
     if key is not None and inside:
-        raise UsageError(f"{path} names an image and so does key {key!r}; give one of them")
+        raise UsageError(f"{path} names an image and so does `key={key}`; give one of them")
     named = key if key is not None else inside
     if named is None:
         return None

@@ -17,10 +17,10 @@ def parse_slices(text: str) -> tuple[int | None, int | None]:
     first, colon, last = text.partition(":")
     advice = "give a:b, from slice a to before slice b counted from 0, such as 10:20, 10: or :20"
     if not colon or any(end and not (end.isascii() and end.isdigit()) for end in (first, last)):
-        raise UsageError(f"slices is {text!r}; {advice}")
+        raise UsageError(f"`slices` is {text!r}; {advice}")
     start, stop = (int(end) if end else None for end in (first, last))
     if stop is not None and stop <= (start or 0):
-        raise UsageError(f"slices {text!r} has no slice in it; {advice}")
+        raise UsageError(f"`slices` is {text!r}, which has no slice in it; {advice}")
     return start, stop
 
 
@@ -33,7 +33,7 @@ def choose_slices(start: int | None, stop: int | None, depth: int) -> range:
     chosen = range(start or 0, depth if stop is None else stop)
     if chosen.start >= depth or chosen.stop > depth:
         asked = f"{'' if start is None else start}:{'' if stop is None else stop}"
-        raise UsageError(f"slices {asked} reach beyond the volume, which has {depth} (0 to {depth - 1}); give fewer")
+        raise UsageError(f"`slices` {asked} reach beyond the volume, which has slices 0 to {depth - 1}; give fewer")
     return chosen
 
 
@@ -48,7 +48,7 @@ def parse_share(text: str | None) -> tuple[int, int]:
     first, slash, last = text.partition("/")
     if slash and all(end.isascii() and end.isdigit() for end in (first, last)) and 1 <= int(first) <= int(last):
         return int(first) - 1, int(last)
-    raise UsageError(f"shard is {text!r}; give i/N with i from 1 to N, such as 3/16")
+    raise UsageError(f"`shard` is {text!r}; give i/N with i from 1 to N, such as 3/16")
 
 
 def parse_memory(text: str) -> int:
@@ -65,7 +65,7 @@ def parse_memory(text: str) -> int:
     except ValueError:
         found = 0.0
     if not 1 <= found < float("inf"):
-        raise UsageError(f"memory is {text!r}; give a size with its unit, such as 1.5GB or 800MB")
+        raise UsageError(f"`max_memory` is {text!r}; give a size with its unit, such as 1.5GB or 800MB")
     return int(found)
 
 
@@ -79,11 +79,11 @@ def parse_roi(text: str, shape: Triple) -> tuple[Span, Span, Span]:
     corners = [corner.split(",") for corner in text.split(":")]
     numbers = [number.strip() for corner in corners for number in corner]
     if [len(corner) for corner in corners] != [3, 3] or not all(n.isascii() and n.isdigit() for n in numbers):
-        raise UsageError(f"roi is {text!r}; {advice}")
+        raise UsageError(f"`roi` is {text!r}; {advice}")
     values = [int(number) for number in numbers]
     region = tuple(zip(values[:3], values[3:], strict=True))
     if any(stop <= start for start, stop in region):
-        raise UsageError(f"roi {text!r} is empty; {advice}")
+        raise UsageError(f"`roi` {text!r} is empty; {advice}")
     if any(stop > side for (_, stop), side in zip(region, shape, strict=True)):
-        raise UsageError(f"roi {text!r} reaches beyond the volume, {' x '.join(map(str, shape))} (Z, Y, X); {advice}")
+        raise UsageError(f"`roi` {text!r} reaches beyond the volume, {' x '.join(map(str, shape))} (Z, Y, X); {advice}")
     return region[0], region[1], region[2]

@@ -91,7 +91,7 @@ def _read_pickle(path: Path) -> dict[str, Tensor]:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         if "weights_only" in str(error).lower() or "unsupported" in str(error).lower():
-            reason = "it is a pickle that wants to run code, or is no model file at all"
+            reason = "it is a pickle that wants to run code, or is not a model file at all"
         else:
             reason = "it is damaged, or no model file at all"
         raise CheckpointError(
@@ -100,7 +100,7 @@ def _read_pickle(path: Path) -> dict[str, Tensor]:
     except Exception as error:  # damaged bytes fail in any way inside torch
         first_line = (str(error).splitlines() or [type(error).__name__])[0]
         raise CheckpointError(
-            f"model {str(path)!r} is damaged or no model file ({first_line}): copy it again"
+            f"model {str(path)!r} is damaged or not a model file ({first_line}): copy it again"
         ) from error
     return _state_dict(content, path)
 

@@ -73,14 +73,14 @@ def _deduce(own: Mapping[str, Tensor], metadata: Mapping[str, str], path: Path) 
         if name not in own or own[name].dim() != rank:
             seen = f"shape {tuple(own[name].shape)}" if name in own else f"none among {len(own)} tensors"
             raise CheckpointError(
-                f"model {str(path)!r} is no EMSR checkpoint: expected {name!r} of rank {rank}, found {seen}"
+                f"model {str(path)!r} is not an EMSR checkpoint: expected {name!r} of rank {rank}, found {seen}"
             )
         return tuple(own[name].shape)
 
     features = shape("conv_in.weight", 4)[0]
     blocks = {int(m[1]) for name in own if (m := re.match(r"blocks\.(\d+)\.", name))}
     if features == 0:
-        raise CheckpointError(f"model {str(path)!r} is no EMSR checkpoint: 'conv_in.weight' has no outputs")
+        raise CheckpointError(f"model {str(path)!r} is not an EMSR checkpoint: 'conv_in.weight' has no outputs")
     ratio = shape("upsample.0.conv.weight", 4)[0] / features
     scale = {4.0: 2, 9.0: 3}.get(ratio)
     if "upsample.1.conv.weight" in own and scale == 2:
@@ -100,4 +100,4 @@ def _deduce(own: Mapping[str, Tensor], metadata: Mapping[str, str], path: Path) 
             window_fit="resize",
         )
     except ValueError as error:
-        raise CheckpointError(f"model {str(path)!r} is no EMSR checkpoint: {error}") from error
+        raise CheckpointError(f"model {str(path)!r} is not an EMSR checkpoint: {error}") from error

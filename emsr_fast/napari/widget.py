@@ -123,9 +123,9 @@ def _understood(layer: Image | None, viewer: napari.Viewer) -> tuple[ArrayVolume
     if layer is None:
         raise UsageError("there is no image; open one first")
     if layer.rgb or layer.ndim not in (2, 3):
-        raise UsageError(f"{layer.name} is no grey image with axes Y, X or Z, Y, X; choose another")
+        raise UsageError(f"{layer.name} is not a grey image with axes Y, X or Z, Y, X; choose another")
     if not is_upright({"rotate": layer.rotate, "shear": layer.shear, "affine": layer.affine}):
-        raise UsageError(f"{layer.name} is turned or sheared; set its rotate and shear to 0")
+        raise UsageError(f"{layer.name} is rotated or sheared; set its rotate and shear to 0")
     if viewer.dims.ndisplay != 2 or tuple(viewer.dims.order[-2:]) != (viewer.dims.ndim - 2, viewer.dims.ndim - 1):
         raise UsageError("the view is not that of a slice; switch 3D off, and roll the axes back")
     data = layer.data[0] if layer.multiscale else layer.data

@@ -35,9 +35,7 @@ def write_image(path: str, data: Any, attributes: dict[str, Any]) -> list[str]:
     if dtype.name not in KEPT_DTYPES:
         raise UsageError(f"the layer is {dtype.name}, written are {', '.join(KEPT_DTYPES)}; convert it first")
     if not is_upright(attributes):
-        raise UsageError(
-            "the layer is turned or sheared, which no file format here holds; set its rotate and shear to 0"
-        )
+        raise UsageError("the layer is rotated or sheared, which a file cannot store; set its rotate and shear to 0")
     volume = data if data.ndim == 3 else data[None]
     depth, height, width = (int(side) for side in volume.shape)
     spec = TargetSpec(

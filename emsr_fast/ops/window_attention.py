@@ -56,7 +56,7 @@ def window_attention(
         fc1_weight, fc1_bias, fc2_weight, fc2_bias: (hidden, C), (hidden), (C, hidden), (C).
         heads: attention heads; divides C.
         window: side of a window in px. The kernels have 4.
-        fit: what happens to sizes that are no multiple of ``window``: "pad" adds tokens nobody attends to, "resize"
+        fit: what happens to sizes that are not a multiple of ``window``: "pad" adds tokens nobody attends to, "resize"
             resizes the normalised features with nearest to the next smaller multiple and the result back, as published.
         backend: "auto", or one of "cuda", "triton", "cpp", "reference".
 
@@ -105,7 +105,9 @@ def _limits(backend: str, x: Tensor, *rest: Any) -> str | None:
     if backend == "cpp":
         return None
     if fit == "resize" and (x.shape[2] % window or x.shape[3] % window):
-        return f"the GPU kernels pad sides that are no multiple of {window}, got {tuple(x.shape[2:])} with fit='resize'"
+        return (
+            f"the GPU kernels pad sides that are not a multiple of {window}, got {tuple(x.shape[2:])} with fit='resize'"
+        )
     sizes = f"got {c} channels, {heads} heads, {hidden} hidden units"
     if backend == "cuda" and (c not in (16, 32, 64) or c != 4 * heads or hidden > 4 * c):
         return f"cuda has 16, 32 or 64 channels, heads of 4, at most 4 hidden units a channel, {sizes}"

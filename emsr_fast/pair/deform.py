@@ -55,7 +55,7 @@ def check_spacing(spacing: float) -> None:
     """
     if not LEAST_SPACING_PX <= spacing < float("inf"):
         raise UsageError(
-            f"bspline is {spacing:g}; give the distance of control points in LR px, {LEAST_SPACING_PX} or more, "
+            f"`bspline` is {spacing:g}; give the distance of control points in LR px, {LEAST_SPACING_PX} or more, "
             "such as 32"
         )
     if importlib.util.find_spec("SimpleITK") is None:

@@ -106,11 +106,14 @@ def _probes(hr: SourceVolume, slices: range, lr: SourceVolume, offset: int | Non
                 f"with `z_offset={offset}` no slice of {hr.info.path} lies in {lr.info.path}; give another"
             )
     places = [slices[round(share * (len(slices) - 1))] for share in (0.5, 0.25, 0.75, 0.0, 1.0)]
+    looked_at = f"slices {min(places)} to {max(places)}"
     _, height, width = hr.shape
     step = max(1, min(height, width) // 256)
     found = [z for z in dict.fromkeys(places) if np.ptp(read_reduced(hr, z, range(height), range(width), step)) > 0]
     if not found:
-        raise VolumeError(f"{hr.info.path} is constant: slices {places} have one grey value; give the image itself")
+        raise VolumeError(
+            f"{hr.info.path} is constant: {looked_at} contain a single grey value; give an image with contrast"
+        )
     return found[:_PROBES]
 
 
@@ -136,7 +139,9 @@ def _locate_slice(
             centre = middle * factor + (factor - 1) / 2
             hits.append((hit.ncc, there, Pose(centre, poses[hit.template].matrix)))
     if not shown:
-        raise VolumeError(f"{lr.info.path} is constant: its slices have one grey value; give the image itself")
+        raise VolumeError(
+            f"{lr.info.path} is constant: its slices contain a single grey value; give an image with contrast"
+        )
     hits = sorted(hits, key=lambda hit: -hit[0])[:_HITS]
     moving = Slice(hr, z, scale)
     at = levels(moving.shape, scale, factor)

@@ -83,7 +83,8 @@ def _check_spacing(
         say("note    slice spacing not stated for both: taken as equal; slices that do not fit are rejected")
     elif abs(first / second - 1) > _SPACING:
         raise VolumeError(
-            f"slices are {first:g} nm apart in {lr.info.path} and {second:g} nm in {hr.info.path}; pairs need the same "
+            f"the slices are {first:g} nm apart in {lr.info.path} and {second:g} nm in {hr.info.path}; pairs need "
+            "the same "
             "sections: give `lr_voxel` or `hr_voxel` if that is wrong"
         )
 

@@ -157,7 +157,7 @@ def pair(
 
 def _check_numbers(scale: int, max_angle: float, max_magnification: float, min_ncc: float, kind: str) -> None:
     if scale not in (2, 3, 4):
-        raise UsageError(f"scale is {scale}; give 2, 3 or 4")
+        raise UsageError(f"`scale` is {scale}; give 2, 3 or 4")
     if not 0 <= max_angle <= 20:
         raise UsageError(f"`max_angle` is {max_angle:g} degrees; give 0 to 20, and turn the images first if need be")
     if not 0 <= max_magnification <= 20:
@@ -165,7 +165,7 @@ def _check_numbers(scale: int, max_angle: float, max_magnification: float, min_n
     if not 0 < min_ncc < 1:
         raise UsageError(f"`min_ncc` is {min_ncc:g}; give a number above 0 and below 1")
     if kind not in ("tif", "zarr"):
-        raise UsageError(f"format is {kind!r}; give tif or zarr")
+        raise UsageError(f"`format` is {kind!r}; give tif or zarr")
 
 
 def _say_found(found: Found, shapes: Geometry, say: Callable[[str], None]) -> None:

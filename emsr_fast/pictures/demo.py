@@ -22,7 +22,7 @@ def degrade(volume: np.ndarray, scale: int) -> np.ndarray:
     """
     _, height, width = volume.shape
     if height % scale or width % scale:
-        raise ValueError(f"slices are {height}x{width}, which {scale} does not divide; crop them first")
+        raise ValueError(f"images are {height}x{width}, which {scale} does not divide; crop them first")
     return block_means(volume, (1, scale, scale))
 
 

@@ -58,7 +58,7 @@ def write_preview(
 
 def _check_png(output: str | Path, *, overwrite: bool, inputs: Iterable[Path] = ()) -> Path:
     if Path(output).suffix.lower() != ".png":
-        raise UsageError(f"output is {str(output)!r}; a preview is a PNG: give a name that ends in .png")
+        raise UsageError(f"`output` is {str(output)!r}; a preview is a PNG: give a name that ends in .png")
     return check_output(output, "a PNG", _is_png, overwrite=overwrite, inputs=inputs)
 
 

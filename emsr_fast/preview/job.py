@@ -84,7 +84,7 @@ def make_preview(
         BackendError: the device is not there, or the network failed on it.
     """
     if slice_number is not None and roi is not None:
-        raise UsageError("slice and roi are both given; the roi's first number of each corner says the slice")
+        raise UsageError("`slice` and `roi` are both given; the first number of each corner of `roi` says the slice")
     choice = parse_input_voxel(input_voxel)
     with open_source(path, key, axes) as stored:
         given = parse_range(grey_range, stored.dtype) if grey_range else None
@@ -133,12 +133,12 @@ def _place(shape: tuple[int, int, int], number: int | None, roi: str | None) -> 
         (first, last), rows, cols = parse_roi(roi, shape)
         if last - first != 1:
             raise UsageError(
-                f"roi {roi!r} has {last - first} slices, and a preview shows one; make its first numbers z and z+1"
+                f"`roi` {roi!r} has {last - first} slices, and a preview shows one; make its first numbers z and z+1"
             )
         return first, rows, cols
     z = depth // 2 if number is None else number
     if not 0 <= z < depth:
-        raise UsageError(f"slice is {z}, and the volume has {depth} (0 to {depth - 1}); give one of them")
+        raise UsageError(f"`slice` is {z}, and the volume has slices 0 to {depth - 1}; give one of them")
     return z, _middle(height), _middle(width)
 
 

@@ -173,14 +173,14 @@ def read_config(path: Path | None, changes: Sequence[str] = ()) -> TrainConfig:
     Relative paths in the file are relative to it.
 
     Raises:
-        UsageError: the file is no YAML, or a setting is unknown or out of range; says which.
+        UsageError: the file is not YAML, or a setting is unknown or out of range; says which.
         VolumeError: the file cannot be read.
     """
     where = str(path) if path else "the command line"
     try:
         values: Any = parse_yaml(read_regular(path, MOST_BYTES).decode(), where) if path else {}
         if not isinstance(values, dict):
-            raise UsageError(f"{where} holds no settings; `init` of emsr-fast train writes an example")
+            raise UsageError(f"{where} holds no settings; write an example with `init`")
         if path:
             _anchor(values, path.resolve().parent)
         # paths on the command line are relative to where it is typed
@@ -190,7 +190,7 @@ def read_config(path: Path | None, changes: Sequence[str] = ()) -> TrainConfig:
     except OSError as error:
         raise VolumeError(f"{where} cannot be read: {error.strerror}; check the path and its permissions") from error
     except UnicodeDecodeError as error:
-        raise UsageError(f"{where} is no YAML: {error}") from error
+        raise UsageError(f"{where} is not YAML: {error}") from error
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(map(str, first["loc"])) or "settings"
@@ -213,14 +213,14 @@ def _apply(values: dict[str, Any], change: str) -> None:
         else:
             place = place.setdefault(group, {})
         if not isinstance(place, dict | list):
-            raise UsageError(f"setting {key!r}: {group!r} is no group of settings")
+            raise UsageError(f"setting {key!r}: {group!r} is not a group of settings")
     if not isinstance(place, dict):
         raise UsageError(f"setting {key!r} names a whole entry of a list; name one of its keys")
     try:
         value = parse_yaml(text, "it")
     except UsageError as error:
         raise UsageError(
-            f"setting {shortened(key)!r}: {shortened(text)!r} is no value; give a number, a word or a [list]"
+            f"setting {shortened(key)!r}: {shortened(text)!r} is not a value; give a number, a word or a [list]"
         ) from error
     # YAML 1.1 reads 1e-3 as text
     if isinstance(value, str):

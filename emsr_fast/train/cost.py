@@ -90,7 +90,7 @@ def say_cost(cost: Cost, config: TrainConfig, step: int, seconds: float, device:
     if free is not None and cost.bytes > free:
         raise BackendError(
             f"a step needs about {cost.bytes / 1e9:.3g} GB of memory and {free / 1e9:.3g} GB are free; "
-            "give a smaller crop, batch or model"
+            "give a smaller `model`, or a smaller `crop`, or a smaller `batch`"
         )
     steps = config.steps - step
     whole = steps * cost.seconds

@@ -79,8 +79,8 @@ def finetune(
         CheckpointError, BackendError: the model or the device is not there.
     """
     if sum((bool(images), hr is not None or lr is not None, pairs is not None)) != 1 or (hr is None) != (lr is None):
-        raise UsageError("give either images, or lr and hr, or pairs")
-    for what, value in (("minutes", minutes), ("rate", rate), ("pixel size, nm,", pixel_nm)):
+        raise UsageError("give either images, or `lr` and `hr`, or `pairs`")
+    for what, value in (("`minutes`", minutes), ("rate", rate), ("`pixel_nm`", pixel_nm)):
         if value is not None and not 0 < value < math.inf:
             raise UsageError(f"{what} is {value:g}; give a number above 0")
     inputs = [*images, *(path for path in (hr, lr, pairs) if path is not None)]

@@ -87,7 +87,7 @@ class _Run:
     ) -> None:
         self.config, self.rank, self.processes, self.say = config, rank, processes, say
         if config.batch % processes:
-            raise UsageError(f"batch is {config.batch}, which {processes} processes do not divide; give a multiple")
+            raise UsageError(f"`batch` is {config.batch}, which {processes} processes do not divide; give a multiple")
         device = config.device
         if device in ("auto", "cuda") and torch.cuda.is_available() and processes > 1:
             device = f"cuda:{int(os.environ.get('LOCAL_RANK', rank)) % torch.cuda.device_count()}"
@@ -157,7 +157,9 @@ class _Run:
                 # a file that broke in mid-run, or another process, must not cost what was learnt
                 self._checkpoint()
                 if self.processes > 1 and isinstance(error, RuntimeError) and not isinstance(error, EmsrError):
-                    raise BackendError("another process of this run stopped; see its message, use `resume`") from error
+                    raise BackendError(
+                        "another process of this run stopped; see its message, and go on with `resume`"
+                    ) from error
                 raise
             result = self._validate(stop) if not stopped_by else None
             stopped_by = stopped_by or (stop[0] if stop and self.crops and result is None else 0)

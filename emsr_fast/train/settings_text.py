@@ -21,7 +21,7 @@ def parse_yaml(text: str, name: str) -> Any:
         name: of the text, for messages.
 
     Raises:
-        UsageError: it is no YAML, refers to itself, is nested too deep, or has too many values or digits; or YAML is
+        UsageError: it is not YAML, refers to itself, is nested too deep, or has too many values or digits; or YAML is
             not installed.
     """
     try:
@@ -35,11 +35,11 @@ def parse_yaml(text: str, name: str) -> Any:
             _check_size(root, name)
         return None if root is None else loader.construct_document(root)
     except RecursionError as error:
-        raise UsageError(f"{name} is no YAML of settings: it is nested too deep") from error
+        raise UsageError(f"{name} is not YAML of settings: it is nested too deep") from error
     except (yaml.YAMLError, ValueError) as error:
         if isinstance(error, UsageError):
             raise
-        raise UsageError(f"{name} is no YAML: {shortened(' '.join(str(error).split()), 200)}") from error
+        raise UsageError(f"{name} is not YAML: {shortened(' '.join(str(error).split()), 200)}") from error
 
 
 def _check_size(root: Any, name: str) -> None:
@@ -51,17 +51,17 @@ def _check_size(root: Any, name: str) -> None:
             raise RecursionError
         if (known := sizes.get(id(node))) is not None:
             if known == 0:
-                raise UsageError(f"{name} is no YAML of settings: an alias refers to what it is a part of")
+                raise UsageError(f"{name} is not YAML of settings: an alias refers to what it is a part of")
             return known
         if node.tag.endswith(":int") and len(node.value) > _MOST_DIGITS:
-            raise UsageError(f"{name} is no YAML of settings: a number has {len(node.value):,} digits")
+            raise UsageError(f"{name} is not YAML of settings: a number has {len(node.value):,} digits")
         sizes[id(node)] = 0
         parts = node.value if isinstance(node.value, list) else []
         # the parts of a mapping are pairs
         inner = (one for part in parts for one in (part if isinstance(part, tuple) else (part,)))
         sizes[id(node)] = 1 + sum(size(one, depth + 1) for one in inner)
         if sizes[id(node)] > _MOST_VALUES:
-            raise UsageError(f"{name} is no YAML of settings: its aliases stand for more than {_MOST_VALUES:,} values")
+            raise UsageError(f"{name} is not YAML of settings: its aliases stand for more than {_MOST_VALUES:,} values")
         return sizes[id(node)]
 
     size(root, 0)

@@ -118,15 +118,15 @@ class TrainState:
 
 def _read(path: Path) -> dict[str, Any]:
     if path.exists() and not path.is_file():
-        raise CheckpointError(f"{path} is a pipe, device or folder and no checkpoint; start without `resume`")
+        raise CheckpointError(f"{path} is a pipe, device or folder, not a checkpoint; start without `resume`")
     try:
         content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
         missing = {"config", "model", "optimiser", "step"} - set(content)
     except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, TypeError, ValueError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise CheckpointError(
-            f"{path} is no checkpoint of a training run ({reason}); start without `resume`"
+            f"{path} is not a checkpoint of a training run ({reason}); start without `resume`"
         ) from error
     if missing:
-        raise CheckpointError(f"{path} is no checkpoint of a training run: it lacks {sorted(missing)[0]!r}")
+        raise CheckpointError(f"{path} is not a checkpoint of a training run: it lacks {sorted(missing)[0]!r}")
     return content

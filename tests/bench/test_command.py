@@ -107,7 +107,7 @@ def test_json_is_one_object_that_agrees_with_itself(capsys):
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [({"size": 3}, "size is 3 px"), ({"size": 5000}, "size is 5000 px"), ({"repeats": 0}, "rounds is 0")],
+    [({"size": 3}, "`size` is 3 px"), ({"size": 5000}, "`size` is 5000 px"), ({"repeats": 0}, "`rounds` is 0")],
 )
 def test_values_out_of_range_are_named(options, message):
     with pytest.raises(UsageError, match=message):

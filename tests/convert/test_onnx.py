@@ -144,7 +144,7 @@ def test_sizes_that_contradict_each_other_are_refused():
         parse_size("64", "`best`")
     with pytest.raises(UsageError, match="at least 4 px a side"):
         to_onnx(tiny(window_fit="resize"), "fp32", Shapes.only(1, 3, 8))
-    with pytest.raises(UsageError, match="precision is 'int8'"):
+    with pytest.raises(UsageError, match="`precision` is 'int8'"):
         to_onnx(tiny(), "int8")
     assert Shapes.from_json(json.loads(json.dumps(Shapes.only(2, 3, 4).as_json()))) == Shapes.only(2, 3, 4)
 

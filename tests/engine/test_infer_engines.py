@@ -98,8 +98,8 @@ def test_padding_a_tile_would_change_the_pixels_at_the_border(examples):
 
 @pytest.mark.parametrize(
     ("engine", "precision", "words"),
-    [("cudnn", None, "engine is 'cudnn'"),
-     ("onnx", "bf16", "does not compute in bf16"), ("onnx", "int8", "precision is 'int8'")],
+    [("cudnn", None, "`engine` is 'cudnn'"),
+     ("onnx", "bf16", "does not compute in bf16"), ("onnx", "int8", "`precision` is 'int8'")],
 )  # fmt: skip
 def test_engines_and_precisions_that_do_not_exist_are_refused(engine, precision, words):
     with pytest.raises(UsageError, match=words):

@@ -123,7 +123,7 @@ def test_a_provider_is_chosen_by_what_it_supports(monkeypatch):
     assert load_provider("tensorrt-rtx", (9, 0)).name == "tensorrt-rtx"
     monkeypatch.setattr(tensorrt_builder, "why_not_installed", lambda name: None)
     assert load_provider("auto", (9, 0)).name == load_provider("auto", (8, 9)).name == "tensorrt"
-    with pytest.raises(UsageError, match="provider is 'rt'"):
+    with pytest.raises(UsageError, match="`provider` is 'rt'"):
         load_provider("rt")
 
 
@@ -187,11 +187,11 @@ def test_export_writes_an_engine_with_its_card_beside_it(rtx, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("options", "code", "words"),
     [
-        (["--format", "tflite"], 2, "format is 'tflite'"),
-        (["--precision", "int4"], 2, "precision is 'int4'"),
+        (["--format", "tflite"], 2, "--format is 'tflite'"),
+        (["--precision", "int4"], 2, "--precision is 'int4'"),
         (["--opt", "64"], 2, "--opt is '64'"),
         (["--min", "64x64", "--max", "32x32"], 2, "height is 64 at least"),
-        (["--format", "trt", "--provider", "cudnn"], 2, "provider is 'cudnn'"),
+        (["--format", "trt", "--provider", "cudnn"], 2, "--provider is 'cudnn'"),
         (["--model", "nonsense"], 3, "nonsense"),
     ],
 )

@@ -176,7 +176,7 @@ def _bad(volumes, folder):
     yield "second scan", [sr, "--second-scan", small], 2, "second scan slices are 190x192"
     few = write(folder / "few.tif", pixels[:4])
     yield "depth", [sr, "--reference", few], 2, "reference has 4 slices and SR 5"
-    yield "lr", [sr, "--lr", small], 2, "no whole multiple"
+    yield "lr", [sr, "--lr", small], 2, "not a whole multiple"
     flat = write(folder / "flat.tif", np.full_like(pixels, 9))
     yield "constant SR", [flat, "--reference", reference], 3, "sr is constant (9)"
     yield "constant reference", [sr, "--reference", flat], 3, "reference is constant (9)"
@@ -184,7 +184,7 @@ def _bad(volumes, folder):
     holes[0, 5, 6] = np.nan
     nan = write(folder / "nan.tif", holes)
     yield "NaN", [sr, "--reference", nan], 3, "NaN or infinite"
-    yield "samples", [sr, "--samples", -1], 2, "samples is -1"
+    yield "samples", [sr, "--samples", -1], 2, "--samples is -1"
     yield "slices", [sr, "--slices", "3:9"], 2, "has 5"
     yield "pixel", [sr, "--pixel-nm", 0], 2, "pixel-nm is 0"
     yield "lpips alone", [sr, "--lpips", folder / "no.pth"], 2, "--reference"

@@ -19,5 +19,5 @@ def test_regions_cover_the_field_and_hold_to_their_grid():
     assert len(quarters) == 4
     assert [sample.z for sample in choose_samples((9, 70, 70), range(9), 0, 64)] == list(range(9))
     assert [sample.z for sample in choose_samples((9, 70, 70), range(9), 1, 64)] == [4]
-    with pytest.raises(UsageError, match="region is 10 px"):
+    with pytest.raises(UsageError, match="`region` is 10 px"):
         choose_samples((9, 70, 70), range(9), 1, 10)

@@ -60,7 +60,7 @@ def stopped(stack, output, use_nearest, after=2, **options):
 def test_something_else_is_refused_with_what_differs(stack, tmp_path, use_nearest):
     output = tmp_path / "a.zarr"
     stopped(stack, output, use_nearest)
-    with pytest.raises(VolumeError, match=r"settings\.tile was 32, is 16; .* rm -r '.*a\.zarr\.partial'"):
+    with pytest.raises(VolumeError, match=r"settings\.tile was 32, is 16; .* rm -r .*a\.zarr\.partial"):
         infer(stack, output, **MANY_BLOCKS | {"tile": 16})
     with pytest.raises(VolumeError, match=r"settings\.range was 'measured', is '0:200'"):
         infer(stack, output, **MANY_BLOCKS, grey_range="0:200")
@@ -188,7 +188,7 @@ def test_several_processes_share_an_output_and_the_last_completes_it(stack, tmp_
     done = [infer(stack, output, **MANY_BLOCKS, shard=f"{i}/5") for i in (3, 1, 5, 2)]
     assert [d["complete"] for d in done] == [False] * 4
     assert sum(d["blocks"] for d in done) < 12
-    with pytest.raises(PartialError, match=r"has no block .*; do them with: the same call without finish$"):
+    with pytest.raises(PartialError, match=r"missing in .*; do them with: the same call without finish$"):
         infer(stack, output, finish=True)
     last = infer(stack, output, **MANY_BLOCKS, shard="4/5")
     assert last["complete"]

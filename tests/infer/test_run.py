@@ -21,6 +21,7 @@ from emsr_fast.infer.run import FORMAT, JOURNAL, Publication, Run
 from emsr_fast.infer.strict_json import read_as
 from emsr_fast.infer.worker import Worker
 from emsr_fast.infer.workfolder import WorkFolder
+from emsr_fast.wording import shell
 
 OPTIONS = ["--tile=32", "--halo=0", "--max-memory=4MB", "--input-voxel=ignore", "--device=cpu", "--trust"]
 
@@ -66,19 +67,19 @@ def without(name):
 
 
 DAMAGED = {
-    "empty": (lambda content: "", "is no JSON"),
+    "empty": (lambda content: "", "is not JSON"),
     "a list": (lambda content: "[]", "has no format number"),
     "an object without anything": (lambda content: "{}", "has no format number"),
     "null": (lambda content: "null", "has no format number"),
-    "cut": (lambda content: json.dumps(content)[:700], "is no JSON"),
-    "zeros": (lambda content: "\0" * 500, "is no JSON"),
+    "cut": (lambda content: json.dumps(content)[:700], "is not JSON"),
+    "zeros": (lambda content: "\0" * 500, "is not JSON"),
     "nested without end": (lambda content: "[" * 200_000, "nested too deeply"),
-    "a number without end": (lambda content: "9" * 5000, "is no JSON"),
+    "a number without end": (lambda content: "9" * 5000, "is not JSON"),
     "older": (lambda content: json.dumps({"format": 1, "identity": {}, "plan": {}}), "has format 1, and .* format 3"),
     "newer": (lambda content: json.dumps(content | {"format": 4}), "has format 4"),
     "format as text": (lambda content: json.dumps(content | {"format": "2"}), "has format '2'"),
-    "without its run": (without("run"), "lost its part 'run'"),
-    "without its checksum": (without("sha256"), "lost its part 'sha256'"),
+    "without its run": (without("run"), "lacks its part 'run'"),
+    "without its checksum": (without("sha256"), "lacks its part 'sha256'"),
     "a run that is a list": (lambda content: with_checksum([]), r"run is \[\], not an object"),
     "a run without anything": (lambda content: with_checksum({}), r"run\.identity is missing"),
     "a run without a plan": (
@@ -104,7 +105,7 @@ def test_a_damaged_journal_is_one_line_that_names_the_folder_to_delete(run_of, c
         lines = capsys.readouterr().err.splitlines()
         assert len(lines) == 1
         assert lines[0].startswith(f"error: {folder / JOURNAL} ")
-        assert lines[0].endswith(f"delete the folder: rm -r '{folder}'")
+        assert lines[0].endswith(f"delete the folder: {shell('rm', '-r', folder)}")
         with pytest.raises(VolumeError, match=said):
             Run.load(folder)
     assert tree_of(folder) == before
@@ -116,14 +117,14 @@ def test_the_process_ends_with_exit_3_and_no_traceback(run_of, text):
     (folder / JOURNAL).write_text(text)
     done = subprocess.run([sys.executable, "-m", "emsr_fast", *words], capture_output=True, text=True, timeout=120)
     assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (3, "", 1)
-    assert f"rm -r '{folder}'" in done.stderr
+    assert f"{shell('rm', '-r', folder)}" in done.stderr
 
 
 def test_bytes_that_are_no_text_are_refused(run_of, capsys):
     words, folder = run_of
     (folder / JOURNAL).write_bytes(b"\xff\xfe\x00")
     assert main(words) == 3
-    assert f"{folder / JOURNAL} is no JSON" in capsys.readouterr().err
+    assert f"{folder / JOURNAL} is not JSON" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("what", ["lost", "a folder", "a file in place of the work folder"])
@@ -174,9 +175,9 @@ def test_an_edited_journal_is_refused_by_whoever_would_go_on(run_of, capsys, par
     before = tree_of(folder)
     for more in ([], ["--shard=2/2"], ["--finish"]):
         assert main([*words, *more]) == 3
-        assert "was changed since it was written" in capsys.readouterr().err
+        assert "was edited or damaged: its checksum does not match" in capsys.readouterr().err
     final = folder.with_name("out.zarr")
-    with pytest.raises(VolumeError, match="was changed"):
+    with pytest.raises(VolumeError, match="was edited or damaged"):
         Worker.open(final)
     assert isinstance(run_batch(str(final), "cpu", "command", [0]), VolumeError)
     assert tree_of(folder) == before
@@ -256,7 +257,7 @@ def test_a_damaged_mark_of_a_block_is_one_line(run_of, capsys, kind, text):
     assert main(words) == 3
     line = capsys.readouterr().err.splitlines()[-1]
     assert line.startswith(f"error: {mark} is damaged (")
-    assert line.endswith(f"delete the folder: rm -r '{folder}'")
+    assert line.endswith(f"delete the folder: {shell('rm', '-r', folder)}")
     assert WorkFolder(folder.with_name("out.zarr")).exists()
 
 

@@ -198,7 +198,7 @@ def test_metadata_above_that_list_the_level_must_be_valid_and_others_need_not(tm
     with pytest.raises(VolumeError, match="is not valid OME-Zarr"):
         open_source(path / "s0")
     (path / ".zattrs").write_text("{")
-    with pytest.raises(VolumeError, match=r"zattrs is no JSON.*`axes`"):
+    with pytest.raises(VolumeError, match=r"zattrs is not JSON.*`axes`"):
         open_source(path / "s0")
 
 

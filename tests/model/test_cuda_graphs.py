@@ -40,7 +40,7 @@ def test_reduced_precision_is_refused_where_it_cannot_run():
     model = load_model(device="cpu")
     with pytest.raises(BackendError, match="precision fp16 needs a CUDA device, the model is on cpu: use fp32"):
         TorchEngine(model, "fp16")
-    with pytest.raises(UsageError, match="precision is 'half'; give one of fp32, fp16, bf16"):
+    with pytest.raises(UsageError, match="`precision` is 'half'; give one of fp32, fp16, bf16"):
         TorchEngine(model, "half")
 
 

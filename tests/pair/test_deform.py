@@ -196,7 +196,7 @@ def test_a_pair_set_says_which_slices_are_deformed(acquired, tmp_path, capsys):
 
 def test_what_cannot_be_done_is_refused_at_once(acquired, tmp_path, monkeypatch):
     for spacing in (15, 0, -3, float("nan"), float("inf")):
-        with pytest.raises(UsageError, match=r"bspline is .*; give the distance of control points in LR px, 16 or"):
+        with pytest.raises(UsageError, match=r"`bspline` is .*; give the distance of control points in LR px, 16 or"):
             pair(*acquired, tmp_path / "set", bspline=spacing)
     monkeypatch.setitem(sys.modules, "SimpleITK", None)
     with pytest.raises(UsageError, match=r"needs SimpleITK: .*pip install .*simpleitk"):

@@ -187,10 +187,10 @@ def _wrong(folder, lr, hr):
     yield "no such depth", lr, hr, {"z_offset": 99}, VolumeError, "with `z_offset=99` no slice"
     yield "no such slices", lr, hr, {"slices": "40:"}, UsageError, "reach beyond"
     yield "bad voxel", lr, hr, {"hr_voxel": "1x2"}, UsageError, "'1x2'; give Z,Y,X in nm"
-    yield "bad scale", lr, hr, {"scale": 5}, UsageError, "scale is 5"
+    yield "bad scale", lr, hr, {"scale": 5}, UsageError, "`scale` is 5"
     yield "bad ncc", lr, hr, {"min_ncc": 1.5}, UsageError, "`min_ncc` is 1.5"
     yield "bad angle", lr, hr, {"max_angle": 90}, UsageError, "`max_angle` is 90"
-    yield "bad format", lr, hr, {"kind": "png"}, UsageError, "format is 'png'"
+    yield "bad format", lr, hr, {"kind": "png"}, UsageError, "`format` is 'png'"
     yield "too strict", lr, hr, {"min_ncc": 0.9999, "z_offset": OFFSET}, VolumeError, "was not found"
 
 

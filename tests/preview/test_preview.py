@@ -137,11 +137,11 @@ def test_nothing_is_overwritten_unasked(small, tmp_path, capsys):
     [
         (["--slice", "5"], 2, "slice is 5, and the volume has 5 (0 to 4)"),
         (["--slice", "-1"], 2, "slice is -1"),
-        (["--slice", "1", "--roi", "0,0,0:1,9,9"], 2, "slice and roi are both given"),
+        (["--slice", "1", "--roi", "0,0,0:1,9,9"], 2, "--slice and --roi are both given"),
         (["--roi", "0,0,0:2,9,9"], 2, "has 2 slices, and a preview shows one"),
         (["--roi", "0,0,0:1,99,9"], 2, "reaches beyond the volume"),
         (["--input-voxel", "wide"], 2, "input-voxel is 'wide'"),
-        (["--range", "9:5"], 2, "range is '9:5'"),
+        (["--range", "9:5"], 2, "--range is '9:5'"),
         (["--model", "emsr-x9"], 3, "emsr-x9"),
         (["-o", "a.tif"], 2, "ends in .png"),
         (["-o", "none/a.png"], 3, "does not exist"),

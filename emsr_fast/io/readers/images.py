@@ -50,9 +50,9 @@ def open_source(path: Path, key: str | None, axes: str | None) -> SourceVolume:
     if path.is_dir() and (whole := _ome_set(path, key, axes)):
         return whole
     if key is not None:
-        raise VolumeError(f"{path} is images in files, one slice each: leave key {key!r} out, or name one of the files")
+        raise VolumeError(f"{path} is images in files, one slice each: leave `key={key}` out, or name one of the files")
     if axes not in (None, "ZYX", "YX"):
-        raise UsageError(f"axes {axes!r} do not fit {path}: images in files are slices, ZYX; leave `axes` out")
+        raise UsageError(f"`axes` {axes!r} do not fit {path}: images in files are slices, ZYX; leave `axes` out")
     return ImagesSource(path)
 
 
@@ -117,7 +117,7 @@ class ImagesSource(SourceVolume):
         if self._kept is None or self._kept[0] != z:
             pixels = _decode(self._files[z])
             if pixels.shape != self.info.shape[1:] or pixels.dtype != self.info.dtype:
-                raise VolumeError(f"{self._files[z]} changed while it was read; start again when it is at rest")
+                raise VolumeError(f"{self._files[z]} changed while it was read; start again when it no longer changes")
             self._kept = (z, pixels)
         return self._kept[1][rows, cols]
 

@@ -34,7 +34,7 @@ _SIGNED, _ORIGIN_INVERTED, _TWO_IN_A_BYTE = 1, 4, 16
 def open_source(path: Path, key: str | None, axes: str | None) -> SourceVolume:
     """Return the MRC volume at ``path``, opened for reading."""
     if key is not None:
-        raise VolumeError(f"{path} is an MRC file, which holds one volume: leave key {key!r} out")
+        raise VolumeError(f"{path} is an MRC file, which holds one volume: leave `key={key}` out")
     head = read_header(path)
     try:
         return _source(path, head, axes)

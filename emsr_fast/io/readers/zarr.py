@@ -120,7 +120,7 @@ def _find(
     root = _node(store, "")
     if isinstance(root, zarr.Array):
         if key is not None:
-            raise VolumeError(f"{path} is one array; leave key {key!r} out, or give the folder that it is in")
+            raise VolumeError(f"{path} is one array; leave `key={key}` out, or give the folder that it is in")
         return root, "", None
     if key is None and (root is None or multiscale_of(root.attrs, path) is None):
         key = chosen(images_below(path), None, path)
@@ -144,7 +144,7 @@ def _find(
     if array is None:
         raise absent_level(path, level, [f"{place}/{name}".strip("/") for name in levels_there(image, path / place)])
     if not isinstance(array, zarr.Array):
-        raise VolumeError(f"{path}: level {first!r} is no array; write it again")
+        raise VolumeError(f"{path}: level {first!r} is not an array; write it again")
     return array, level, (image, first)
 
 

@@ -28,7 +28,9 @@ def check_readable(path: Path) -> None:
     try:
         if not path.exists():
             if path.is_symlink():
-                raise DamagedError(f"{path} is a broken link to {os.readlink(path)}; copy that file, or mend the link")
+                raise DamagedError(
+                    f"{path} is a broken link to {os.readlink(path)}; copy that file, or correct the link"
+                )
             raise DamagedError(f"{path} does not exist; check the path")
         # before it is opened: that of a pipe would wait for ever
         if not path.is_file():
@@ -93,4 +95,4 @@ def check_regular(place: Path, path: PurePath) -> None:
         VolumeError: ``place``, which exists, is a pipe, device, socket or folder.
     """
     if not place.is_file():
-        raise VolumeError(f"{place}, a part of {path}, is a pipe, device or folder and no file; copy the volume again")
+        raise VolumeError(f"{place}, a part of {path}, is a pipe, device or folder, not a file; copy the volume again")

@@ -75,7 +75,7 @@ class Store:
         """Return the JSON object in file ``name``, None where there is no such file.
 
         Raises:
-            VolumeError: it is no JSON object.
+            VolumeError: it is not a JSON object.
         """
         name = name.strip("/")
         if name not in self._known:
@@ -118,7 +118,7 @@ class Store:
         except ValueError:
             values = None
         if not isinstance(values, dict):
-            raise VolumeError(f"{self.path}: {name} is no JSON object; check how the volume was written")
+            raise VolumeError(f"{self.path}: {name} is not a JSON object; check how the volume was written")
         return values
 
     def array(self, driver: str, place: str = "", chunks: Chunks = lambda where: (), **spec: Any) -> TensorArray:

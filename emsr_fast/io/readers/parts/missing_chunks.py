@@ -137,7 +137,7 @@ class Stored:
             raise VolumeError(
                 f"{path} has none of {of} stored that were looked for, spread over all {self.total}: it would read "
                 f"as {fill} nearly everywhere; copy it again, or check that its header and its data belong together; "
-                "if it is meant to be that empty, copy it to a disk, where all are counted"
+                "if that is intended, copy it to a disk, where all are counted"
             )
         if not absent:
             return (), {}

@@ -61,7 +61,7 @@ def multiscale_of(attributes: Mapping[str, Any], path: PurePath, listing: str | 
     if not images:
         return None
     if not isinstance(images, Sequence) or not isinstance(images[0], Mapping):
-        raise VolumeError(f"{path} has multiscales that are no list of images; {_ADVICE}")
+        raise VolumeError(f"{path} has multiscales that are not a list of images; {_ADVICE}")
     number = next((number for number, one in enumerate(images) if listing in _paths_of(one)), 0)
     image = images[number]
     which = f"number {number + 1}" if number else "the first"

@@ -60,5 +60,7 @@ def _json(path: Path) -> Mapping[str, Any]:
     try:
         values = parse_json(text)
     except ValueError as error:
-        raise VolumeError(f"{path} is no JSON: {error}; mend it, or name the axes with `axes` to do without") from error
+        raise VolumeError(
+            f"{path} is not JSON: {error}; correct it, or name the axes with `axes` to do without"
+        ) from error
     return values if isinstance(values, Mapping) else {}

@@ -36,7 +36,9 @@ def check_ome(file: tifffile.TiffFile, path: Path) -> None:
             check_regular(place, path)
             # an empty one counts as missing
             if place.stat().st_size and not begins_with(place, TIFF_MAGIC):
-                raise VolumeError(f"{path} names {name!r} as a part of it, which is no TIFF file; give the whole set")
+                raise VolumeError(
+                    f"{path} names {name!r} as a part of it, which is not a TIFF file; give the whole set"
+                )
             size += place.stat().st_size
     most = max(_FEW_PLANES, size // _LEAST_DIRECTORY)
     if (claimed := max(_claims(root), default=0)) > most:

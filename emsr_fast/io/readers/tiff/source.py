@@ -150,7 +150,8 @@ class TiffSource(SourceVolume):
             return [pages[0]] * len(self._numbers), axes
         if len(pages) != math.prod(shape) // math.prod(first.keyframe.shape[-2:]):
             raise VolumeError(
-                f"{path} has {len(pages)} pages for {len(self._numbers)} slices; save it with one page per slice"
+                f"{path} has {counted(len(pages), 'page')} for {counted(len(self._numbers), 'slice')}; save it "
+                "with one page per slice"
             )
         pages = [pages[number] for number in self._numbers]
         if None in pages and not self._missing:

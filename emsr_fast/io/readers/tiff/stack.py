@@ -67,7 +67,7 @@ def _named(axes: str, shape: Sequence[int], asked: str, path: Path) -> list[tupl
             ):
                 return names
     raise UsageError(
-        f"axes {asked!r} do not fit {path}, which has {_sized(stated)}; name as many, the last two Y and X"
+        f"`axes` {asked!r} do not fit {path}, which has {_sized(stated)}; name as many, the last two Y and X"
     )
 
 
