@@ -23,6 +23,9 @@ Key = Annotated[
     str | None, typer.Option(help="Image to read from a file with several: dataset, variable, level or series number.")
 ]
 Axes = Annotated[str | None, typer.Option(help="Names of the stored axes, slowest first, such as ZYX or CZYX.")]
+Channel = Annotated[
+    int | None, typer.Option(min=0, metavar="N", help="Channel to read where an input has several, counted from 0.")
+]
 InputVoxel = Annotated[
     str | None,
     typer.Option(

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from emsr_fast.cli.common import Json, Overwrite, print_json, typed
+from emsr_fast.cli.common import Channel, Json, Overwrite, print_json, typed
 from emsr_fast.cli.output import put
 
 
@@ -44,6 +44,7 @@ def evaluate(
     lpips: Annotated[
         Path | None, typer.Option(metavar="ALEXNET", help="File with the weights of AlexNet, to measure LPIPS too.")
     ] = None,
+    channel: Channel = None,
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
@@ -68,6 +69,7 @@ def evaluate(
         grey_range=grey_range,
         pixel_nm=pixel_nm,
         lpips=lpips,
+        channel=channel,
         overwrite=overwrite,
         say=line.say,
     )

@@ -9,6 +9,7 @@ import typer
 
 from emsr_fast.cli.common import (
     Axes,
+    Channel,
     Device,
     InputVoxel,
     Json,
@@ -41,6 +42,7 @@ def infer(
     ],
     key: Key = None,
     axes: Axes = None,
+    channel: Channel = None,
     input_voxel: InputVoxel = None,
     model: Model = None,
     window_fit: WindowFit = None,
@@ -125,6 +127,7 @@ def infer(
         output,
         key=key,
         axes=axes,
+        channel=channel,
         input_voxel=input_voxel,
         model=model,
         window_fit=window_fit,

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from emsr_fast.cli.common import Json, Overwrite, print_json, typed
+from emsr_fast.cli.common import Channel, Json, Overwrite, print_json, typed
 from emsr_fast.cli.output import put
 from emsr_fast.errors import UsageError
 from emsr_fast.installing import install_line
@@ -55,6 +55,7 @@ def pair(
     kind: Annotated[
         str, typer.Option("--format", help="tif for two folders with one file for each slice, zarr for two stacks.")
     ] = "tif",
+    channel: Channel = None,
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
@@ -84,6 +85,7 @@ def pair(
         z_offset=z_offset,
         slices=slices,
         kind=kind,
+        channel=channel,
         overwrite=overwrite,
         say=line.say,
         progress=progress,

@@ -7,7 +7,19 @@ from typing import Annotated
 
 import typer
 
-from emsr_fast.cli.common import Axes, Device, InputVoxel, Json, Key, Model, Overwrite, Range, print_json, typed
+from emsr_fast.cli.common import (
+    Axes,
+    Channel,
+    Device,
+    InputVoxel,
+    Json,
+    Key,
+    Model,
+    Overwrite,
+    Range,
+    print_json,
+    typed,
+)
 from emsr_fast.cli.output import put
 
 
@@ -40,6 +52,7 @@ def preview(
     ] = None,
     key: Key = None,
     axes: Axes = None,
+    channel: Channel = None,
     input_voxel: InputVoxel = None,
     model: Model = None,
     grey_range: Range = None,
@@ -66,6 +79,7 @@ def preview(
         roi=roi,
         key=key,
         axes=axes,
+        channel=channel,
         input_voxel=input_voxel,
         model=model,
         grey_range=grey_range,

@@ -13,7 +13,7 @@ from emsr_fast.errors import UsageError
 from emsr_fast.evaluate.samples import Sample
 from emsr_fast.io.intensity import Normalisation, check_finite, measure, parse_range
 from emsr_fast.io.provenance import Provenance, read_provenance
-from emsr_fast.io.registry import open_source
+from emsr_fast.io.registry import ChannelOf
 from emsr_fast.io.resize import bicubic
 from emsr_fast.io.volume import SourceVolume
 from emsr_fast.io.voxels import meant
@@ -88,6 +88,7 @@ def open_inputs(
     trust: str | Path | None = None,
     grey_range: str | None,
     pixel_nm: float | None,
+    channel: int | None = None,
 ) -> Iterator[Inputs]:
     """Open all volumes and check that they fit together; see ``evaluate`` for the arguments.
 
@@ -95,14 +96,16 @@ def open_inputs(
         VolumeError: a volume cannot be read, or is constant.
         UsageError: shapes do not fit.
     """
+    channels = ChannelOf(channel)
     with ExitStack() as stack:
-        volumes: dict[str, SourceVolume | None] = {"sr": stack.enter_context(open_source(sr))}
+        volumes: dict[str, SourceVolume | None] = {"sr": stack.enter_context(channels.open(sr))}
         for name, path in (("lr", lr), ("reference", reference), ("second scan", second_scan)):
-            volumes[name] = stack.enter_context(open_source(path)) if path is not None else None
+            volumes[name] = stack.enter_context(channels.open(path)) if path is not None else None
         result = volumes["sr"]
         assert result is not None
         provenance = read_provenance(Path(sr))
-        expected = stack.enter_context(open_source(trust)) if trust is not None else None
+        expected = stack.enter_context(channels.open(trust)) if trust is not None else None
+        channels.check_used()
         if expected is not None and expected.shape != result.shape:
             raise UsageError(
                 f"`trust` is {expected.shape} and SR {result.shape}; give the map of the error written with this SR"

@@ -86,7 +86,7 @@ def _infer(request: Request, share: tuple[int, int], work: WorkFolder, say: Say,
     check_destination(request.output_path, overwrite=request.overwrite, source=_container(request))
     if request.finish:
         return _finish_only(request, work, say)
-    with open_source(request.input_path, request.key, request.axes) as stored:
+    with open_source(request.input_path, request.key, request.axes, request.channel) as stored:
         source, network, engine, run = prepare(request, work, stored, say)
         if request.dry_run:
             from emsr_fast.infer.estimate import estimate

@@ -215,6 +215,7 @@ def _provenance(
         "model": identity.model.name,
         "model_sha256": identity.model.sha256,
         "input": printable(source.info.path.name),
+        **_as_read(source, identity),
         "scale": plan.scale,
         "window_fit": identity.model.config.window_fit,
         "engine": engine,
@@ -230,3 +231,13 @@ def _provenance(
         **({"resampled": source.as_metadata()} if isinstance(source, ResampledSource) else {}),
         **({} if trust is None else {"trust": trust.as_json()}),
     }
+
+
+def _as_read(source: SourceVolume, identity: Identity) -> dict[str, Any]:
+    """Return which part of the input was read, and what was assumed of it: the notes of ``inspect``."""
+    asked = identity.settings
+    # where a file was is nobody else's business
+    folder = f"{source.info.path.parent}/"
+    notes = [printable(note.replace(folder, "")) for note in source.info.notes]
+    read = {"key": asked.key, "axes": asked.axes, "channel": asked.channel, "input_notes": notes or None}
+    return {name: value for name, value in read.items() if value is not None}

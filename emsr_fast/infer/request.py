@@ -24,6 +24,7 @@ class Request:
     output_path: str | Path
     key: str | None = None
     axes: str | None = None
+    channel: int | None = None
     input_voxel: str | None = None
     model: str | Path | None = None
     window_fit: str | None = None
@@ -62,6 +63,7 @@ def settings_of(request: Request, region: tuple[Span, Span, Span]) -> Settings:
     return Settings(
         key=request.key,
         axes=request.axes,
+        channel=request.channel,
         input_voxel=request.input_voxel,
         tile=request.tile or "automatic",
         halo=request.halo,
@@ -81,6 +83,7 @@ def inputs_of(request: Request) -> Inputs:
         path=_from_anywhere(request.input_path),
         key=request.key,
         axes=request.axes,
+        channel=request.channel,
         input_voxel=request.input_voxel,
         model=None if request.model is None else _absolute_if_file(request.model),
         window_fit=request.window_fit,

@@ -23,7 +23,7 @@ from emsr_fast.publish import write_durably
 from emsr_fast.trust.maps import Trust
 from emsr_fast.wording import shell
 
-FORMAT = 3  # of the file; to be raised whenever a part of ``Run`` changes
+FORMAT = 4  # of the file; to be raised whenever a part of ``Run`` changes
 JOURNAL = "journal.json"
 _MOST_NAMED = 3  # differences in a message
 
@@ -46,6 +46,7 @@ class Inputs:
     path: str  # absolute, or a URL
     key: str | None
     axes: str | None
+    channel: int | None
     input_voxel: str | None
     model: str | None  # a name or an absolute path; None: the default model
     window_fit: str | None
@@ -57,6 +58,7 @@ class Settings:
 
     key: str | None
     axes: str | None
+    channel: int | None
     input_voxel: str | None
     tile: int | str
     halo: int

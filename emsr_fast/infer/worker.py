@@ -102,7 +102,7 @@ class Worker:
         network = load_network(inputs.model, inputs.window_fit, options)
         engine, _ = load_engine(network, run.plan, options)
         source = fit_to_model(
-            open_source(inputs.path, inputs.key, inputs.axes),
+            open_source(inputs.path, inputs.key, inputs.axes, inputs.channel),
             network.card.lr_pixel_nm, network.card.name, parse_input_voxel(inputs.input_voxel),
         )  # fmt: skip
         seen = replace(run.identity, model=of_model(network), input=of_input(source, run.normalisation))

@@ -18,12 +18,49 @@ _MOST_COLOURS = 4
 _DROPPED = "-"
 
 
+class NoChannelsError(UsageError):
+    """A channel is asked for of a volume that has no axis C."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What the user says of the stored axes."""
+
+    axes: str | None = None  # their names, slowest first; None for what the file says
+    channel: int | None = None  # which one along axis C, counted from 0; None if there is but one
+
+    def of(self, channels: int, path: PurePath) -> int:
+        """Return the channel asked for of so many.
+
+        Raises:
+            UsageError: there are fewer.
+            VolumeError: none is asked for.
+        """
+        most = channels - 1
+        if self.channel is None:
+            raise VolumeError(
+                f"{path} has {channels} channels; name one with `channel`, 0 to {most}, "
+                "or if they are slices, name that axis Z with `axes`"
+            )
+        if not 0 <= self.channel <= most:
+            raise UsageError(f"channel {self.channel}: {path} has {channels}, 0 to {most}; give one of these")
+        return self.channel
+
+
+def no_channels(channel: int, path: PurePath, what: str) -> NoChannelsError:
+    """Return the error for a channel of a volume that has none; ``what`` it is in words."""
+    return NoChannelsError(
+        f"channel {channel}: {path} has no axis C ({what}); leave `channel` out, or name that axis with `axes`"
+    )
+
+
 @dataclass(frozen=True)
 class Layout:
-    """The names of a stored array's axes, slowest first; all but z, y and x have length 1."""
+    """The names of a stored array's axes, slowest first; along all but z, y, x and the channels the length is 1."""
 
     names: str  # one character per axis, "ZYX", "TCZYX", "YXZ"; no z means one slice
     shape: tuple[int, ...]
+    channel: int = 0  # which one along axis C is the grey stack
 
     @property
     def stack(self) -> tuple[int, int, int]:
@@ -37,41 +74,46 @@ class Layout:
 
     def reversed(self) -> Layout:
         """Return the layout of the same array stored fastest axis first."""
-        return Layout(self.names[::-1], self.shape[::-1])
+        return Layout(self.names[::-1], self.shape[::-1], self.channel)
 
     def read(self, array: Any, slices: slice, rows: slice, cols: slice) -> np.ndarray:
         """Return part of ``array`` as (slices, rows, cols), for any stored order of axes."""
-        where = {"Z": slices, "Y": rows, "X": cols}
+        where = {"Z": slices, "Y": rows, "X": cols, "C": self.channel}
         block = np.asarray(array[tuple(where.get(name, 0) for name in self.names)])
-        kept = [name for name in self.names if name in where]
+        kept = [name for name in self.names if name in "ZYX"]
         if "Z" not in kept:
             block, kept = block[None], ["Z", *kept]
         return block.transpose([kept.index(name) for name in "ZYX"])
 
 
 def layout_of(
-    shape: Sequence[int], path: PurePath, *, asked: str | None = None, stated: str | None = None, usual: str = "ZYX"
+    shape: Sequence[int],
+    path: PurePath,
+    *,
+    asked: Asked = Asked(),
+    stated: str | None = None,
+    usual: str = "ZYX",
 ) -> tuple[Layout, str]:
     """Return the layout of an array of ``shape``, and the axes in words.
 
     Args:
         shape: sides of the stored array.
         path: the file, for messages.
-        asked: the setting ``axes``; it comes before the names in the file.
+        asked: what the user says; it comes before the names in the file.
         stated: the axes' names in the file, one character each, None if it has none.
         usual: the order of three unnamed axes; of two, the same without Z.
 
     Raises:
-        UsageError: ``asked`` names no axes of this array.
+        UsageError: ``asked`` names no axes, or no channel, of this array.
         VolumeError: several images, no grey stack, or axes that only the user can name.
     """
     sides = tuple(int(side) for side in shape)
     sized = " x ".join(map(str, sides)) or "no axes"
-    if asked is not None:
-        names, words = check_axes(asked), "as `axes` says"
+    if asked.axes is not None:
+        names, words = check_axes(asked.axes), "as `axes` says"
         if len(names) != len(sides):
             raise UsageError(
-                f"`axes` {asked!r} are {len(names)}, but {path} has {len(sides)}: {sized}; name each of them"
+                f"`axes` {asked.axes!r} are {len(names)}, but {path} has {len(sides)}: {sized}; name each of them"
             )
     elif stated is not None:
         names, words = stated.upper(), ""
@@ -82,14 +124,20 @@ def layout_of(
             f"{path} has axes {names}, expected Y and X among them; save it with the axes Z, Y and X, or say which "
             "they are with `axes`"
         )
+    channel = 0
+    if "C" not in names and asked.channel is not None:
+        raise no_channels(asked.channel, path, f"{names}: {sized}")
     for name, side in zip(names, sides, strict=True):
-        if name not in "ZYX" and side != 1:
+        if name == "C" and (side != 1 or asked.channel is not None):
+            channel = asked.of(side, path)
+            words = f"{words}; channel {channel} of 0 to {side - 1}".removeprefix("; ")
+        elif name not in "ZYX" and side != 1:
             raise VolumeError(
                 f"{path} has {side} along axis {name} ({names}: {sized}); expected one grey stack: "
                 "save one of them by itself, or if they are slices, name the axis Z with `axes`"
             )
     shown = names.replace(_DROPPED, "1")
-    return Layout(names, sides), f"{shown} ({words})" if words else shown
+    return Layout(names, sides, channel), f"{shown} ({words})" if words else shown
 
 
 def check_axes(text: str) -> str:

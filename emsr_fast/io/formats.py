@@ -64,7 +64,7 @@ class Format:
 
     name: str
     recognises: Callable[[Path], bool]  # of an existing path
-    reader: str  # module with open_source(path, key, axes)
+    reader: str  # module with open_source(path, key, asked)
     writer: str | None = None  # module with create_target(path, spec, overwrite=...)
     suffixes: tuple[str, ...] = ()  # of outputs; the first is the one to advise
     stored_as: Mapping[str, str] = field(

@@ -7,7 +7,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-from emsr_fast.errors import VolumeError
+from emsr_fast.errors import UsageError, VolumeError
 from emsr_fast.io.formats import FORMATS, output_format
 from emsr_fast.io.locations import RemotePath, checked_key, is_remote, within
 from emsr_fast.io.readers.parts.files import check_readable
@@ -25,7 +25,9 @@ READABLE = (
 )
 
 
-def open_source(path: str | Path, key: str | None = None, axes: str | None = None) -> SourceVolume:
+def open_source(
+    path: str | Path, key: str | None = None, axes: str | None = None, channel: int | None = None
+) -> SourceVolume:
     """Return the volume at ``path``, opened for reading; the format is told by content, not by name.
 
     Args:
@@ -34,21 +36,47 @@ def open_source(path: str | Path, key: str | None = None, axes: str | None = Non
         key: which image of a file with several: a dataset, variable, array, multiscale level or series.
         axes: what the stored axes are, slowest first, such as "ZYX" or "CZYX" (MATLAB: as ``size`` gives them);
             as the file says if None.
+        channel: which of several channels along axis C, counted from 0.
 
     Raises:
-        UsageError: ``axes`` does not fit, or the image is named twice.
+        NoChannelsError: ``channel`` is given, and there is no axis C.
+        UsageError: ``axes`` or ``channel`` does not fit, or the image is named twice.
         VolumeError: missing, unreadable, truncated, several images to choose from, or not one grey stack.
     """
-    if axes is not None:
-        from emsr_fast.io.axes import check_axes
+    from emsr_fast.io.axes import Asked, check_axes
 
-        axes = check_axes(axes)
+    asked = Asked(None if axes is None else check_axes(axes), channel)
     container, inside = within(Path(path))
     key = checked_key(key, inside, path)
     remote = is_remote(container)
     reader = "readers.tensorstore" if remote else _reader(container)
-    source: SourceVolume = _module(reader).open_source(RemotePath(container) if remote else container, key, axes)
+    source: SourceVolume = _module(reader).open_source(RemotePath(container) if remote else container, key, asked)
     return source
+
+
+class ChannelOf:
+    """Opens several volumes, of those with channels the one asked for; others as they are."""
+
+    def __init__(self, channel: int | None) -> None:
+        self._channel, self._used = channel, False
+        self._lacking: UsageError | None = None
+
+    def open(self, path: str | Path) -> SourceVolume:
+        """Return the volume at ``path``, see ``open_source``."""
+        from emsr_fast.io.axes import NoChannelsError
+
+        try:
+            source = open_source(path, channel=self._channel)
+        except NoChannelsError as error:
+            self._lacking = error
+            return open_source(path)
+        self._used = True
+        return source
+
+    def check_used(self) -> None:
+        """Raise UsageError if no volume has channels, and one is asked for."""
+        if self._lacking is not None and not self._used:
+            raise self._lacking
 
 
 def _reader(path: Path) -> str:

@@ -13,7 +13,7 @@ import numpy as np
 from emsr_fast import __version__
 from emsr_fast.errors import UsageError, VolumeError
 from emsr_fast.io.intensity import measure
-from emsr_fast.io.registry import open_source
+from emsr_fast.io.registry import ChannelOf
 from emsr_fast.io.selection import choose_slices, parse_slices
 from emsr_fast.io.volume import SourceVolume
 from emsr_fast.pair import write
@@ -63,6 +63,7 @@ def pair(
     z_offset: int | None = None,
     slices: str = ":",
     kind: str = "tif",
+    channel: int | None = None,
     overwrite: bool = False,
     say: Callable[[str], None] = lambda line: None,
     progress: Progress = lambda lr_pixels: nullcontext(lambda done: None),
@@ -81,6 +82,7 @@ def pair(
         z_offset: LR slice of HR slice 0, where it is known; searched for otherwise.
         slices: "a:b", HR slices to use.
         kind: "tif", two folders with a file for each slice, or "zarr", two stacks of one shape.
+        channel: which one of volumes that have several, counted from 0.
         overwrite: whether to replace an existing pair set, at the very end.
         say: called with each line about the data and the result.
         progress: called with the LR px in all; returns a context manager, whose value is called with the LR px done.
@@ -97,7 +99,9 @@ def pair(
     inputs = [Path(lr_path), Path(hr_path)]
     tidy(Path(output).resolve())
     final = write.check_folder(output, inputs, overwrite=overwrite)
-    with open_source(lr_path) as lr, open_source(hr_path) as hr:
+    channels = ChannelOf(channel)
+    with channels.open(lr_path) as lr, channels.open(hr_path) as hr:
+        channels.check_used()
         chosen = choose_slices(start, stop, hr.shape[0])
         if damaged := [z for z in chosen if z in hr.info.damaged]:
             raise VolumeError(f"HR slice {damaged[0]}: {hr.info.damaged[damaged[0]]}; or leave it out with `slices`")

@@ -55,6 +55,7 @@ def make_preview(
     roi: str | None = None,
     key: str | None = None,
     axes: str | None = None,
+    channel: int | None = None,
     input_voxel: str | None = None,
     model: str | Path | None = None,
     grey_range: str | None = None,
@@ -86,7 +87,7 @@ def make_preview(
     if slice_number is not None and roi is not None:
         raise UsageError("`slice` and `roi` are both given; the first number of each corner of `roi` says the slice")
     choice = parse_input_voxel(input_voxel)
-    with open_source(path, key, axes) as stored:
+    with open_source(path, key, axes, channel) as stored:
         given = parse_range(grey_range, stored.dtype) if grey_range else None
         say_input(stored.info, say)
         network = load_network(model, None, EngineOptions(device=device))

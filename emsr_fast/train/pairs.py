@@ -7,6 +7,7 @@ import io
 import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -15,6 +16,7 @@ from emsr_fast.io.formats import is_volume_folder
 from emsr_fast.io.intensity import Normalisation
 from emsr_fast.io.locations import within
 from emsr_fast.io.readers.parts.image_names import IMAGE_SUFFIXES, check_names, natural_key
+from emsr_fast.io.registry import ChannelOf
 from emsr_fast.metrics.correlation import band, ncc
 from emsr_fast.reading import read_regular
 from emsr_fast.train.config import Source
@@ -114,21 +116,27 @@ def _matched(source: Source, cache: Path) -> Iterator[tuple[TrainingVolume, Trai
             if len(lr) != len(hr):
                 raise VolumeError(f"{source.lr} has {len(lr)} images and {source.hr} has {len(hr)}; pairs need as many")
             rows = list(zip(lr, hr, strict=True))
+    if source.channel is not None:
+        channels = ChannelOf(source.channel)
+        for path in rows[0]:
+            channels.open(path).close()
+        channels.check_used()
+    as_given: dict[str, Any] = {"grey_range": source.grey_range, "channel": source.channel}
     for origin_path, reference_path in rows:
-        origin = TrainingVolume(origin_path, grey_range=source.grey_range)
+        origin = TrainingVolume(origin_path, **as_given)
         if source.denoiser:
-            made = _denoised(reference_path, source.denoiser, source.grey_range, cache)
+            made = _denoised(reference_path, source.denoiser, cache, **as_given)
             yield origin, TrainingVolume(made, normalisation=Normalisation(0.0, 1.0, DENOISED))
         else:
             same = reference_path == origin_path
-            yield origin, origin if same else TrainingVolume(reference_path, grey_range=source.grey_range)
+            yield origin, origin if same else TrainingVolume(reference_path, **as_given)
 
 
-def _denoised(path: Path, kind: str, grey_range: str | None, cache: Path) -> Path:
+def _denoised(path: Path, kind: str, cache: Path, *, grey_range: str | None, channel: int | None) -> Path:
     """Return a TIFF of the volume at ``path`` with every slice denoised, made now unless it is there already."""
-    target = kept_under(path, kind, cache, grey_range)
+    target = kept_under(path, kind, cache, grey_range, channel)
     if not target.exists():
-        volume = TrainingVolume(path, grey_range=grey_range)
+        volume = TrainingVolume(path, grey_range=grey_range, channel=channel)
         images = (denoise_slice(volume.normalisation.to_model(volume.whole(z)), kind) for z in range(volume.shape[0]))
         write_stack(target, images)
     return target

@@ -9,11 +9,13 @@ from pathlib import Path
 import numpy as np
 
 from emsr_fast.io.intensity import Normalisation, check_grey_values, measure, parse_range
-from emsr_fast.io.registry import open_source
+from emsr_fast.io.registry import ChannelOf
 from emsr_fast.io.volume import SourceVolume
 
 _OPEN_FILES = 32
 _KEPT_BYTES = 2**30  # of decoded slices, in each process
+
+Place = tuple[Path, int | None]  # a volume, and which of its channels
 
 
 class _Shelf:
@@ -26,32 +28,33 @@ class _Shelf:
         # a file opened before a fork shares its position with the parent: both would read wrong bytes
         if self._owner != os.getpid():
             self._owner = os.getpid()
-            self._files: OrderedDict[Path, SourceVolume] = OrderedDict()
-            self._slices: OrderedDict[tuple[Path, int], np.ndarray] = OrderedDict()
+            self._files: OrderedDict[Place, SourceVolume] = OrderedDict()
+            self._slices: OrderedDict[tuple[Place, int], np.ndarray] = OrderedDict()
             self._bytes = 0
 
-    def file(self, path: Path) -> SourceVolume:
+    def file(self, place: Place) -> SourceVolume:
         self._own()
-        if path not in self._files:
-            self._files[path] = open_source(path)
+        if place not in self._files:
+            path, channel = place
+            self._files[place] = ChannelOf(channel).open(path)
             while len(self._files) > _OPEN_FILES:
                 self._files.popitem(last=False)[1].close()
-        self._files.move_to_end(path)
-        return self._files[path]
+        self._files.move_to_end(place)
+        return self._files[place]
 
-    def slice(self, path: Path, z: int, grey: Normalisation) -> np.ndarray:
+    def slice(self, place: Place, z: int, grey: Normalisation) -> np.ndarray:
         self._own()
-        if (path, z) not in self._slices:
-            source = self.file(path)
+        if (place, z) not in self._slices:
+            source = self.file(place)
             _, height, width = source.shape
             image = source.read(z, slice(0, height), slice(0, width))
             check_grey_values(image, z, source, grey)
-            self._slices[path, z] = image
+            self._slices[place, z] = image
             self._bytes += image.nbytes
             while self._bytes > _KEPT_BYTES and len(self._slices) > 1:
                 self._bytes -= self._slices.popitem(last=False)[1].nbytes
-        self._slices.move_to_end((path, z))
-        return self._slices[path, z]
+        self._slices.move_to_end((place, z))
+        return self._slices[place, z]
 
 
 _shelf = _Shelf()
@@ -61,11 +64,19 @@ class TrainingVolume:
     """A volume by its path; intensities normalised, float32."""
 
     def __init__(
-        self, path: Path, *, normalisation: Normalisation | None = None, grey_range: str | None = None
+        self,
+        path: Path,
+        *,
+        normalisation: Normalisation | None = None,
+        grey_range: str | None = None,
+        channel: int | None = None,
     ) -> None:
-        """Open ``path``. Its normalisation is given, or from ``grey_range`` ("LO:HI" or "dtype"), or measured."""
-        self.path = path
-        source = _shelf.file(path)
+        """Open ``path``, of several channels the one given.
+
+        Its normalisation is given, or from ``grey_range`` ("LO:HI" or "dtype"), or measured.
+        """
+        self.path, self._place = path, (path, channel)
+        source = _shelf.file(self._place)
         self.shape, self.dtype, self.damaged = source.shape, source.dtype, source.info.damaged
         self.voxel_size_nm = source.info.voxel_size_nm
         # slices with NaN may be among those that the settings leave out: they are refused where they are used
@@ -78,7 +89,7 @@ class TrainingVolume:
         Raises:
             VolumeError: it cannot be read, or has NaN or no-data pixels.
         """
-        return _shelf.slice(self.path, z, self.normalisation)
+        return _shelf.slice(self._place, z, self.normalisation)
 
     def crop(self, z: int, rows: slice, cols: slice) -> np.ndarray:
         """Return part of slice ``z``, normalised."""

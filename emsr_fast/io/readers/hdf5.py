@@ -12,8 +12,8 @@ from typing import Any
 import h5py
 import numpy as np
 
-from emsr_fast.errors import EmsrError, VolumeError
-from emsr_fast.io.axes import Layout, chosen, layout_of
+from emsr_fast.errors import EmsrError, UsageError, VolumeError
+from emsr_fast.io.axes import Asked, Layout, chosen, layout_of
 from emsr_fast.io.readers.parts import bigdataviewer, imaris
 from emsr_fast.io.readers.parts.array import ArraySource, check_chunk
 from emsr_fast.io.readers.parts.attributes import axes_of, axistags_of, sizes_of
@@ -27,20 +27,22 @@ _NO_LOCK = "another program has it open, or its file system has no locks: read w
 _BEING_WRITTEN = "a program that writes it for readers (SWMR) has not closed it: read as far as it was written"
 
 
-def open_source(path: Path, key: str | None, axes: str | None) -> SourceVolume:
+def open_source(path: Path, key: str | None, asked: Asked) -> SourceVolume:
     """Return the dataset ``key`` of the file, or the only image in it, opened for reading."""
     with opened(path) as (file, notes):
         listed = images(file)
-        name = chosen(listed if key else imaris.finest(file, listed), key_of(file, key, path), path)
+        name = chosen(listed if key else imaris.finest(file, listed, asked.channel), key_of(file, key, path), path)
         data = file[name]
         dtype = np.dtype(data.dtype)
         if place := imaris.place_of(file, name):
+            if asked.channel not in (None, place.channel):
+                raise UsageError(f"channel {asked.channel}: key {name!r} is channel {place.channel}; give one of them")
             layout, padded = imaris.without_padding(data, path)
             words = "ZYX"
             voxel_size_nm, stated, told = imaris.voxel_size(file, layout.stack)
             notes += [*padded, *told, *imaris.levels_note(file, place)]
         else:
-            layout, words = layout_of(data.shape, path, asked=axes, stated=_stated_axes(data))
+            layout, words = layout_of(data.shape, path, asked=asked, stated=_stated_axes(data))
             voxel_size_nm, stated = sizes_of(data.attrs, layout)
         if setup := bigdataviewer.place_of(file, name):
             voxel_size_nm, stated, told = bigdataviewer.voxel_size(path, file, setup)

@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image
 
 from emsr_fast.errors import UsageError, VolumeError
+from emsr_fast.io.axes import Asked, no_channels
 from emsr_fast.io.formats import TIFF_MAGIC, begins_with
 from emsr_fast.io.readers.parts.files import DamagedError, check_readable
 from emsr_fast.io.readers.parts.image_names import image_files
@@ -45,18 +46,20 @@ class _Header:
     notes: tuple[str, ...]
 
 
-def open_source(path: Path, key: str | None, axes: str | None) -> SourceVolume:
+def open_source(path: Path, key: str | None, asked: Asked) -> SourceVolume:
     """Return the image, or the folder's images in natural order, as a stack."""
-    if path.is_dir() and (whole := _ome_set(path, key, axes)):
+    if path.is_dir() and (whole := _ome_set(path, key, asked)):
         return whole
     if key is not None:
         raise VolumeError(f"{path} is images in files, one slice each: leave `key={key}` out, or name one of the files")
-    if axes not in (None, "ZYX", "YX"):
-        raise UsageError(f"`axes` {axes!r} do not fit {path}: images in files are slices, ZYX; leave `axes` out")
+    if asked.channel is not None:
+        raise no_channels(asked.channel, path, "images in files, one slice each")
+    if asked.axes not in (None, "ZYX", "YX"):
+        raise UsageError(f"`axes` {asked.axes!r} do not fit {path}: images in files are slices, ZYX; leave `axes` out")
     return ImagesSource(path)
 
 
-def _ome_set(folder: Path, key: str | None, axes: str | None) -> SourceVolume | None:
+def _ome_set(folder: Path, key: str | None, asked: Asked) -> SourceVolume | None:
     """Return the set of OME-TIFFs that the images of ``folder`` are; None if they are no set, or not all of one."""
     files, notes = image_files(folder)
     first = next((file for file in files if begins_with(file, TIFF_MAGIC)), None)
@@ -65,7 +68,7 @@ def _ome_set(folder: Path, key: str | None, axes: str | None) -> SourceVolume | 
     here = {file.name.lower() for file in files} - {first.name.lower()}
     if not here or not here <= others:
         return None
-    source = TiffSource(first, key, axes)
+    source = TiffSource(first, key, asked)
     format = f"folder of {len(files)} files, one set of OME-TIFFs"
     notes = [note for note in notes if "skipped" in note]
     source.info = replace(source.info, path=folder, format=format, notes=(*notes, *source.info.notes))

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from emsr_fast.errors import VolumeError
-from emsr_fast.io.axes import chosen, layout_of
+from emsr_fast.io.axes import Asked, chosen, layout_of
 from emsr_fast.io.formats import MATLAB_MAGIC, begins_with
 from emsr_fast.io.readers.hdf5 import dataset_source, images, key_of, opened
 from emsr_fast.io.readers.parts.array import ArraySource
@@ -19,14 +19,14 @@ _USUAL = "YXZ"  # rows, columns, slices
 _NO_NUMBERS = ("char", "cell", "struct", "object", "sparse", "function_handle", "empty")
 
 
-def open_source(path: Path, key: str | None, axes: str | None) -> SourceVolume:
-    """Return the variable ``key``, or the only image in the file, opened for reading; ``axes`` in MATLAB's order."""
+def open_source(path: Path, key: str | None, asked: Asked) -> SourceVolume:
+    """Return the variable ``key``, or the only image in the file, opened for reading; axes in MATLAB's order."""
     if begins_with(path, MATLAB_MAGIC[1:]):
-        return _open_v73(path, key, axes)
-    return _open_v5(path, key, axes)
+        return _open_v73(path, key, asked)
+    return _open_v5(path, key, asked)
 
 
-def _open_v73(path: Path, key: str | None, axes: str | None) -> SourceVolume:
+def _open_v73(path: Path, key: str | None, asked: Asked) -> SourceVolume:
     with opened(path) as (file, notes):
         name = chosen(images(file, matlab=True), key_of(file, key, path), path)
         data = file[name]
@@ -34,14 +34,14 @@ def _open_v73(path: Path, key: str | None, axes: str | None) -> SourceVolume:
         _check_class(kind.decode("utf-8", "replace") if isinstance(kind, bytes) else str(kind), name, path)
         if data.attrs.get("MATLAB_empty", 0):
             raise VolumeError(f"{path}: variable {name!r} is empty; choose another with `key`")
-        layout, words = layout_of(data.shape[::-1], path, asked=axes, usual=_USUAL)
+        layout, words = layout_of(data.shape[::-1], path, asked=asked, usual=_USUAL)
         # MATLAB stores its columns first, HDF5 its last axis: the same bytes with the axes reversed
         return dataset_source(
             path, file, data, layout.reversed(), data.dtype, notes, format="MATLAB 7.3", key=name, axes=words
         )
 
 
-def _open_v5(path: Path, key: str | None, axes: str | None) -> SourceVolume:
+def _open_v5(path: Path, key: str | None, asked: Asked) -> SourceVolume:
     found = {variable.name: variable for variable in variables(path)}
     listed = {
         name: f"{' x '.join(map(str, variable.shape))} {variable.kind}"
@@ -53,7 +53,7 @@ def _open_v5(path: Path, key: str | None, axes: str | None) -> SourceVolume:
     variable = found[chosen(listed, key, path)]
     _check_class(variable.kind, variable.name, path)
     dtype = np.dtype(variable.kind)
-    layout, words = layout_of(variable.shape, path, asked=axes, usual=_USUAL)
+    layout, words = layout_of(variable.shape, path, asked=asked, usual=_USUAL)
     notes = check_pixels(layout.stack, dtype, path)
     if variable.stream:
         notes = (*notes, "compressed: read whole when it is first needed")

@@ -14,7 +14,7 @@ from mrcfile.constants import IMAGE_STACK_SPACEGROUP
 from mrcfile.dtypes import HEADER_DTYPE
 
 from emsr_fast.errors import EmsrError, VolumeError
-from emsr_fast.io.axes import layout_of
+from emsr_fast.io.axes import Asked, layout_of
 from emsr_fast.io.readers.parts.array import ArraySource
 from emsr_fast.io.readers.parts.mrc_header import HEADER_BYTES, MrcHeader, read_header
 from emsr_fast.io.readers.parts.packed import opened, packing_of
@@ -31,20 +31,20 @@ _SAMPLED_SLICES, _SAMPLED_PIXELS, _NEAR, _FEW = 16, 2**18, 8, 1e-3
 _SIGNED, _ORIGIN_INVERTED, _TWO_IN_A_BYTE = 1, 4, 16
 
 
-def open_source(path: Path, key: str | None, axes: str | None) -> SourceVolume:
+def open_source(path: Path, key: str | None, asked: Asked) -> SourceVolume:
     """Return the MRC volume at ``path``, opened for reading."""
     if key is not None:
         raise VolumeError(f"{path} is an MRC file, which holds one volume: leave `key={key}` out")
     head = read_header(path)
     try:
-        return _source(path, head, axes)
+        return _source(path, head, asked)
     except (ValueError, OSError, TypeError, OverflowError) as error:
         if isinstance(error, EmsrError):
             raise
         raise VolumeError(f"{path} cannot be read as MRC: {error}; copy or export it again") from error
 
 
-def _source(path: Path, head: MrcHeader, axes: str | None) -> SourceVolume:
+def _source(path: Path, head: MrcHeader, asked: Asked) -> SourceVolume:
     header = np.frombuffer(head.raw, HEADER_DTYPE.newbyteorder(head.order)).reshape(()).view(np.recarray)
     data = _mapped(path, head, utils.data_dtype_from_header(header), utils.data_shape_from_header(header))
     notes = list(head.notes)
@@ -59,7 +59,7 @@ def _source(path: Path, head: MrcHeader, axes: str | None) -> SourceVolume:
         notes.append(f"{reason}: read as {data.dtype.name}")
     if data.ndim == 4 and data.shape[0] > 1:
         raise VolumeError(f"{path} holds {data.shape[0]} volumes; save the one you want by itself")
-    layout, words = layout_of(data.shape, path, asked=axes, stated=_stored_axes(header, data.ndim, path))
+    layout, words = layout_of(data.shape, path, asked=asked, stated=_stored_axes(header, data.ndim, path))
     dtype = data.dtype.newbyteorder("=")
     voxel_size_nm = _voxel_size(header, notes)
     kind = bytes(header["exttyp"]).strip(b"\0 ")

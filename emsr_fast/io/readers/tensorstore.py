@@ -10,7 +10,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from emsr_fast.errors import VolumeError
-from emsr_fast.io.axes import chosen, layout_of
+from emsr_fast.io.axes import Asked, chosen, layout_of
 from emsr_fast.io.readers.parts import precomputed
 from emsr_fast.io.readers.parts.array import ArraySource, check_chunk
 from emsr_fast.io.readers.parts.attributes import axes_of, scaled_sizes_of
@@ -36,14 +36,14 @@ _CODEC_KEYS = {
 }
 
 
-def open_source(path: PurePath, key: str | None, axes: str | None) -> SourceVolume:
+def open_source(path: PurePath, key: str | None, asked: Asked) -> SourceVolume:
     """Return the array, level or scale ``key`` of the volume at ``path``, a folder or URL, opened for reading."""
     store = Store(path)
     with store.errors():
         if (info := store.json("info")) is not None and "scales" in info:
-            return _open_precomputed(store, info, key, axes)
+            return _open_precomputed(store, info, key, asked)
         for opened in (_open_zarr3, _open_zarr2, _open_n5):
-            source = opened(store, key, axes)
+            source = opened(store, key, asked)
             if source is not None:
                 return source
     if store.denied:
@@ -57,7 +57,7 @@ def open_source(path: PurePath, key: str | None, axes: str | None) -> SourceVolu
     )
 
 
-def _open_precomputed(store: Store, info: Mapping[str, Any], key: str | None, axes: str | None) -> SourceVolume:
+def _open_precomputed(store: Store, info: Mapping[str, Any], key: str | None, asked: Asked) -> SourceVolume:
     scales = {str(scale["key"]): scale for scale in info["scales"]}
     listed = {name: " x ".join(map(str, scale["size"])) for name, scale in scales.items()}
     name = chosen(listed, key, store.path) if key is not None else next(iter(scales))
@@ -68,12 +68,12 @@ def _open_precomputed(store: Store, info: Mapping[str, Any], key: str | None, ax
         array.check_parts()
     sizes = [nanometres(float(side), "nm") for side in scales[name]["resolution"]]
     return _source(
-        store, array, "Neuroglancer precomputed", name, axes, "XYZC", (*_levels(scales), *notes),
+        store, array, "Neuroglancer precomputed", name, asked, "XYZC", (*_levels(scales), *notes),
         sizes=((sizes[2], sizes[1], sizes[0]), "precomputed resolution"), absent=absent,
     )  # fmt: skip
 
 
-def _open_n5(store: Store, key: str | None, axes: str | None) -> SourceVolume | None:
+def _open_n5(store: Store, key: str | None, asked: Asked) -> SourceVolume | None:
     place = key or ""
     node = store.json(f"{place}/attributes.json")
     below = {} if node is not None else _n5_arrays(store, place)
@@ -114,15 +114,15 @@ def _open_n5(store: Store, key: str | None, axes: str | None) -> SourceVolume | 
 
     array = store.array("n5", place, chunks)
     stated = axes_of(node.get("axes"), len(array.shape))
-    layout, _ = layout_of(array.shape, store.path, asked=axes, stated=stated, usual="XYZ")
+    layout, _ = layout_of(array.shape, store.path, asked=asked, stated=stated, usual="XYZ")
     told, absent = look_for(store.folder(place), [naming])[0].checked(store.path / place, 0)
     return _source(
-        store, array, "N5", place, axes, stated, (*notes, *told), usual="XYZ",
+        store, array, "N5", place, asked, stated, (*notes, *told), usual="XYZ",
         sizes=scaled_sizes_of(node, group, layout), absent=absent,
     )  # fmt: skip
 
 
-def _open_zarr3(store: Store, key: str | None, axes: str | None) -> SourceVolume | None:
+def _open_zarr3(store: Store, key: str | None, asked: Asked) -> SourceVolume | None:
     root = store.json("zarr.json")
     # groups above an array may have no file
     if root is None and (key is None or store.json(f"{key}/zarr.json") is None):
@@ -136,10 +136,10 @@ def _open_zarr3(store: Store, key: str | None, axes: str | None) -> SourceVolume
             return None
         return found.get("attributes") or {}, found.get("node_type") == "array", found.get("dimension_names")
 
-    return _open_zarr(store, node, listed, key, axes, 3)
+    return _open_zarr(store, node, listed, key, asked, 3)
 
 
-def _open_zarr2(store: Store, key: str | None, axes: str | None) -> SourceVolume | None:
+def _open_zarr2(store: Store, key: str | None, asked: Asked) -> SourceVolume | None:
     marks = (".zarray", ".zgroup", ".zattrs")
     if all(store.json(name) is None for name in (*marks, *(f"{key}/{mark}" for mark in marks if key))):
         return None
@@ -155,11 +155,11 @@ def _open_zarr2(store: Store, key: str | None, axes: str | None) -> SourceVolume
         attributes = store.json(f"{place}/.zattrs") or {}
         return attributes, array, attributes.get("_ARRAY_DIMENSIONS")
 
-    return _open_zarr(store, node, listed, key, axes, 2)
+    return _open_zarr(store, node, listed, key, asked, 2)
 
 
 def _open_zarr(
-    store: Store, node: Any, listed: Mapping[str, str], key: str | None, axes: str | None, zarr_format: int
+    store: Store, node: Any, listed: Mapping[str, str], key: str | None, asked: Asked, zarr_format: int
 ) -> SourceVolume:
     from emsr_fast.io.readers.zarr import absent_level, zarr_source
 
@@ -183,7 +183,7 @@ def _open_zarr(
         if ".." in place.split("/"):
             raise VolumeError(f"{store.path} names {place!r} as a level, which leads out of it; write it again")
         attributes, _, dimension_names = node(place) or ({}, True, None)
-    elif not axes:
+    elif not asked.axes:
         member = image_above(_groups_above(store, node, place))
     described = store.json(f"{place}/zarr.json" if zarr_format == 3 else f"{place}/.zarray")
     if described is None and member:
@@ -205,7 +205,7 @@ def _open_zarr(
         array.check_parts()
     array.attrs, array.metadata = attributes, SimpleNamespace(dimension_names=dimension_names)
     return zarr_source(
-        array, place, member, store.path, axes, zarr_format=zarr_format, notes=notes, absent=absent
+        array, place, member, store.path, asked, zarr_format=zarr_format, notes=notes, absent=absent
     )  # fmt: skip
 
 
@@ -238,7 +238,7 @@ def _source(
     array: Any,
     kind: str,
     key: str,
-    axes: str | None,
+    asked: Asked,
     stated: str | None,
     notes: tuple[str, ...],
     *,
@@ -246,7 +246,7 @@ def _source(
     absent: Mapping[str, int],
     usual: str = "ZYX",
 ) -> SourceVolume:
-    layout, words = layout_of(array.shape, store.path, asked=axes, stated=stated, usual=usual)
+    layout, words = layout_of(array.shape, store.path, asked=asked, stated=stated, usual=usual)
     check_chunk(array.chunks, array.dtype, store.path)
     info = VolumeInfo(
         path=store.path,

@@ -14,7 +14,7 @@ from zarr.core.buffer import Buffer, BufferPrototype
 from zarr.storage import LocalStore
 
 from emsr_fast.errors import EmsrError, VolumeError
-from emsr_fast.io.axes import chosen, layout_of
+from emsr_fast.io.axes import Asked, chosen, layout_of
 from emsr_fast.io.readers.parts.array import ArraySource, check_chunk
 from emsr_fast.io.readers.parts.attributes import axes_of, sizes_of
 from emsr_fast.io.readers.parts.bounded_chunks import bounded
@@ -29,19 +29,19 @@ from emsr_fast.io.volume import SourceVolume, VolumeInfo, check_pixels
 _UNKNOWN_CODEC = re.compile(r"(?:codec not available|Unknown codec): '*([\w.-]+)")
 
 
-def open_source(path: Path, key: str | None, axes: str | None) -> SourceVolume:
+def open_source(path: Path, key: str | None, asked: Asked) -> SourceVolume:
     """Return the array or level ``key`` of the folder, or the only image in it, opened for reading."""
     try:
         store = _ContainedStore(path, read_only=True)
-        array, level, image = _find(store, key, axes, path)
+        array, level, image = _find(store, key, asked, path)
         there = levels_there(image[0], path / level.removesuffix(image[1])) if image else []
-        if image is None and not axes:
+        if image is None and not asked.axes:
             image = image_above(local_groups(path, level))
         described = array.metadata.to_dict()
         _, notes, absent = as_stored(LocalFiles(path / level), described, path / level, under_either=True)
         store.read_under_either_name(level, other_name(described))
         return zarr_source(
-            bounded(array), level, image, path, axes,
+            bounded(array), level, image, path, asked,
             zarr_format=array.metadata.zarr_format, notes=notes, absent=absent, levels=there,
         )  # fmt: skip
     except (EmsrError, MemoryError):
@@ -62,7 +62,7 @@ def zarr_source(
     level: str,
     image: tuple[Multiscale, str] | None,
     path: PurePath,
-    axes: str | None,
+    asked: Asked,
     *,
     zarr_format: int,
     notes: tuple[str, ...] = (),
@@ -76,7 +76,7 @@ def zarr_source(
         level: its path from the root, "" for the root itself.
         image: the multiscale image that it is a level of, and its name in it; None for a plain array.
         path: of the root.
-        axes: what ``axes`` says.
+        asked: what the user says of the axes.
         zarr_format: 2 or 3.
         notes: what else is known of it.
         absent: how many chunks are not stored, see ``VolumeInfo``.
@@ -85,7 +85,7 @@ def zarr_source(
     dtype = np.dtype(array.dtype).newbyteorder("=")
     check_chunk(tuple(array.chunks), dtype, path)
     stated = image[0].axes if image else axes_of(_named_axes(array), len(array.shape))
-    layout, words = layout_of(array.shape, path, asked=axes, stated=stated)
+    layout, words = layout_of(array.shape, path, asked=asked, stated=stated)
     told = list(check_pixels(layout.stack, dtype, path))
     if image is None:
         kind, (voxel_size_nm, origin) = f"Zarr v{zarr_format}", sizes_of(array.attrs, layout)
@@ -114,7 +114,7 @@ def zarr_source(
 
 
 def _find(
-    store: _ContainedStore, key: str | None, axes: str | None, path: Path
+    store: _ContainedStore, key: str | None, asked: Asked, path: Path
 ) -> tuple[zarr.Array, str, tuple[Multiscale, str] | None]:
     """Return the array asked for, its path, and the multiscale image below ``path`` that lists it, with its name."""
     root = _node(store, "")
@@ -128,14 +128,14 @@ def _find(
     node = _node(store, place)
     if isinstance(node, zarr.Array):
         # named with its axes it is taken as it is, whatever the metadata around it
-        return node, place, None if axes else _image_of(store, place, path)
+        return node, place, None if asked.axes else _image_of(store, place, path)
     image = None if node is None else multiscale_of(node.attrs, path)
     if image is None:
         below = images_below(path, place)
         if node is None and not below:
             chosen(images_below(path), key, path)  # raises, listing what there is
             raise VolumeError(f"{path} has no array {key!r}; check `key`")
-        return _find(store, f"{place}/{chosen(below, None, path / place)}", axes, path)
+        return _find(store, f"{place}/{chosen(below, None, path / place)}", asked, path)
     first = next(iter(image.levels))
     if ".." in first.split("/") or first.startswith("/"):
         raise VolumeError(f"{path} names {first!r} as a level, which leads out of it; write it again")

@@ -11,7 +11,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from emsr_fast.errors import VolumeError
+from emsr_fast.errors import UsageError, VolumeError
 from emsr_fast.io.axes import Layout
 from emsr_fast.io.readers.parts.hdf5_links import own
 from emsr_fast.io.voxels import FLOAT32, UNKNOWN, VoxelSize, amount
@@ -38,11 +38,21 @@ def place_of(file: h5py.File, name: str) -> Place | None:
     return Place(name, int(found[2]), int(found[3]), int(found[4]))
 
 
-def finest(file: h5py.File, names: Mapping[str, str]) -> dict[str, str]:
-    """Return only the images at full resolution among ``names``; in files of other kinds, all of them."""
-    places = [place for name in names if (place := place_of(file, name))]
-    kept = [place.name for place in places if place.level == 0]
-    return {name: names[name] for name in kept} if kept else dict(names)
+def finest(file: h5py.File, names: Mapping[str, str], channel: int | None = None) -> dict[str, str]:
+    """Return only the images at full resolution among ``names``; in files of other kinds, all of them.
+
+    Args:
+        channel: the one to keep; None for all.
+
+    Raises:
+        UsageError: there is no such channel.
+    """
+    places = [place for name in names if (place := place_of(file, name)) and place.level == 0]
+    kept = [place for place in places if channel in (None, place.channel)]
+    if places and not kept:
+        there = ", ".join(str(number) for number in sorted({place.channel for place in places}))
+        raise UsageError(f"channel {channel}: {file.filename} has channels {there}; give one of these")
+    return {place.name: names[place.name] for place in kept} if kept else dict(names)
 
 
 def levels_note(file: h5py.File, place: Place) -> list[str]:

@@ -14,7 +14,7 @@ import numpy as np
 import tifffile
 
 from emsr_fast.errors import EmsrError, VolumeError
-from emsr_fast.io.axes import chosen
+from emsr_fast.io.axes import Asked, chosen
 from emsr_fast.io.readers.parts.array import check_chunk
 from emsr_fast.io.readers.parts.files import DamagedError
 from emsr_fast.io.readers.parts.missing_chunks import Stored
@@ -37,23 +37,23 @@ _SEEN_TO = re.compile(r"OME series raised ParseError|OME series failed to read "
 _PRIVATE_TAG = re.compile(r"TiffTag (3276[89]|327[7-9]\d|32[89]\d\d|3[3-9]\d{3}|[4-6]\d{4}) ")
 
 
-def open_source(path: Path, key: str | None, axes: str | None) -> SourceVolume:
+def open_source(path: Path, key: str | None, asked: Asked) -> SourceVolume:
     """Return the TIFF stack at ``path``, or its series number ``key``, opened for reading."""
-    return TiffSource(path, key, axes)
+    return TiffSource(path, key, asked)
 
 
 class TiffSource(SourceVolume):
     """A TIFF file, or a set of OME-TIFFs, as one grey stack; pages are found anywhere in the file."""
 
-    def __init__(self, path: Path, key: str | None = None, axes: str | None = None, *, alone: bool = False) -> None:
+    def __init__(self, path: Path, key: str | None = None, asked: Asked = Asked(), *, alone: bool = False) -> None:
         """Open the stack at ``path``.
 
         Args:
             key: the series' number.
-            axes: what the pages are.
+            asked: what the user says of the axes.
             alone: whether to leave out the other files of a set.
         """
-        self._path, self._key, self._asked = path, key, axes
+        self._path, self._key, self._asked = path, key, asked
         with _tifffile_errors(path) as notes:
             # sets of Micro-Manager are found by names in files of its own: each file is read by itself
             opened = partial(tifffile.TiffFile, path, is_mmstack=False, is_ndtiff=False)
@@ -144,13 +144,14 @@ class TiffSource(SourceVolume):
         axes, shape = ("I" + first.axes, (len(series), *first.shape)) if appended else (first.axes, first.shape)
         axes, self._numbers = slices_of(axes, shape, self._asked, path, notes)
         pages: list[Page | None] = [page for one in series for page in one.pages]
+        stored = math.prod(shape) // math.prod(first.keyframe.shape[-2:])
         # a big ImageJ stack has one page entry, its slices follow each other behind it
-        self._in_one_page = first.is_truncated and not appended and len(self._numbers) > 1
+        self._in_one_page = stored if first.is_truncated and not appended and stored > 1 else 0
         if self._in_one_page:
             return [pages[0]] * len(self._numbers), axes
-        if len(pages) != math.prod(shape) // math.prod(first.keyframe.shape[-2:]):
+        if len(pages) != stored:
             raise VolumeError(
-                f"{path} has {counted(len(pages), 'page')} for {counted(len(self._numbers), 'slice')}; save it "
+                f"{path} has {counted(len(pages), 'page')} for {counted(stored, 'slice')}; save it "
                 "with one page per slice"
             )
         pages = [pages[number] for number in self._numbers]
@@ -187,8 +188,8 @@ class TiffSource(SourceVolume):
                 sparse.append(z)
             if self._in_one_page:
                 if self._file.series[0].dataoffset is None:
-                    raise VolumeError(f"{path} has one page for {len(self._numbers)} slices; save it again as OME-TIFF")
-                stored = len(self._numbers) * page.nbytes
+                    raise VolumeError(f"{path} has one page for {self._in_one_page} slices; save it again as OME-TIFF")
+                stored = self._in_one_page * page.nbytes
                 end = offsets[0] + stored
             if end > size:
                 raise DamagedError(

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from emsr_fast.errors import UsageError, VolumeError
+from emsr_fast.io.axes import Asked, no_channels
 
 # axes that are a stack's depth whatever the writer called them; T because many writers call z time
 _STACK_AXES = "ZQI"
@@ -14,18 +19,16 @@ _READ_AS_Z = {"T": "time", "C": "channel"}
 _MOST_CHANNELS = 8
 
 
-def slices_of(
-    axes: str, shape: Sequence[int], asked: str | None, path: Path, notes: list[str]
-) -> tuple[str, list[int]]:
+def slices_of(axes: str, shape: Sequence[int], asked: Asked, path: Path, notes: list[str]) -> tuple[str, list[int]]:
     """Return the axes of a stack, without those of length 1, and the page of each slice.
 
     Args:
         axes: one letter for each side of ``shape``, as the file names them; Y and X are those of a page.
-        asked: what ``axes`` says; it goes before what the file says.
+        asked: what the user says; it goes before what the file says.
         notes: to which is added what was assumed.
 
     Raises:
-        UsageError: ``asked`` does not fit.
+        UsageError: ``asked`` does not fit, or names no channel of the file.
         VolumeError: not one grey stack.
     """
     named = _without_ones(axes, shape)
@@ -34,22 +37,30 @@ def slices_of(
             f"{path} has {dict(named)['S']} samples per pixel (RGB, or grey with alpha), "
             "expected one: convert it to grey; if these are slices of a stack, save it with photometric='minisblack'"
         )
-    if asked is not None:
-        named = _named(axes, shape, asked, path)
+    if asked.axes is not None:
+        named = _named(axes, shape, asked.axes, path)
     names = "".join(name for name, _ in named)
-    extra = [(name, side) for name, side in named if name not in "YX"]
-    if "C" in names and not (len(extra) == 1 and dict(extra)["C"] > _MOST_CHANNELS):
-        raise VolumeError(
-            f"{path} has {dict(extra)['C']} channels (axes {names}); save the one you want by itself, "
-            "or if these are slices, save it with axes ZYX"
-        )
-    if len(extra) > 1 or not names.endswith("YX"):
+    lead = [side for name, side in named if name not in "YX"]
+    pages: Any = np.arange(math.prod(lead)).reshape(lead)
+    if not names.endswith("YX"):
+        raise VolumeError(f"{path} has axes {_sized(named)}; expected one stack of slices: Z, Y, X")
+    if asked.channel is not None and "C" not in (asked.axes or axes):
+        raise no_channels(asked.channel, path, _sized(named))
+    words, place = names, names.find("C")
+    channels = lead[place] if place >= 0 else 1
+    # a stack of nothing but many channels is one of slices, unless one is asked for
+    if asked.channel is not None or (place >= 0 and not (len(lead) == 1 and channels > _MOST_CHANNELS)):
+        channel = asked.of(channels, path)
+        words += f" (channel {channel} of 0 to {channels - 1})"
+        if place >= 0:
+            pages, names = pages.take(channel, place), names.replace("C", "")
+    if pages.ndim > 1:
         raise VolumeError(f"{path} has axes {_sized(named)}; expected one stack of slices: Z, Y, X")
     if names[0] in _READ_AS_Z:
         notes.append(f"the {_READ_AS_Z[names[0]]} axis is read as z")
-    elif extra and names[0] not in _STACK_AXES:
+    elif len(names) > 2 and names[0] not in _STACK_AXES:
         notes.append(f"axis {names[0]} is read as z")
-    return names, list(range(extra[0][1] if extra else 1))
+    return words, [int(page) for page in pages.ravel()]
 
 
 def _without_ones(axes: str, shape: Sequence[int]) -> list[tuple[str, int]]:
