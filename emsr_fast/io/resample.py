@@ -17,14 +17,16 @@ _CUBIC = -0.5  # Keys' parameter: exact on parabolas
 
 
 class ResampledSource(SourceVolume):
-    """A source with other pixel sizes in y and x; a pixel's value depends on its place alone, not on what is read.
+    """A source with other pixel sizes in y and x. A pixel's value does not depend on which part is read.
 
-    The outer edges of the first pixels meet: pixel j of the result has its centre at ``(j + 1/2) f - 1/2`` of the
-    source, f being the ratio of the sizes, so the size is exactly the one asked for. As many pixels as touch the source
-    are made, of which the last may reach beyond it. Coarser (f > 1): each pixel is the mean of the source over its
-    area, source pixels in part counted in part and with their slope, that part of the area which lies outside left out;
-    means of the whole are kept, ramps not displaced, and whole f are plain binning. Finer (f < 1): Keys'
-    cubic convolution (a = -1/2), edge pixels repeated. Integers are clipped and rounded half to even.
+    The outer edges of the first pixels coincide. Let f be the ratio of the sizes: pixel j of the result has its centre
+    at ``(j + 1/2) f - 1/2`` of the source, so its size is exact. There are as many pixels as touch the source; the last
+    one may reach beyond it.
+
+    Coarser (f > 1): each pixel is the mean of the source over its area. A source pixel that is only partly inside
+    counts by that part, with its slope. Area outside the source does not count. So the mean of the image is kept, ramps are
+    not displaced, and a whole f is plain binning. Finer (f < 1): Keys' cubic convolution (a = -1/2), edge pixels
+    repeated. Integers are clipped and rounded half to even.
     """
 
     def __init__(self, source: SourceVolume, sizes_nm: tuple[float, float], target_nm: float) -> None:
@@ -33,7 +35,7 @@ class ResampledSource(SourceVolume):
         Args:
             source: read lazily.
             sizes_nm: its pixel sizes, (y, x).
-            target_nm: what they become.
+            target_nm: the pixel size of the result.
         """
         self._source, self._from, self._to = source, sizes_nm, target_nm
         z, *_ = source.info.voxel_size_nm
@@ -113,7 +115,7 @@ def _length(side: int, factor: float) -> int:
 
 @dataclass(frozen=True)
 class _Taps:
-    """Along one axis: which source pixels each pixel is made of."""
+    """The source pixels, with their weights, of each pixel along one axis."""
 
     needs: slice  # of the source
     index: np.ndarray  # (pixels, taps), from needs.start on
@@ -128,7 +130,7 @@ class _Taps:
 
 
 def _taps(span: tuple[int, int], factor: float, length: int) -> _Taps:
-    """Return what pixels ``span`` are made of, of a source of ``length`` pixels."""
+    """Return the taps of the pixels ``span``, for a source of ``length`` pixels."""
     pixels = np.arange(*span)
     if factor > 1:
         low = pixels * factor
@@ -143,10 +145,10 @@ def _taps(span: tuple[int, int], factor: float, length: int) -> _Taps:
 
 
 def _area(low: np.ndarray, high: np.ndarray, cells: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the source pixels, and their weights, whose mean over ``low`` to ``high`` a pixel is.
+    """Return the source pixels, and their weights, for pixels that are means from ``low`` to ``high``.
 
-    Of a source pixel cut in two each part counts with the slope between its neighbours, which the two parts together
-    do not feel: without it, a ramp would be displaced by up to an eighth of a pixel.
+    If an edge cuts a source pixel in two, each part counts with the slope between the pixel's neighbours; over the
+    whole pixel the slope cancels. Without it, a ramp would be displaced by up to an eighth of a pixel.
     """
     cell = np.floor(low)[:, None] + np.arange(cells)
     left, right = np.maximum(cell, low[:, None]), np.minimum(cell + 1, high[:, None])

@@ -1,4 +1,4 @@
-"""Texts of the command line as values: memory, regions, shares."""
+"""Parses settings that are text: memory, regions, slices, shares."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def parse_share(text: str | None) -> tuple[int, int]:
 
 
 def parse_memory(text: str) -> int:
-    """Return the bytes that "4GB", "800 MB" or "2GiB" stand for.
+    """Return the bytes of "4GB", "800 MB" or "2GiB".
 
     Raises:
         UsageError: another form, or nothing.

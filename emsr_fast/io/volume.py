@@ -1,4 +1,4 @@
-"""What every volume format offers: a source that is read lazily, a target that appears only when complete."""
+"""The interface of all volume formats: a source that is read lazily, a target that appears when complete."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _LONGEST_SIDE = 2**31 - 1
 
 @dataclass(frozen=True)
 class VolumeInfo:
-    """What was understood of a volume; the whole of what ``emsr-fast inspect`` prints."""
+    """What is known about a volume; ``emsr-fast inspect`` prints all of it."""
 
     path: PurePath
     format: str  # "TIFF", "OME-Zarr 0.5"
@@ -107,7 +107,7 @@ class SourceVolume(Protocol):
 
 @dataclass(frozen=True)
 class TargetSpec:
-    """What a target is to hold, known before the first pixel."""
+    """The shape, dtype and metadata of a target, known before the first pixel."""
 
     shape: tuple[int, int, int]  # Z, scale * Y, scale * X
     dtype: np.dtype
@@ -121,7 +121,7 @@ class TargetSpec:
 
     @property
     def first_centre(self) -> tuple[float, float, float]:
-        """Where the first voxel's centre lies, (z, y, x) from that of the input's first voxel.
+        """The first voxel's centre, (z, y, x), relative to the centre of the input's first voxel.
 
         In nm; along an axis of unknown size in voxels of the input.
         """

@@ -1,4 +1,4 @@
-"""Voxel sizes in nanometres, (z, y, x); an axis whose size nobody stated is None, never 1."""
+"""Voxel sizes in nanometres, (z, y, x); an unknown size is None, never 1."""
 
 from __future__ import annotations
 
@@ -64,10 +64,10 @@ LARGEST_PLAUSIBLE_PIXEL_NM = 10_000.0
 def meant(value: float, precision: float = PRODUCT) -> float:
     """Return the short decimal that ``value`` was computed from, or ``value`` itself if it is near none.
 
-    Of 13.8 / 3 = 4.6000000000000005 it is 4.6; 10 / 3 stays.
+    For 13.8 / 3 = 4.6000000000000005 it is 4.6; 10 / 3 stays as it is.
 
     Args:
-        precision: how far from it, relatively, ``value`` may be; the decimal has a digit less than that would allow.
+        precision: the largest relative difference; the decimal has one digit less than this allows.
     """
     most = round(-math.log10(precision)) - 1
     candidate = float(f"{value:.{most}g}")
@@ -107,7 +107,7 @@ def divided(voxel_size_nm: VoxelSize, scale: int) -> VoxelSize:
 
 
 def multiplied(voxel_size_nm: VoxelSize, scale: int) -> VoxelSize:
-    """Return the voxel size before super-resolution: what ``divided`` was given."""
+    """Return the voxel size before super-resolution, the inverse of ``divided``."""
     z, y, x = voxel_size_nm
     return (z, None if y is None else meant(y * scale), None if x is None else meant(x * scale))
 
@@ -120,7 +120,7 @@ def described(voxel_size_nm: VoxelSize) -> str:
 
 
 def from_density(pixels_per_unit: float, unit: str) -> tuple[float | None, str | None]:
-    """Return the pixel size in nm that a resolution tag states, and a note where the tag is not to be believed.
+    """Return the pixel size in nm from a resolution tag, and a note if the tag is ignored.
 
     Args:
         pixels_per_unit: the tag's value; 0, negative or infinite count as absent.

@@ -1,4 +1,4 @@
-"""N5 and Neuroglancer precomputed, and with Zarr also on s3, gs and http: all read through tensorstore."""
+"""Reads through tensorstore: N5 and Neuroglancer precomputed, and these and Zarr on s3, gs and http."""
 
 from __future__ import annotations
 
@@ -210,7 +210,7 @@ def _open_zarr(
 
 
 def _groups_above(store: Store, node: Any, place: str) -> Iterator[Group]:
-    """Yield what lies above the array at ``place``: inside the volume, then in the folders above it."""
+    """Yield the groups above the array at ``place``: inside the volume, then in the folders above it."""
     parts = place.split("/") if place else []
     for depth in reversed(range(len(parts))):
         if above := node("/".join(parts[:depth])):
@@ -224,7 +224,7 @@ def _groups_above(store: Store, node: Any, place: str) -> Iterator[Group]:
 
 
 def _as_tensorstore_reads(described: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a .zarray without the keys that tensorstore refuses, none of which matters for reading."""
+    """Return a .zarray without the keys that tensorstore refuses; reading needs none of them."""
     kept = {name: value for name, value in described.items() if name in _ZARRAY_KEYS}
     codec = kept.get("compressor")
     if isinstance(codec, Mapping) and codec.get("id") in _CODEC_KEYS:

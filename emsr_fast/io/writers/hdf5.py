@@ -1,4 +1,4 @@
-"""HDF5 out: one chunked dataset with its voxel size in ``element_size_um``."""
+"""Writes HDF5: one chunked dataset with its voxel size in ``element_size_um``."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ class Hdf5Target(TargetVolume):
 
     @contextmanager
     def _errors(self) -> Iterator[None]:
-        """Turn what the disk or HDF5 raises into VolumeError."""
+        """Turn errors of the disk and of HDF5 into VolumeError."""
         try:
             with shielded_from_signals():
                 yield
@@ -106,9 +106,9 @@ class Hdf5Target(TargetVolume):
 
 
 class _Disk(io.RawIOBase):
-    """The file under HDF5, which crashes the process where a full disk does not let it close.
+    """The file that HDF5 writes to. On a full disk HDF5 cannot close a file, and crashes the process.
 
-    After the first failure, kept in ``error``, nothing more is written and HDF5 is told that all went well.
+    So after the first failure, kept in ``error``, nothing more is written, and HDF5 is told that all went well.
     """
 
     def __init__(self, path: Path) -> None:
@@ -164,7 +164,7 @@ class _Disk(io.RawIOBase):
         self._forgotten = True
 
     def finish(self) -> None:
-        """Flush the file to the disk and close it; raises OSError where that fails."""
+        """Flush the file to the disk and close it; raises OSError if that fails."""
         descriptor, self._descriptor = self._descriptor, -1
         try:
             if not self._forgotten:

@@ -1,4 +1,4 @@
-"""MRC out: MRC2014 with the voxel size in its cell; an MRC input's extended header is kept."""
+"""Writes MRC: MRC2014 with the voxel size in its cell; an MRC input's extended header is kept."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ class _Statistics:
 
 @dataclass(frozen=True)
 class _Kept:
-    """The extended header of the input, and what tells how to read it."""
+    """The extended header of the input, and the fields that describe its format."""
 
     kind: bytes
     order: str
@@ -142,7 +142,7 @@ def _header(spec: TargetSpec, stored: np.dtype, kept: _Kept | None, extended: by
 
 
 def _labels(spec: TargetSpec) -> list[bytes]:
-    """Return the settings as the ten lines of text, what is wrong with the data first; the last may not fit."""
+    """Return the settings as ten lines of text, faults of the data first; the last settings may not fit."""
     found = flattened(spec.provenance)
     found.pop("software", None)
     # what is wrong with the data comes first; whole hashes, the longest and least read, last
@@ -162,7 +162,7 @@ def _rank(setting: str) -> int:
 
 
 def _extended_header(spec: TargetSpec, kept: _Kept) -> bytes:
-    """Return the input's extended header; where its records are known, those of the slices written."""
+    """Return the input's extended header; if its records are known, only those of the slices written."""
     whole, dtype = kept.content, get_ext_header_dtype(kept.kind, kept.order)
     if dtype is None or len(whole) < dtype.itemsize * kept.sections:
         return whole

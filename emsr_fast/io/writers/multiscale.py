@@ -1,4 +1,4 @@
-"""The geometry of a multiscale OME-Zarr: which levels there are, how they are cut, what its metadata says."""
+"""The geometry of a multiscale OME-Zarr: its levels, their chunks and shards, and its metadata."""
 
 from __future__ import annotations
 
@@ -51,12 +51,12 @@ class Level:
 def levels_of(spec: TargetSpec, shard: Triple, version: str, *, pyramid: bool = True) -> list[Level]:
     """Return the levels of a volume, full resolution first.
 
-    Each halves y and x, and z too where voxels would otherwise be longer in y and x than in z; the last is the first
-    whose slices have no side above 1024 px. Shards have the same sides at every level, so that a shard is the mean of
-    whole shards of the level before.
+    Each level halves y and x. It halves z, too, if voxels would else be longer in y and x than in z. The last level is
+    the first one whose slices have no side above 1024 px. Shards have the same sides at every level, so that a shard is
+    the mean of whole shards of the level before.
 
     Args:
-        shard: voxels that one task writes at full resolution.
+        shard: the voxels that one task writes at full resolution.
     """
     shape = spec.shape
     shard = _clipped(shard, shape)
@@ -101,7 +101,7 @@ def _divisor(side: int, wanted: int) -> int:
 
 
 def attributes(spec: TargetSpec, levels: list[Level], title: str, version: str) -> dict[str, Any]:
-    """Return the group's attributes: OME-Zarr metadata of ``version``, and what emsr_fast did under its own name."""
+    """Return the group's attributes: OME-Zarr metadata of ``version``, and the provenance under "emsr_fast"."""
     axes, scales, shifts = [], [], spec.first_centre
     in_voxels = (1.0, 1 / spec.scale, 1 / spec.scale)
     for name, size, scale in zip("zyx", spec.voxel_size_nm, in_voxels, strict=True):

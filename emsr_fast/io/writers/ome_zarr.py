@@ -1,4 +1,4 @@
-"""OME-Zarr out: shards that are written whole, each in one step, and the pyramid above them."""
+"""Writes OME-Zarr: whole shards, each in one step, and the pyramid above them."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def create_target(path: Path, spec: TargetSpec, *, overwrite: bool) -> TargetVol
 
 
 class DurableStore(LocalStore):
-    """Files that appear complete, and on the disk, or not at all; unfinished ones lie in a folder of their own."""
+    """Writes files that appear only when they are complete and on the disk; unfinished ones are in another folder."""
 
     def __init__(self, root: Path | str, *, unfinished: Path, read_only: bool = False) -> None:
         super().__init__(root, read_only=read_only)
@@ -48,13 +48,13 @@ class DurableStore(LocalStore):
 
 
 def _with_checksums(array: zarr.Array) -> zarr.Array:
-    """Return an array of Zarr v2, open for writing frames with checksums, which its metadata do not mention."""
+    """Return an array of Zarr v2, open for writing frames with checksums; its metadata do not mention them."""
     metadata = array.metadata.to_dict() | {"compressor": numcodecs.Zstd(level=3, checksum=True).get_config()}
     return zarr.Array(zarr.AsyncArray(type(array.metadata).from_dict(metadata), array.store_path))
 
 
 def _forget_key(path: Path, unfinished: Path) -> None:
-    """Take the key "checksum" out of an array's .zarray, which many readers refuse; all check frames without it."""
+    """Remove the key "checksum" from an array's .zarray: many readers refuse it, and all check frames without it."""
     described = json.loads(path.read_text())
     described["compressor"].pop("checksum", None)
     write_durably(path, json.dumps(described, indent=1).encode(), unfinished)
@@ -104,7 +104,7 @@ class Pyramid:
         return cls(path, levels, unfinished)
 
     def has(self, level: int, index: Triple) -> bool:
-        """Return whether shard ``index`` is there, all of it."""
+        """Return whether shard ``index`` is complete."""
         return all(path.is_file() for path in self.files(level, index))
 
     def files(self, level: int, index: Triple) -> Iterator[Path]:
@@ -130,7 +130,7 @@ class Pyramid:
         return np.asarray(self.arrays[level][self.levels[level].place(index)])
 
     def forget(self, index: Triple) -> None:
-        """Remove shard ``index`` of level 0, then those above it: nothing is ever there without its parts."""
+        """Remove shard ``index`` of level 0, then those above it, which are means of it."""
         for number, level in enumerate(self.levels):
             z, y, x = (at // f for at, f in zip(index, level.factor, strict=True))
             index = (z, y, x)
@@ -138,9 +138,9 @@ class Pyramid:
                 file.unlink(missing_ok=True)
 
     def raise_above(self, index: Triple) -> None:
-        """Write the shards above shard ``index`` of level 0 that are missing and for which all below them is there.
+        """Write the missing shards above shard ``index`` of level 0, as far as all shards below them are there.
 
-        Two processes that finish the last two parts at once may both write one: the same bytes.
+        Two processes that finish the last two parts at the same time may both write it, with the same bytes.
         """
         for number, level in enumerate(self.levels[1:], 1):
             z, y, x = (at // f for at, f in zip(index, level.factor, strict=True))

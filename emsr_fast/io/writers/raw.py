@@ -1,4 +1,4 @@
-"""What TIFF and MRC output share: a file of its final size is laid out first, blocks then go to their byte offsets."""
+"""Shared by TIFF and MRC output: a file of the final size is made first, then blocks are written at their offsets."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class RawTarget(TargetVolume):
     """A file with one uncompressed (Z, Y, X) array in it."""
 
     def __init__(self, path: Path, spec: TargetSpec, stored: np.dtype, *, overwrite: bool) -> None:
-        """Lay out the file under a temporary name beside ``path``.
+        """Make the file under a temporary name beside ``path``.
 
         Args:
             path: the final path.
@@ -45,7 +45,7 @@ class RawTarget(TargetVolume):
         """Write everything but the pixels; return the first pixel's offset."""
 
     def _finish(self, descriptor: int) -> None:
-        """Write what is known only at the end."""
+        """Write the metadata that are known only at the end."""
 
     def write(self, z: int, rows: slice, cols: slice, block: np.ndarray) -> None:
         """Write ``block``, (rows, cols), into slice ``z``."""
@@ -80,7 +80,7 @@ class RawTarget(TargetVolume):
 
 
 def write_all(descriptor: int, data: memoryview, offset: int) -> None:
-    """Write all of ``data``: a nearly full disk takes a part of it first and fails the next time."""
+    """Write all of ``data``: a nearly full disk takes a part of it first, and fails on the next write."""
     while data:
         count = os.pwrite(descriptor, data, offset)
         data, offset = data[count:], offset + count

@@ -1,4 +1,4 @@
-"""OME-TIFF out, BigTIFF where classic TIFF is too small."""
+"""Writes OME-TIFF, as BigTIFF if classic TIFF is too small."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def _physical_sizes(voxel_size_nm: VoxelSize) -> dict[str, float | str]:
 
 
 def _positions(spec: TargetSpec) -> dict[str, list[float] | list[str]]:
-    """Return where each slice lies, as OME's planes have it; along an axis of unknown size in voxels of the input."""
+    """Return the position of each slice for OME's planes; along an axis of unknown size in voxels of the input."""
     depth = spec.shape[0]
     positions: dict[str, list[float] | list[str]] = {}
     for axis, first, size in zip("ZYX", spec.first_centre, spec.voxel_size_nm, strict=True):
@@ -79,7 +79,7 @@ def _positions(spec: TargetSpec) -> dict[str, list[float] | list[str]]:
 
 
 def _resolution(voxel_size_nm: VoxelSize) -> dict[str, Any]:
-    """Return the resolution tags, which ImageJ reads, in pixels per cm; none where y or x is unknown."""
+    """Return the resolution tags, which ImageJ reads, in pixels per cm; none if y or x is unknown."""
     _, y, x = voxel_size_nm
     if y is None or x is None:
         return {}
@@ -87,7 +87,7 @@ def _resolution(voxel_size_nm: VoxelSize) -> dict[str, Any]:
 
 
 def flattened(provenance: Mapping[str, Any]) -> dict[str, str]:
-    """Return nested settings as text under dotted names, which is what OME's key-value annotations hold."""
+    """Return nested settings as text under dotted names, for OME's key-value annotations."""
     flat: dict[str, str] = {}
     for name, value in provenance.items():
         if isinstance(value, Mapping):

@@ -1,4 +1,4 @@
-"""Files of a volume on disk, s3, gs or http, and arrays of it, through tensorstore (the extra ``cloud``)."""
+"""Files and arrays of a volume on disk, s3, gs or http, through tensorstore (the extra ``cloud``)."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Store:
     """A folder or URL with a volume in it."""
 
     def __init__(self, path: PurePath) -> None:
-        """Open what lies at ``path``, without reading.
+        """Open the folder or URL ``path``, without reading.
 
         Raises:
             BackendError: tensorstore is not installed.
@@ -72,7 +72,7 @@ class Store:
         return spec
 
     def json(self, name: str) -> Mapping[str, Any] | None:
-        """Return the JSON object in file ``name``, None where there is no such file.
+        """Return the JSON object in file ``name``; None if there is no such file.
 
         Raises:
             VolumeError: it is not a JSON object.
@@ -99,7 +99,7 @@ class Store:
         return self._parsed(name, text)
 
     def json_above(self, up: int, name: str) -> Mapping[str, Any] | None:
-        """Return the JSON object in file ``name`` of the folder ``up`` levels above, None where it cannot be read."""
+        """Return the JSON object in file ``name`` of the folder ``up`` levels above; None if it cannot be read."""
         folder = self.path.resolve().parents if isinstance(self.path, Path) else self.path.parents
         # a URL begins with its scheme and its host or bucket
         if up > len(folder) - (0 if isinstance(self.path, Path) else 2):
@@ -125,8 +125,8 @@ class Store:
         """Return the array at ``place`` below the folder, read with tensorstore's ``driver``.
 
         Args:
-            chunks: the files, from the volume's folder on, that have a part; on a disk they are looked at first.
-            spec: more of tensorstore's; with ``metadata`` these are taken and the stored ones are not read.
+            chunks: the files of a part, relative to the volume's folder; on a disk they are checked before reading.
+            spec: more settings of tensorstore; ``metadata`` among them replace the stored ones.
         """
         where = {**self._spec, "path": f"{self._spec['path']}{place}/" if place else self._spec["path"]}
         array = self._tensorstore.open(
@@ -149,7 +149,7 @@ class Store:
                     check_regular(self.path / name, self.path)
 
     def array_of(self, files: Mapping[str, bytes], driver: str, **spec: Any) -> TensorArray:
-        """Return the array that lies in ``files``, contents by name, read with tensorstore's ``driver``."""
+        """Return the array in ``files``, a mapping from names to contents, read with tensorstore's ``driver``."""
         alone = self._tensorstore.Context()
         memory = self._tensorstore.KvStore.open({"driver": "memory"}, context=alone).result()
         for name, content in files.items():
@@ -164,10 +164,10 @@ class Store:
         return LocalFiles(self.path / place) if isinstance(self.path, Path) else RemoteFiles(self, place)
 
     def read(self, name: str, most: int | None = None) -> bytes | None:
-        """Return what is in file ``name``, None where there is no such file.
+        """Return the content of file ``name``; None if there is no such file.
 
         Args:
-            name: from the folder on.
+            name: relative to the folder.
             most: bytes of a file on a disk.
         """
         if isinstance(self.path, Path):
@@ -177,7 +177,7 @@ class Store:
 
     @contextmanager
     def errors(self) -> Iterator[None]:
-        """Turn what tensorstore raises into VolumeError."""
+        """Turn errors of tensorstore into VolumeError."""
         try:
             yield
         except (EmsrError, MemoryError):
@@ -187,7 +187,7 @@ class Store:
 
 
 def reason_of(error: Exception, advice: str = "check the address and how it was written") -> str:
-    """Return what tensorstore says, without the server's page and places in its own source, and what to do."""
+    """Return tensorstore's message, without the server's page and places in its source code, and what to do."""
     if isinstance(error, AdvisedError):
         return f"{error}"
     if isinstance(error, TimeoutError):
@@ -212,7 +212,7 @@ class RemoteFiles:
         self._files, self._prefix = store._files, f"{place}/" if place else ""
 
     def names(self) -> Iterator[str]:
-        """Yield the files' names from the folder on."""
+        """Yield the files' names relative to the folder."""
         listing = (self._files / self._prefix).list() if self._prefix else self._files.list()
         try:
             found = listing.result(timeout=LISTING_SECONDS)
@@ -238,7 +238,7 @@ class TensorArray:
     metadata: Any = None
 
     def __init__(self, array: Any, check: Callable[[Where], None] = lambda where: None) -> None:
-        """Take an array, and what raises VolumeError where a part must not be read."""
+        """Take an array, and a check that raises VolumeError if a part must not be read."""
         self._array, self._check = array, check
         self.shape: tuple[int, ...] = tuple(array.shape)
         self.dtype = np.dtype(array.dtype.numpy_dtype).newbyteorder("=")

@@ -1,4 +1,4 @@
-"""The variables of MATLAB v5 to v7 files. Ours, since scipy crashes on damaged tags and reads all or nothing.
+"""The variables of MATLAB v5 to v7 files. Without scipy: it crashes on damaged tags, and reads all or nothing.
 
 Source: MAT-File Format, The MathWorks, version 5; https://www.mathworks.com/help/pdf_doc/matlab/matfile_format.pdf
 """
@@ -33,7 +33,7 @@ _MOST_EXPANDED = 1032
 
 @dataclass(frozen=True)
 class Variable:
-    """One variable: what it is, and where its numbers are."""
+    """One variable: its name and kind, and where its numbers are."""
 
     name: str
     kind: str  # a dtype's name, or MATLAB's class for what is not numbers; "logical", "complex"
@@ -78,13 +78,13 @@ def numbers(path: Path, variable: Variable) -> np.ndarray:
     except zlib.error as error:
         raise VolumeError(f"{path}: variable {variable.name!r} does not decompress: {error}; save it again") from error
     if not reader.eof or len(content) < variable.offset + length:
-        raise VolumeError(f"{path}: variable {variable.name!r} is longer or shorter than it says; save it again")
+        raise VolumeError(f"{path}: variable {variable.name!r} is not as long as its header states; save it again")
     flat = np.frombuffer(content, variable.stored, math.prod(variable.shape), variable.offset)
     return flat.reshape(variable.shape, order="F")
 
 
 def _element(file: BinaryIO, at: int, size: int, order: str) -> tuple[Variable | None, int]:
-    """Return the variable at byte ``at``, None if it is something else, and where the next one begins."""
+    """Return the variable at byte ``at`` (None if it is something else), and where the next element begins."""
     file.seek(at)
     kind, count = struct.unpack(f"{order}II", file.read(8))
     body, end = at + 8, at + 8 + count
@@ -102,7 +102,7 @@ def _element(file: BinaryIO, at: int, size: int, order: str) -> tuple[Variable |
 
 
 def _variable(content: bytes, base: int, count: int, order: str, stream: tuple[int, int] | None) -> Variable | None:
-    """Return what the beginning of a matrix says; ``base`` is the place of its first byte, ``count`` its length."""
+    """Return the variable whose matrix begins at byte ``base`` and is ``count`` bytes long."""
     if count == 0:
         return None  # how MATLAB marks an empty place
     _, _, at, following = _tag(content, 0, order)

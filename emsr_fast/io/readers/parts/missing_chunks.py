@@ -1,4 +1,4 @@
-"""Which chunks of a volume are stored: every library reads one that is not as the fill value, without a word."""
+"""Which chunks of a volume are stored: every library silently reads a missing one as the fill value."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ _DEEPEST = 8
 
 
 class UnlistedError(Exception):
-    """A folder's names cannot be known, or not in ``LISTING_SECONDS``."""
+    """A folder cannot be listed, or not within ``LISTING_SECONDS``."""
 
 
 class Files(Protocol):
     """The files of an array's folder."""
 
     def names(self) -> Iterator[str]:
-        """Yield the files' names from the folder on; raise ``UnlistedError`` where there is no end in time."""
+        """Yield the files' names relative to the folder; raise ``UnlistedError`` if it takes too long."""
         ...
 
     def has(self, names: Sequence[str]) -> int:
-        """Return how many of ``names`` are there; raise ``UnlistedError`` where that cannot be known."""
+        """Return how many of ``names`` exist; raise ``UnlistedError`` if that cannot be known."""
         ...
 
 
@@ -47,7 +47,7 @@ class LocalFiles:
         self._folder = folder
 
     def names(self) -> Iterator[str]:
-        """Yield the files' names from the folder on."""
+        """Yield the files' names relative to the folder."""
         end, waiting = time.monotonic() + LISTING_SECONDS, [""]
         while waiting:
             place = waiting.pop()
@@ -81,7 +81,7 @@ class Naming:
     index: Callable[[str], Index | None]  # None for a file that is no chunk
 
     def is_chunk(self, name: str) -> bool:
-        """Return whether a file is a chunk of the array as large as it is now."""
+        """Return whether a file is a chunk within the array's present shape."""
         index = self.index(name)
         return index is not None and all(at < count for at, count in zip(index, self.grid, strict=True))
 
@@ -116,14 +116,14 @@ class Stored:
     seen: bool = False  # whether a listing that had no end in time came upon one
 
     def checked(self, path: PurePath, fill: Any, unit: str = "chunks") -> tuple[tuple[str, ...], dict[str, int]]:
-        """Return notes, and the numbers for the output's provenance; both empty where every chunk is stored.
+        """Return notes, and the numbers for the output's provenance; both are empty if every chunk is stored.
 
         Args:
-            fill: the value that chunks have which are not stored.
-            unit: what is stored as one file, chunks or shards.
+            fill: the value of chunks that are not stored.
+            unit: what one file holds, "chunks" or "shards".
 
         Raises:
-            VolumeError: not one is stored, or not one of those that were looked for.
+            VolumeError: none is stored, or none of those that were looked for.
         """
         if not self.looked_for:
             return (f"whether all of its {self.total} {unit} are stored cannot be seen here",), {}

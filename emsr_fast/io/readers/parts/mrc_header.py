@@ -1,4 +1,4 @@
-"""The main header of an MRC file: whether a file is one, in which byte order, and what was assumed of it."""
+"""The main header of an MRC file: whether a file is MRC, its byte order, and what was assumed."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class MrcHeader:
 
     @property
     def numbers(self) -> _Numbers:
-        """What it says of the voxels."""
+        """Its numbers about the voxels."""
         return _numbers(self.raw, self.order)
 
 
@@ -46,7 +46,7 @@ class _Numbers:
 
     @property
     def needed(self) -> int:
-        """How many bytes the whole file has at least."""
+        """The least number of bytes of the whole file."""
         z, y, x = self.shape
         return HEADER_BYTES + self.extended + z * y * x * BYTES_PER_PIXEL.get(self.mode, 1)
 
@@ -78,7 +78,7 @@ def is_mrc(path: Path) -> bool:
 
 
 def read_header(path: Path) -> MrcHeader:
-    """Return the main header of the MRC file ``path``; refuse one that claims more than its file holds."""
+    """Return the main header of the MRC file ``path``; raise VolumeError if it claims more than the file holds."""
     try:
         with opened(path) as file:
             raw = file.read(HEADER_BYTES)
@@ -100,7 +100,7 @@ def read_header(path: Path) -> MrcHeader:
 
 
 def _order_of(raw: bytes, size: float) -> tuple[str, _Numbers]:
-    """Return the byte order that the stamp says, unless only the other one makes sense, and the numbers in it."""
+    """Return the byte order of the stamp, or the other one if only that makes sense, and the numbers in this order."""
     said = _STAMPS.get(raw[_STAMP_AT : _STAMP_AT + 2], "<")
     orders = [(order, _numbers(raw, order)) for order in sorted(_ORDERS, key=lambda order: order != said)]
     fitting = [one for one in orders if one[1].can_be_true and one[1].needed <= size]
@@ -124,7 +124,7 @@ def _check(found: _Numbers, size: float, path: Path) -> None:
 
 
 def _size_of(path: Path) -> float:
-    """Return how many bytes a file has; of a compressed one nobody knows before it is unpacked."""
+    """Return how many bytes a file has; infinity for a compressed one, whose size is known only when it is unpacked."""
     return path.stat().st_size if packing_of(path) is None else float("inf")
 
 

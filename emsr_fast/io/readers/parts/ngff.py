@@ -21,7 +21,7 @@ _OLD_AXES = "tczyx"
 
 @dataclass(frozen=True)
 class Multiscale:
-    """A multiscale image: one picture, stored several times, ever coarser."""
+    """A multiscale image: one image, stored at several resolutions."""
 
     version: str
     axes: str | None  # one letter each, "?" for a name that has none; None where all unnamed
@@ -30,7 +30,7 @@ class Multiscale:
     notes: tuple[str, ...] = ()
 
     def voxel_size(self, level: str, layout: Layout) -> tuple[VoxelSize, tuple[str, ...]]:
-        """Return the voxel size of ``level`` in nm, and notes on what was not believed."""
+        """Return the voxel size of ``level`` in nm, and notes on values that are ignored."""
         scales, moved = self.levels[level]
         notes = ["it has a translation, which infer does not carry over"] if moved else []
         sizes: list[float | None] = []
@@ -43,14 +43,14 @@ class Multiscale:
 
 
 def multiscale_of(attributes: Mapping[str, Any], path: PurePath, listing: str | None = None) -> Multiscale | None:
-    """Return the multiscale image that a group's attributes describe, None if they describe none.
+    """Return the multiscale image that a group's attributes describe; None if there is none.
 
     Args:
         path: for messages.
-        listing: a level; of several images the first that lists it is taken, else the first of all.
+        listing: a level; of several images the first one that lists it is used, else the first of all.
 
     Raises:
-        VolumeError: what they say is not valid OME-Zarr, or of a version that is not known.
+        VolumeError: they are not valid OME-Zarr, or of an unknown version.
     """
     from ome_zarr_models.v04.multiscales import Multiscale as V04
     from ome_zarr_models.v05.multiscales import Multiscale as V05
@@ -88,7 +88,7 @@ def _paths_of(image: Any) -> list[str]:
 
 
 def _plain(path: str) -> str:
-    """Return the path of a level without what says nothing: "0" for "./0" and "0/"."""
+    """Return the path of a level in its shortest form: "0" for "./0" and "0/"."""
     return posixpath.normpath(path)
 
 
@@ -120,7 +120,7 @@ def _checked(
         for transform in (*dataset.coordinateTransformations, *(valid.coordinateTransformations or ())):
             values = getattr(transform, transform.type, None)
             if values is None:
-                raise VolumeError(f"{path} keeps a {transform.type} in a file of its own; {_ADVICE}")
+                raise VolumeError(f"{path} has its {transform.type} in a separate file; {_ADVICE}")
             if transform.type == "scale":
                 scales = [one * float(other) for one, other in zip(scales, values, strict=True)]
             else:

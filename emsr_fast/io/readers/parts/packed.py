@@ -1,4 +1,4 @@
-"""Files compressed as a whole, such as a.mrc.gz: with what, and their content as a stream."""
+"""Files compressed as a whole, such as a.mrc.gz: the kind of compression, and the content as a stream."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ PACKINGS = (
 
 
 def packing_of(path: Path) -> Packing | None:
-    """Return how the file ``path`` is compressed, told by its first bytes; None if it is not, or is no file."""
+    """Return how the file ``path`` is compressed, by its first bytes; None if it is not, or is no file."""
     if not path.is_file():
         return None
     with path.open("rb") as file:

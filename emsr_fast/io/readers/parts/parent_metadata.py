@@ -1,4 +1,4 @@
-"""What the folders above an array say of it, where the array itself was given by its path: "img.zarr/0"."""
+"""Metadata in the folders above an array that was given by its own path, such as "img.zarr/0"."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Group = tuple[Mapping[str, Any], str, PurePath]
 
 
 def image_above(groups: Iterable[Group]) -> tuple[Multiscale, str] | None:
-    """Return the multiscale image that lists an array, and the array's name in it; None if no group lists it.
+    """Return the multiscale image that lists an array, and the array's name there; None if no group lists it.
 
     Args:
         groups: those above the array, nearest first; groups that do not list the array need not be valid.
@@ -36,7 +36,7 @@ def image_above(groups: Iterable[Group]) -> tuple[Multiscale, str] | None:
 
 
 def local_groups(path: Path, place: str = "") -> Iterator[Group]:
-    """Yield what lies above the folder ``path``, under the name given and under its real one.
+    """Yield the groups above the folder ``path``, by the given path and by its real path.
 
     Args:
         place: of the array in ``path``.

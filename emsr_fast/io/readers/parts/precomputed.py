@@ -83,7 +83,7 @@ def _sides(scale: Mapping[str, Any]) -> tuple[int, ...]:
 
 
 class _Packed:
-    """An array whose chunks are NAME.gz, or some of them: unpacked into memory, where tensorstore decodes them."""
+    """An array with chunks stored as NAME.gz: they are unpacked into memory, where tensorstore decodes them."""
 
     def __init__(self, store: Store, info: Mapping[str, Any], number: int, array: TensorArray) -> None:
         self.shape, self.dtype, self.chunks = array.shape, array.dtype, array.chunks

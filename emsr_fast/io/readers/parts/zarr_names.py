@@ -1,4 +1,4 @@
-"""How the chunks of a Zarr array are named: its metadata say so, and are not always right."""
+"""The names of a Zarr array's chunks: those in its metadata are not always right."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from emsr_fast.wording import counted
 def as_stored(
     files: Files, described: Mapping[str, Any], path: PurePath, *, under_either: bool = False
 ) -> tuple[dict[str, Any], tuple[str, ...], dict[str, int]]:
-    """Return an array's metadata with the separator that its files have, notes, and how many chunks are not stored.
+    """Return an array's metadata with the separator of its files, notes, and how many chunks are not stored.
 
-    The separator stays that of the metadata where one chunk at least is named so: the others may be leftovers.
+    The separator of the metadata is kept if at least one chunk has it: the others may be leftovers.
 
     Args:
         files: the array's folder.
         described: its .zarray or zarr.json.
         path: for messages.
-        under_either: whether each chunk is read under the name it has, as ``other_name`` gives it.
+        under_either: whether a chunk is read under either name, its own or that of ``other_name``.
 
     Raises:
         VolumeError: no chunk is stored.
@@ -57,7 +57,7 @@ def as_stored(
 
 
 def other_name(described: Mapping[str, Any]) -> Callable[[str], str | None]:
-    """Return what gives a chunk's name with the other separator; None for a name that is no chunk's."""
+    """Return a function that gives a chunk's name with the other separator; it gives None for other names."""
     separators = _separators(described)
     if separators is None:
         return lambda name: None
@@ -71,13 +71,13 @@ def other_name(described: Mapping[str, Any]) -> Callable[[str], str | None]:
 
 
 def _separators(described: Mapping[str, Any]) -> tuple[str, str] | None:
-    """Return the separator that metadata ask for, and the other one; None where chunks are named in another way."""
+    """Return the separator in the metadata, and the other one; None if chunks are named in another way."""
     own = _separator(described)
     return None if own is None else (own, "." if own == "/" else "/")
 
 
 def _separator(described: Mapping[str, Any]) -> str | None:
-    """Return the separator that metadata ask for; None where they name their chunks in a way that is not known."""
+    """Return the separator in the metadata; None if they name chunks in an unknown way."""
     if described["zarr_format"] == 2:
         return str(described.get("dimension_separator") or ".")
     encoding = described["chunk_key_encoding"]

@@ -14,7 +14,7 @@ _MOST_FOLDERS, _DEEPEST = 500, 8
 
 
 def is_zarr(path: Path) -> bool:
-    """Return whether ``path`` is a Zarr folder: by its own files, or called .zarr with one of Zarr's below it."""
+    """Return whether ``path`` is a Zarr folder: by its files, or by the suffix .zarr and a file of Zarr's below it."""
     if not path.is_dir():
         return False
     if any((path / mark).exists() for mark in MARKS):

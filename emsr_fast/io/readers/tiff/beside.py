@@ -1,4 +1,4 @@
-"""Other files that a TIFF names, and how many planes it claims: checked before tifffile opens or counts them."""
+"""Files that a TIFF names, and the planes that it claims: checked before tifffile opens or counts them."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ _LEAST_DIRECTORY = 100  # bytes of a page's tags
 
 
 def check_ome(file: tifffile.TiffFile, path: Path) -> None:
-    """Refuse OME metadata that name files outside the folder of ``path``, or claim more planes than files can hold.
+    """Raise VolumeError if OME metadata name files outside the folder, or claim more planes than the files can hold.
 
     Raises:
-        VolumeError: a name leads out of the folder, or to what is no TIFF file; the claim is wrong.
+        VolumeError: a name leads out of the folder or to a file that is no TIFF, or there are too many planes.
     """
     root = metadata_of(file)
     if root is None:
@@ -54,7 +54,7 @@ def metadata_of(file: tifffile.TiffFile) -> ElementTree.Element | None:
 
 
 def names_in(root: ElementTree.Element) -> Iterator[str]:
-    """Yield the files that are opened: the one with the UUID of the root is this one, whatever it was called."""
+    """Yield the names of the other files: a name with the UUID of the root means this file, under an older name."""
     for identity in root.iterfind(".//{*}TiffData/{*}UUID"):
         if (name := identity.get("FileName")) and (identity.text is None or identity.text != root.get("UUID")):
             yield name

@@ -13,7 +13,7 @@ from emsr_fast.io.readers.tiff.beside import metadata_of, names_in
 
 
 def others_of(file: tifffile.TiffFile) -> list[str]:
-    """Return the names of the other files of a set, in the order in which they are named; none if it is no set."""
+    """Return the names of the other files of a set, in their order in the metadata; none if it is no set."""
     root = metadata_of(file)
     named = [] if root is None else names_in(root)
     return [name for name in dict.fromkeys(named) if name.lower() != file.filename.lower()]
@@ -34,7 +34,7 @@ def missing_of(names: Sequence[str], folder: Path) -> list[str]:
 
 
 def why_no_ome(file: tifffile.TiffFile) -> str | None:
-    """Return why a file's OME metadata do not say what its slices are; None if they do, or if there are none."""
+    """Return why a file's OME metadata do not define its slices; None if they do, or if there are none."""
     if not file.is_ome:
         return None
     try:

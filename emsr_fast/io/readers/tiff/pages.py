@@ -1,4 +1,4 @@
-"""Parts of TIFF pages: small pages are decoded whole, of large ones only the strips or tiles that are needed."""
+"""Parts of TIFF pages: small pages are decoded whole; of large ones only the strips or tiles needed."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ class PageReader:
 
 @contextmanager
 def _descriptor(page: Page) -> Iterator[int]:
-    """Yield the open file in which ``page`` is: of a set, all but the one that was given are closed meanwhile."""
+    """Yield the open file of ``page``: the other files of a set are closed between reads."""
     handle = page.parent.filehandle
     if not handle.closed:
         yield handle.fileno()

@@ -1,4 +1,4 @@
-"""TIFF in: classic and BigTIFF, OME, ImageJ and plain stacks, as one grey stack each."""
+"""Reads TIFF: classic and BigTIFF, OME, ImageJ and plain stacks, each as one grey stack."""
 
 from __future__ import annotations
 
@@ -126,7 +126,7 @@ class TiffSource(SourceVolume):
         )
 
     def _stack(self, path: Path, notes: list[str]) -> tuple[list[Page | None], str]:
-        """Return the page of each slice and the axes as the file, or the user, names them; None for a lost page."""
+        """Return the page of each slice (None for a lost one), and the axes as the file or the user names them."""
         series, self._series = self._file.series, 0
         if self._file.is_micromanager and series[0].kind != "ome":
             notes.append("made by Micro-Manager: read are the slices of this file, not those of others of its set")
@@ -166,9 +166,9 @@ class TiffSource(SourceVolume):
         )
 
     def _check_extent(self, path: Path) -> tuple[list[int], tuple[str, ...], dict[str, int]]:
-        """Refuse pages whose pixels lie outside their file, which is what truncation looks like.
+        """Raise VolumeError if pixels of a page lie outside its file, as in a truncated one.
 
-        Return the slices of which strips or tiles are not stored, with notes and numbers on these.
+        Return the slices with strips or tiles that are not stored, with notes and numbers about them.
         """
         sparse, found, total, fill = [], 0, 0, 0.0
         # those of one page entry are checked as one
@@ -238,7 +238,7 @@ def _check_grey(page: tifffile.TiffPage, path: Path) -> None:
 
 @contextmanager
 def _tifffile_errors(path: Path, part: str = "") -> Iterator[list[str]]:
-    """Turn tifffile's exceptions, and its log lines about lost pixels, into VolumeError; yield the harmless lines."""
+    """Turn tifffile's exceptions, and its log lines about lost pixels, into VolumeError; yield its other log lines."""
     where = f"{part} of {path}" if part else str(path)
     notes: list[str] = []
     grave: list[str] = []

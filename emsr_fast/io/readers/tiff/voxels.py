@@ -13,7 +13,7 @@ _RESOLUTION_UNITS = {2: "inch", 3: "cm"}
 
 
 def read_voxel_size(file: tifffile.TiffFile, series: int = 0) -> tuple[VoxelSize, str, tuple[str, ...]]:
-    """Return the voxel size in nm (z, y, x), where it was found, and notes on what was not believed.
+    """Return the voxel size in nm (z, y, x), where it was found, and notes on values that are ignored.
 
     Args:
         file: an open TIFF.
@@ -32,7 +32,7 @@ def read_voxel_size(file: tifffile.TiffFile, series: int = 0) -> tuple[VoxelSize
 
 
 def read_position(file: tifffile.TiffFile, series: int = 0) -> VoxelSize:
-    """Return where OME's metadata say that the first slice lies, in nm (z, y, x)."""
+    """Return the position of the first slice in OME's metadata, in nm (z, y, x)."""
     pixels = _ome_pixels(file, series, [])
     first = None if pixels is None else pixels.find("{*}Plane[@TheZ='0']")
     if first is None:
@@ -51,7 +51,7 @@ def read_position(file: tifffile.TiffFile, series: int = 0) -> VoxelSize:
 
 
 def _ome_pixels(file: tifffile.TiffFile, series: int, notes: list[str]) -> ElementTree.Element | None:
-    """Return what OME's metadata say of the image number ``series``."""
+    """Return OME's metadata of image number ``series``."""
     if not file.is_ome or not file.ome_metadata:
         return None
     try:
@@ -106,7 +106,7 @@ def _from_imagej(file: tifffile.TiffFile, notes: list[str]) -> VoxelSize:
 
 
 def _from_microscope(file: tifffile.TiffFile) -> VoxelSize:
-    """Return what FEI and Thermo, Zeiss, and Olympus write; their resolution tags are a printer's."""
+    """Return the voxel size in tags of FEI and Thermo, Zeiss, and Olympus; their resolution tags are a printer's."""
     try:
         if metadata := file.fei_metadata:
             scan = metadata["Scan"] if "PixelWidth" in metadata.get("Scan", ()) else metadata["EScan"]
