@@ -24,9 +24,9 @@ class ResampledSource(SourceVolume):
     one may reach beyond it.
 
     Coarser (f > 1): each pixel is the mean of the source over its area. A source pixel that is only partly inside
-    counts by that part, with its slope. Area outside the source does not count. So the mean of the image is kept, ramps are
-    not displaced, and a whole f is plain binning. Finer (f < 1): Keys' cubic convolution (a = -1/2), edge pixels
-    repeated. Integers are clipped and rounded half to even.
+    counts by that part, with its slope. Area outside the source does not count. So the mean of the image is kept,
+    ramps are not displaced, and a whole f is plain binning. Finer (f < 1): Keys' cubic convolution (a = -1/2), edge
+    pixels repeated. Integers are clipped and rounded half to even.
     """
 
     def __init__(self, source: SourceVolume, sizes_nm: tuple[float, float], target_nm: float) -> None:
