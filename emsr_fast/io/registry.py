@@ -1,4 +1,4 @@
-"""Volumes opened and begun: a path, told by its content or suffix, goes to its format's module, loaded on first use."""
+"""Opens and creates volumes: finds the format of a path, and loads its module on first use."""
 
 from __future__ import annotations
 
@@ -28,20 +28,20 @@ READABLE = (
 def open_source(
     path: str | Path, key: str | None = None, axes: str | None = None, channel: int | None = None
 ) -> SourceVolume:
-    """Return the volume at ``path``, opened for reading; the format is told by content, not by name.
+    """Return the volume at ``path``, opened for reading; its content decides the format, not its name.
 
     Args:
         path: a file, a folder, or an s3, gs or http URL of a Zarr, N5 or precomputed volume; "file.h5:/key" names the
-            image in it too.
+            image in it, too.
         key: which image of a file with several: a dataset, variable, array, multiscale level or series.
-        axes: what the stored axes are, slowest first, such as "ZYX" or "CZYX" (MATLAB: as ``size`` gives them);
-            as the file says if None.
+        axes: the names of the stored axes, slowest first, such as "ZYX" or "CZYX" (MATLAB: in the order of ``size``);
+            if None, those in the file.
         channel: which of several channels along axis C, counted from 0.
 
     Raises:
         NoChannelsError: ``channel`` is given, and there is no axis C.
         UsageError: ``axes`` or ``channel`` does not fit, or the image is named twice.
-        VolumeError: missing, unreadable, truncated, several images to choose from, or not one grey stack.
+        VolumeError: it is missing, unreadable or truncated, has several images and no ``key``, or is no grey stack.
     """
     from emsr_fast.io.axes import Asked, check_axes
 
@@ -80,7 +80,7 @@ class ChannelOf:
 
 
 def _reader(path: Path) -> str:
-    """Return the module that reads what lies at ``path``."""
+    """Return the module that reads the format of ``path``."""
     try:
         if not path.is_dir():
             check_readable(path)
@@ -116,7 +116,7 @@ def create_target(path: str | Path, spec: TargetSpec, *, overwrite: bool = False
 
     Raises:
         UsageError: no format is written under that suffix.
-        VolumeError: the place is not writable, taken (without ``overwrite``), or too small.
+        VolumeError: the path is not writable or is taken (without ``overwrite``), or the disk is full.
     """
     writer = output_format(path).writer
     assert writer is not None  # only formats with a writer have output suffixes

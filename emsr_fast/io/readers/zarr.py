@@ -1,4 +1,4 @@
-"""Zarr in: OME-Zarr 0.4 and 0.5 and plain Zarr v2 and v3, one array of a folder, read chunk by chunk."""
+"""Reads Zarr: OME-Zarr 0.4 and 0.5 and plain Zarr v2 and v3, one array of a folder, chunk by chunk."""
 
 from __future__ import annotations
 
@@ -78,9 +78,9 @@ def zarr_source(
         path: of the root.
         asked: what the user says of the axes.
         zarr_format: 2 or 3.
-        notes: what else is known of it.
+        notes: what else is known about it.
         absent: how many chunks are not stored, see ``VolumeInfo``.
-        levels: those of the image that are there; all that it lists, if empty.
+        levels: the levels of the image that exist; if empty, all that it lists.
     """
     dtype = np.dtype(array.dtype).newbyteorder("=")
     check_chunk(tuple(array.chunks), dtype, path)
@@ -149,7 +149,7 @@ def _find(
 
 
 def _node(store: _ContainedStore, place: str) -> zarr.Array | zarr.Group | None:
-    """Return what lies at ``place``, None where no file says so: groups above an array may have none."""
+    """Return the array or group at ``place``; None if it has no metadata, which groups above an array may lack."""
     try:
         return zarr.open(store=store, path=place, mode="r")
     except FileNotFoundError:
@@ -157,13 +157,13 @@ def _node(store: _ContainedStore, place: str) -> zarr.Array | zarr.Group | None:
 
 
 def levels_there(image: Multiscale, folder: Path) -> list[str]:
-    """Return the levels of an image in ``folder`` that are there."""
+    """Return the levels of an image in ``folder`` that exist."""
     marks = ("zarr.json", ".zarray")
     return [name for name in image.levels if any((folder / name / mark).is_file() for mark in marks)]
 
 
 def absent_level(path: PurePath, level: str, there: list[str]) -> VolumeError:
-    """Return the error for a level that the metadata list and that is not there; ``there`` are those that are."""
+    """Return the error for a level that the metadata list but that is missing; ``there`` are those that exist."""
     if not there:
         return VolumeError(f"{path} has none of the levels that its metadata list; copy it again")
     return VolumeError(f"{path}: level {level} is not there; there are: {', '.join(there)}; name one with `key`")
@@ -194,7 +194,7 @@ class _ContainedStore(LocalStore):
     _other_name: Callable[[str], str | None] | None = None
 
     def read_under_either_name(self, level: str, other_name: Callable[[str], str | None]) -> None:
-        """Give the array ``level`` the chunks too that only lie under the name that ``other_name`` gives."""
+        """Let the array ``level`` also read chunks that exist only under the name from ``other_name``."""
         self._level, self._other_name = f"{level}/" if level else "", other_name
 
     def _as_stored(self, key: str) -> str:

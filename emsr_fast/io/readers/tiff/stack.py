@@ -25,7 +25,7 @@ def slices_of(axes: str, shape: Sequence[int], asked: Asked, path: Path, notes: 
     Args:
         axes: one letter for each side of ``shape``, as the file names them; Y and X are those of a page.
         asked: what the user says; it goes before what the file says.
-        notes: to which is added what was assumed.
+        notes: a list to which assumptions are added.
 
     Raises:
         UsageError: ``asked`` does not fit, or names no channel of the file.
@@ -68,7 +68,7 @@ def _without_ones(axes: str, shape: Sequence[int]) -> list[tuple[str, int]]:
 
 
 def _named(axes: str, shape: Sequence[int], asked: str, path: Path) -> list[tuple[str, int]]:
-    """Return what ``asked`` says of all axes, or of those longer than 1; it can only say what the pages are."""
+    """Return the names that ``asked`` gives to all axes, or to those longer than 1; Y and X stay those of a page."""
     stated = [(name, int(side)) for name, side in zip(axes, shape, strict=True)]
     for sides in (stated, _without_ones(axes, shape)):
         if len(asked) == len(sides):
