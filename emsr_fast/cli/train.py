@@ -82,10 +82,11 @@ def changes_of(arguments: Sequence[str]) -> list[str]:
 def _write_template(path: Path) -> None:
     from importlib import resources
 
-    text = (resources.files("emsr_fast.train") / "template.yaml").read_text()
-    try:
-        with path.open("x") as file:
-            file.write(text)
-    except FileExistsError as error:
-        raise VolumeError(f"{path} exists; give another name") from error
+    from emsr_fast.publish import write_file
+
+    def check_free(final: Path) -> None:
+        if final.exists():
+            raise VolumeError(f"{path} exists; choose another name")
+
+    write_file(path.resolve(), (resources.files("emsr_fast.train") / "template.yaml").read_bytes(), check_free)
     put(str(path))

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from emsr_fast.errors import CheckpointError
+from emsr_fast.publish import write_file
 from emsr_fast.reading import parse_json, read_regular
 
 
@@ -119,4 +120,4 @@ def read_calibration(path: Path, model_sha256: str) -> Calibration:
 
 def write_calibration(path: Path, calibration: Calibration) -> None:
     """Write ``calibration`` as JSON."""
-    path.write_text(json.dumps(asdict(calibration), indent=1) + "\n")
+    write_file(path.resolve(), f"{json.dumps(asdict(calibration), indent=1)}\n".encode())

@@ -1,5 +1,6 @@
 """Rules of the house that a reader cannot see break: see CONTRIBUTING.md."""
 
+import ast
 import re
 import subprocess
 import sys
@@ -99,6 +100,66 @@ def test_tests_lie_in_the_folder_of_their_room():
     assert {p.name for p in (ROOT / "tests").glob("*.py")} == {"conftest.py"}
     assert {p.name for p in (ROOT / "tests").iterdir() if any(p.glob("*.*"))} <= rooms | shared
     assert {p.name for p in (ROOT / "bench").glob("*.py")} == {"conftest.py"}
+
+
+# who writes without publish.py, and where: never under the name of a file that users get
+WRITERS = {
+    "publish": "publishes",
+    "evaluate.job": "in the staged folder of the report",
+    "pair.write": "in the staged folder of the pair set",
+    "io.writers.mrc": "in a staged file",
+    "train.finetuned_output": "in staged files",
+    "train.state": "in a staged file",
+    "train.loop": "in a staged file",
+    "train.finetune": "in a temporary folder",
+    "train.records": "appends rows to the log of a run",
+    "engine.cache": "in its own folder, under a hidden name until it is complete",
+    "infer.completion": "a lock",
+    "cli.streams": "the null device",
+    "bench.machine": "a counter of the kernel",
+}
+WRITING = ("replace", "rename", "move", "mkstemp", "NamedTemporaryFile", "copy", "copyfile")
+
+
+def writes(source):
+    """Yield the calls by which ``source`` writes files without ``publish.py``."""
+    for node in ast.walk(ast.parse(source)):
+        if not isinstance(node, ast.Call):
+            continue
+        name = ast.unparse(node.func)
+        last = name.rpartition(".")[2]
+        modes = [str(argument.value) for argument in node.args if isinstance(argument, ast.Constant)]
+        if (
+            (name.startswith(("os.", "shutil.", "tempfile.")) and last in WRITING)
+            or last in ("write_text", "write_bytes")
+            or name == "torch.save"
+        ):
+            yield name
+        elif last in ("rename", "replace") and len(node.args) == 1 and not node.keywords:
+            yield name  # of a path: that of a text takes two arguments
+        elif last == "open" and any(re.fullmatch(r"[wxa][bt+]*|r[bt]*\+[bt]*", mode) for mode in modes):
+            yield name
+
+
+def test_only_publish_writes_files_under_their_final_names():
+    home = ROOT / "emsr_fast"
+    found = {
+        ".".join(path.relative_to(home).with_suffix("").parts)
+        for path in home.rglob("*.py")
+        if [*writes(path.read_text())]
+    }
+    assert found == set(WRITERS)
+
+
+@pytest.mark.parametrize(
+    "code",
+    ["os.replace(a, b)", "os.rename(a, b)", "path.rename(final)", "part.replace(final)", "tempfile.mkstemp()",
+     "shutil.move(a, b)", "path.write_text(t)", "path.write_bytes(b)", "path.open('w')", "open(path, 'xb')",
+     "path.open('a', newline='')", "torch.save(content, path)"],
+)  # fmt: skip
+def test_every_way_to_write_a_file_is_seen(code):
+    assert [*writes(code)]
+    assert not [*writes("text.replace('a', 'b'); replace(run, plan=plan); path.open('rb'); open(path)")]
 
 
 def test_readers_and_writers_have_one_module_for_each_format():
