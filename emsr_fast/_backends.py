@@ -1,4 +1,4 @@
-"""Which backends there are, which of them run on this machine, and which of them are wanted."""
+"""The backends: which ones exist, run on this machine, and are preferred."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ _DTYPES = {
 
 
 def constant_when_compiled(function: Fact) -> Fact:
-    """Mark a function of facts of the machine: torch.compile takes its result as a constant instead of tracing it.
+    """Mark a function about the machine: torch.compile takes its result as a constant instead of tracing it.
 
-    The same as ``torch.compiler.assume_constant_result``, which imports torch._dynamo: 2 s of every command.
+    ``torch.compiler.assume_constant_result`` does the same, but imports torch._dynamo, which takes every command 2 s.
     """
     function._dynamo_marked_constant = True  # type: ignore[attr-defined]
     return function
@@ -62,8 +62,8 @@ def _from_environment() -> tuple[str, ...]:
 def preferred() -> tuple[str, ...]:
     """Return the backends that ``backend="auto"`` is limited to, in order; empty: no limit.
 
-    From ``use_backend`` in this thread or task, else from the environment variable EMSR_FAST_BACKEND as it was at first
-    use. torch.compile keeps the answer of the moment it compiles.
+    They come from ``use_backend`` in this thread or task, else from the environment variable EMSR_FAST_BACKEND, which
+    is read once. Code of torch.compile keeps the answer from when it was compiled.
     """
     wanted = _in_block.get()
     return _from_environment() if wanted is None else wanted
@@ -73,7 +73,7 @@ def preferred() -> tuple[str, ...]:
 def use_backend(names: str) -> Iterator[None]:
     """Limit ``backend="auto"`` to ``names`` (one, or several in order, comma-separated) inside a ``with`` block.
 
-    In this thread or asyncio task only: others, and threads started inside the block, keep their own.
+    It holds in this thread or asyncio task only: others, and threads started inside the block, keep their own.
     """
     before = _in_block.set(_checked(names))
     try:
@@ -83,7 +83,7 @@ def use_backend(names: str) -> Iterator[None]:
 
 
 def triton_cache() -> Path:
-    """Return the folder of the kernels that Triton has compiled, found as Triton does."""
+    """Return the folder of the kernels that Triton has compiled, by Triton's rules."""
     if named := os.environ.get("TRITON_CACHE_DIR"):
         return Path(named)
     return Path(os.environ.get("TRITON_HOME") or "~").expanduser() / ".triton" / "cache"
@@ -134,7 +134,7 @@ def wrong_instruction_set() -> str | None:
 def why_not(backend: str, x: Tensor) -> str | None:
     """Return why no kernel of ``backend`` can run on ``x``, or None if one may: machine, device and dtype.
 
-    What only an operator knows (channels, levels) is added by ``ops.OPERATORS[name].why_not``.
+    ``ops.OPERATORS[name].why_not`` checks the operator's own limits (channels, levels), too.
     """
     if backend == "reference":
         return None
@@ -149,7 +149,7 @@ def candidates(backend: str, automatic: Sequence[str]) -> Sequence[str]:
     """Return the backends to try, in order: those asked for by ``backend`` or a preference, else ``automatic``.
 
     Raises:
-        BackendError: a name is unknown, or EMSR_FAST_CPU_ISA asks for what cannot run.
+        BackendError: a name is unknown, or the instruction set in EMSR_FAST_CPU_ISA cannot run.
     """
     if backend != "auto":
         return _checked(backend) or automatic
@@ -160,7 +160,7 @@ def candidates(backend: str, automatic: Sequence[str]) -> Sequence[str]:
 
 
 def as_asked(backend: str) -> str:
-    """Return ``backend``, or for "auto" what is preferred here, for a call that is made later in another thread."""
+    """Return ``backend``, or for "auto" the preferred backends of this thread, for a later call in another thread."""
     return backend if backend != "auto" else ",".join(preferred()) or "auto"
 
 
@@ -171,9 +171,9 @@ def refusal(reasons: Mapping[str, str | None]) -> BackendError:
 
 
 def why_slow(device: torch.device) -> str | None:
-    """Return why float32 networks run on the reference at ``device``, and what to do; None if they do not.
+    """Return why float32 networks on ``device`` run on the reference, and what to do; None if they do not.
 
-    None too where the reference was asked for, by ``use_backend`` or EMSR_FAST_BACKEND.
+    It is None, too, if the reference was asked for, by ``use_backend`` or EMSR_FAST_BACKEND.
     """
     if "reference" in preferred() or kernels_on(device) != "reference":
         return None
@@ -188,7 +188,7 @@ def why_slow(device: torch.device) -> str | None:
 
 
 def kernels_on(device: torch.device) -> str:
-    """Return the backend that float32 networks run their operators on at ``device``, with the CPU's instruction set."""
+    """Return the backend of float32 networks on ``device``, with the CPU's instruction set."""
     x = torch.empty(1, 1, 1, 1, device=device)
     reasons = {name: why_not(name, x) for name in candidates("auto", BACKENDS)}
     chosen = next((name for name, reason in reasons.items() if reason is None), None)

@@ -1,4 +1,4 @@
-"""The one door to emsr_fast._C: tensors become views here and nowhere else."""
+"""The only module that calls emsr_fast._C: tensors become views here."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def view(t: Tensor) -> tuple[int, ...]:
 
 
 def address(t: Tensor) -> int:
-    """Return where the first element of ``t`` lies, for a runtime that is bound to it and keeps no reference."""
+    """Return the address of the first element of ``t``, for a runtime that keeps the address but no reference."""
     return t.data_ptr()
 
 
@@ -110,7 +110,7 @@ def aligned(t: Tensor, size: int) -> bool:
 
 
 def fingerprint(tensors: Iterable[Tensor]) -> tuple[object, ...]:
-    """Return where each tensor lies and how it is read: what code that kept their addresses depends on."""
+    """Return address, sizes, strides and dtype of each tensor: code that keeps addresses depends on them."""
     return tuple((t.data_ptr(), t.dtype, t.shape, t.stride()) for t in tensors)
 
 

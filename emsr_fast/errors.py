@@ -1,4 +1,4 @@
-"""The errors this package raises for what users can mend; each carries the command line's exit code."""
+"""The errors of this package that users can mend; each has its exit code."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class VolumeError(EmsrError):
 
 
 class PartialError(EmsrError):
-    """Not all could be done, or not all is there; what is there is right."""
+    """A part could not be done, or is missing; the rest is correct."""
 
     exit_code = 4
 

@@ -1,4 +1,4 @@
-"""What makes a process usable that was forked from one which has used the network."""
+"""Makes the network usable in a process that was forked after its parent had used it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The shell lines that install what is missing: they must work as they are printed, in any folder."""
+"""Shell lines that install missing packages: they must work as printed, in any folder."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def install_line(extra: str = "") -> str:
 
 
 def packages_of(extra: str) -> list[str]:
-    """Return what an extra of the installed package requires, as pip takes it; nothing where none is installed."""
+    """Return the requirements of an extra of the installed package, for pip; none if it is not installed."""
     try:
         required = importlib.metadata.requires(_NAME) or []
     except importlib.metadata.PackageNotFoundError:

@@ -1,4 +1,4 @@
-"""Who else could have written a file: what is trusted of caches, whose content runs."""
+"""Who else could have written a file: content of caches is run, so only our own is trusted."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def why_not_ours(found: os.stat_result) -> str | None:
 
 
 def why_not_our_folder(folder: Path) -> str | None:
-    """Return who else could write in ``folder``; None if nobody could, or it is not there or out of reach."""
+    """Return who else could write in ``folder``; None if nobody could, or if it does not exist or cannot be read."""
     try:
         return why_not_ours(folder.stat())
     except OSError:
@@ -27,7 +27,7 @@ def why_not_our_folder(folder: Path) -> str | None:
 
 
 def close_to_others(path: Path) -> None:
-    """Take the right to write from all but the owner; a umask of 002 gives it to the group."""
+    """Let only the owner write: a umask of 002 lets the group write, too."""
     path.chmod(stat.S_IMODE(path.stat().st_mode) & ~(stat.S_IWGRP | stat.S_IWOTH))
 
 

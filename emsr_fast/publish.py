@@ -1,14 +1,14 @@
-"""How an output gets its name: in one step, when all of it is on the disk, and never in place of other data.
+"""How an output gets its name: in one step, when all of it is on the disk, without replacing other data.
 
 An output is made under a hidden name beside its final one, on the same disk:
 
     .NAME.partial-PID-TOKEN     being made; removed on any error and when Python exits
     .NAME.replaced-PID-TOKEN    the old output, for a moment, where the system cannot exchange two names in one step
 
-Then: fsync of the output, and, with signals held back, a last look at the final name, one rename, fsync of the
-folder, removal of the old output. After a kill between any two of these, the old output or the new one is whole under
-its final name. Without an exchange in one step (other systems than Linux, some network disks) the old one may have its
-"replaced" name then: ``tidy`` gives it the final name again, and removes what killed processes left.
+At the end: fsync of the output; then, with signals held back, a last check of the final name, one rename, fsync of the
+folder, removal of the old output. After a kill between any two of these, the final name has the whole old output or the
+whole new one. Without an exchange in one step (other systems than Linux, some network disks) the old output may have
+its "replaced" name: ``tidy`` gives it the final name again. ``tidy`` also removes what killed processes left.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ _SPECIAL = {
 
 
 def refuse_special(path: Path) -> None:
-    """Raise VolumeError where ``path`` is a device, FIFO or socket: none of them is an output to replace."""
+    """Raise VolumeError if ``path`` is a device, FIFO or socket, which must not be replaced."""
     try:
         kind = _SPECIAL.get(stat.S_IFMT(path.stat().st_mode))
     except FileNotFoundError:
@@ -55,7 +55,7 @@ def refuse_special(path: Path) -> None:
 
 
 def refuse_folder(path: Path) -> None:
-    """Raise VolumeError where ``path`` is a folder: the check of files that replace their own old version."""
+    """Raise VolumeError if ``path`` is a folder: the check for files that may replace their old version."""
     if path.is_dir():
         raise VolumeError(f"output {path} is a folder, not a file: not replaced; choose another name")
 
@@ -63,7 +63,7 @@ def refuse_folder(path: Path) -> None:
 class Staging:
     """A hidden file or folder beside ``final``, empty at first, that takes its name at the end.
 
-    As a context manager it gives the hidden path; it publishes where the block ends well, and discards otherwise.
+    As a context manager it gives the hidden path. It publishes if the block ends without an error, else it discards.
     """
 
     def __init__(
@@ -73,8 +73,8 @@ class Staging:
 
         Args:
             final: the final path, links followed.
-            check: asked now and at the last moment.
-            durable: whether its content is put on the disk as it is written.
+            check: called now and at the last moment.
+            durable: whether its writer puts the content on the disk (fsync).
 
         Raises:
             VolumeError: ``final`` is special, or ``check`` refuses.
@@ -128,7 +128,7 @@ class Staging:
 
 
 def _make(path: Path, *, folder: bool) -> int:
-    """Make a file or folder; return a descriptor that holds its lock: what is not held is of a killed process."""
+    """Make a file or folder; return a descriptor that holds its lock. One without a lock is of a killed process."""
     while True:
         path.mkdir() if folder else path.touch(exist_ok=False)
         lock = os.open(path, os.O_RDONLY)
@@ -143,13 +143,13 @@ def publish(ready: Path, final: Path, check: Check, *, fate: str, durable: bool 
     """Give ``ready``, a file or folder on the same disk, the name ``final``; an old output is removed only then.
 
     Args:
-        check: asked at the last moment.
-        fate: what becomes of ``ready`` if that refuses, for the message: "is kept in ...".
+        check: called at the last moment.
+        fate: what happens to ``ready`` if ``check`` refuses, for the message, such as "is kept in ...".
         durable: whether the content of ``ready`` is on the disk already.
 
     Raises:
         VolumeError: the name was taken meanwhile.
-        OSError: the disk failed; what had the name has it still.
+        OSError: the disk failed; the old output keeps its name.
     """
     if not durable:
         sync(ready)
@@ -161,7 +161,7 @@ def publish(ready: Path, final: Path, check: Check, *, fate: str, durable: bool 
 
 
 def last_look(final: Path, check: Check, fate: str) -> None:
-    """Raise VolumeError, which says what becomes of the work, unless ``final`` may be taken."""
+    """Raise VolumeError, which says what happens to the result, unless ``final`` may be taken."""
     try:
         refuse_special(final)
         check(final)
@@ -170,7 +170,7 @@ def last_look(final: Path, check: Check, fate: str) -> None:
 
 
 def _take_name(ready: Path, final: Path, check: Check) -> Path | None:
-    """Do the one step; return where the old output is now, None if there is none."""
+    """Rename in one step; return where the old output is now, None if there is none."""
     while True:
         taken = os.path.lexists(final)
         check(final)
@@ -200,7 +200,7 @@ def _take_name(ready: Path, final: Path, check: Check) -> Path | None:
 def tidy(final: Path) -> None:
     """Remove what killed processes left of earlier tries at ``final``; give an old output its name back.
 
-    What a living process holds, or may hold (a disk without locks), stays.
+    Files that a living process holds, or may hold (on a disk without locks), stay.
     """
     for old in _siblings(final, "replaced"):
         with shielded_from_signals(), suppress(OSError):
@@ -235,16 +235,16 @@ def _stem(final: Path) -> str:
 
 
 def write_file(final: Path, content: bytes, check: Check = refuse_folder) -> None:
-    """Write ``content`` to ``final`` so that a reader sees all of it or what was there before."""
+    """Write ``content`` to ``final``; a reader sees all of it, or the old content."""
     with Staging(final, check) as part:
         part.write_bytes(content)
 
 
 def write_durably(path: Path, data: Any, unfinished: Path) -> None:
-    """Write ``data`` to ``path``, inside an output being made, in one step that no kill and no power cut can halve.
+    """Write ``data`` to ``path`` in a work folder; after a kill or a power cut it is there whole or not at all.
 
     Args:
-        unfinished: an existing folder of the same file system; a kill leaves its rest there.
+        unfinished: an existing folder of the same file system; after a kill the unfinished file is there.
     """
     part = unfinished / f"{os.getpid()}-{secrets.token_hex(6)}"
     try:
@@ -278,7 +278,7 @@ def _fsync(path: Path) -> None:
 
 
 def remove(path: Path) -> None:
-    """Remove a file, a link or a folder with all in it, as far as the system lets us."""
+    """Remove a file, a link or a folder with all in it, as far as the system allows."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
     else:

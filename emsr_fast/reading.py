@@ -1,4 +1,4 @@
-"""Small files whose content somebody else made: read only if they are files, and no more than expected."""
+"""Reads small files that may be hostile: only regular files, and no more bytes than expected."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def read_regular(path: Path, most: int = MOST_BYTES, *, ours: bool = False) -> b
     """Return the content of a file.
 
     Args:
-        most: bytes that are expected at most.
+        most: the most bytes that are expected.
         ours: whether a file that somebody else could have written is an error, see ``why_not_ours``.
 
     Raises:
@@ -39,7 +39,7 @@ def read_regular(path: Path, most: int = MOST_BYTES, *, ours: bool = False) -> b
 
 
 def parse_json(text: str | bytes) -> Any:
-    """Return the value that ``text`` is.
+    """Return the JSON value in ``text``.
 
     Raises:
         ValueError: it is no JSON, is nested too deep, or has a number of thousands of digits.

@@ -1,4 +1,4 @@
-"""Steps that a signal must not cut in two."""
+"""Holds signals back during a step that they must not interrupt."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from types import FrameType
 
 @contextmanager
 def shielded_from_signals() -> Iterator[None]:
-    """Hold back Ctrl-C, SIGTERM and SIGHUP until the block ends, so that it is done whole or not begun."""
+    """Hold back Ctrl-C, SIGTERM and SIGHUP until the block ends."""
     # only the main thread receives signals, and only it may change their handlers
     if threading.current_thread() is not threading.main_thread():
         yield

@@ -1,7 +1,7 @@
-"""The command line: arguments in, messages and exit codes out; each command's work is a function elsewhere.
+"""The command line: arguments, messages and exit codes. The work of each command is a function elsewhere.
 
 Exit codes: 0 done, 2 usage, 3 bad input, output or model, 4 partial, 5 device or backend, 130 Ctrl-C, 143 SIGTERM,
-1 our fault.
+1 a fault of emsr-fast.
 Nothing heavy is imported before a command needs it: ``--help`` must answer at once.
 """
 

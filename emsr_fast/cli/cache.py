@@ -23,7 +23,7 @@ app = typer.Typer(
 def cache_ls(context: typer.Context, as_json: Json = False) -> None:
     """List the cache.
 
-    What was used last is first.
+    The entry used last comes first.
     """
     from emsr_fast.engine.cache import cache_folder, entries
 

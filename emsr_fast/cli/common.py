@@ -1,4 +1,4 @@
-"""What the commands share: options that several have, and the command line as it was typed.
+"""Shared by the commands: options that several have, and the command line as it was typed.
 
 The rest of the package names settings as Python does, in backticks: `tile`, `overwrite=True`. ``CommandLine`` spells
 them as options: --tile, --overwrite. Advice that the command has no option for is left out.
@@ -76,7 +76,7 @@ class Option:
 
 
 class CommandLine:
-    """What was typed after ``emsr-fast``; spells settings as the options of the command."""
+    """The words typed after ``emsr-fast``; spells settings as options of the command."""
 
     def __init__(self, words: Sequence[str], group: Any) -> None:
         """Take the words typed, and the group of commands that they choose from."""

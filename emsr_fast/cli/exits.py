@@ -28,11 +28,11 @@ _AGAIN_S = 0.01  # a stop that a finalizer swallowed is sent again after this
 
 
 def run(command: Callable[[], Any], *, as_json: bool, spell: Callable[[str], str] = str) -> int:
-    """Return the exit code of ``command``, which raises where it fails; print one line for what it raised.
+    """Run ``command`` and return the exit code; print one line for an exception.
 
     Args:
         command: does the work; a number that it returns is the exit code.
-        as_json: whether an error is one JSON object on stdout too.
+        as_json: whether to print an error also as one JSON object on stdout.
         spell: how a message's settings are spelt, see ``CommandLine.spell``.
     """
     try:
@@ -87,7 +87,7 @@ def _report(text: str, code: int, as_json: bool) -> int:
 
 @contextmanager
 def _signals_as_exceptions() -> Iterator[None]:
-    """Raise ``Interrupted`` on Ctrl-C, SIGTERM and SIGHUP; a second one, meant as such, ends the process at once."""
+    """Raise ``Interrupted`` on Ctrl-C, SIGTERM and SIGHUP; a later second one ends the process at once."""
     stopped_at: float | None = None
     again: threading.Timer | None = None
 

@@ -1,4 +1,4 @@
-"""Limits of the system on threads and memory: found before they end the process silently, and said in one line."""
+"""Limits of the system on threads and memory: one line says so, before they end the process silently."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _SIGNS = ("can't start new thread", os.strerror(errno.EAGAIN), os.strerror(errno
 def refuse_too_few_threads() -> None:
     """Raise BackendError where the system does not allow the threads that NumPy, PyTorch and this package start.
 
-    Asked before the first two are imported: where a thread of theirs does not start, they end the process.
+    It is called before NumPy and PyTorch are imported: they end the process if one of their threads does not start.
     """
     # OpenBLAS and OpenMP have one thread for each core or as many as this variable says, beside the main one
     asked = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0]

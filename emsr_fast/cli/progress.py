@@ -1,4 +1,4 @@
-"""How far a job is: a bar on a terminal, plain lines elsewhere."""
+"""The progress of a job: a bar on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _LINE_EVERY_S = 30.0
 
 @contextmanager
 def progress(lr_pixels: int) -> Iterator[Callable[[int], None]]:
-    """Show progress over ``lr_pixels`` on stderr; the value is called with the LR pixels just done."""
+    """Show progress over ``lr_pixels`` on stderr; yield a function to call with the LR pixels just done."""
     shown = _bar(lr_pixels) if sys.stderr.isatty() else lines(lr_pixels, sys.stderr)
     with shown as done:
         yield done

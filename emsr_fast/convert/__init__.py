@@ -1,1 +1,1 @@
-"""The network for other runtimes: ONNX models and TensorRT engines, checked before anybody gets them."""
+"""The network for other runtimes: ONNX models and TensorRT engines, compared with PyTorch before they are written."""

@@ -1,4 +1,4 @@
-"""What PyTorch in float32 gives, and how far another runtime of one precision may be from it."""
+"""How far the pixels of another runtime may be from those of PyTorch in float32."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ _OF_BF16 = {"fp16": 1 / 8, "bf16": 1.0}
 
 @dataclass(frozen=True)
 class Tolerance:
-    """How far a runtime's pixels may lie from PyTorch's in float32, in the model's intensities."""
+    """The allowed difference of a runtime's pixels from PyTorch's in float32, in the model's intensities."""
 
     largest: float
     mean: float
 
     def why_not(self, error: np.ndarray) -> str | None:
-        """Return in words how absolute differences ``error`` are larger than rounding explains, or None."""
+        """Return in words that the absolute differences ``error`` are larger than rounding explains, or None."""
         worst, mean = float(error.max()), float(error.mean())
         # written so that NaN fails; the mean of a few pixels says nothing
         if worst <= self.largest and (mean <= self.mean or error.size < _PIXELS_OF_A_MEAN):
@@ -58,12 +58,12 @@ def in_pytorch(model: Emsr, batch: np.ndarray) -> np.ndarray:
 
 @torch.inference_mode()
 def tolerance(model: Emsr, precision: str) -> Tolerance:
-    """Return how far a sound runtime of ``precision`` may be from PyTorch's float32, measured on real tiles.
+    """Return how far a correct runtime of ``precision`` may be from PyTorch's float32, measured on real tiles.
 
-    A sound runtime rounds as PyTorch does in that precision, in another order: at most twice its error (the rule for
-    kernels). For float32 this error is measured against float64, and once more added for PyTorch's own; for half
-    precision against float32, in bfloat16, and scaled by the unit roundoff, since PyTorch's float16 takes minutes on
-    a CPU.
+    A correct runtime rounds as PyTorch does in that precision, in another order: it has at most twice PyTorch's error
+    (the rule for kernels). For float32 this error is measured against float64, and added once more for PyTorch's own.
+    For half precision it is measured against float32, in bfloat16, and scaled by the unit roundoff, because PyTorch's
+    float16 takes minutes on a CPU.
     """
     tiles = torch.from_numpy(real_tiles(_SIDE, _SIDE))
     plain = copy.deepcopy(model).cpu().float().eval()

@@ -1,4 +1,4 @@
-"""The network as other runtimes see it: plain operators, any size, every tensor's precision written into the graph."""
+"""The network for other runtimes: plain operators, any size, and the precision of every tensor in the graph."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
 class Graph(nn.Module):
-    """What ``Emsr`` computes, in operators that ONNX has: (B, 1, H, W) to (B, 1, scale * H, scale * W), float32.
+    """``Emsr`` in operators that ONNX has: (B, 1, H, W) to (B, 1, scale * H, scale * W), float32.
 
-    Convolutions and matrix products compute in ``precision``. In float32 stay: the à-trous details, which are
-    differences of nearly equal numbers; LayerNorm; softmax; the sum that ends the upsampler. Sizes may be symbolic.
+    Convolutions and matrix products compute in ``precision``. The rest stays in float32: the à-trous details, which are
+    differences of nearly equal numbers; LayerNorm; softmax; the last sum of the upsampler. Sizes may be symbolic.
     """
 
     def __init__(self, model: Emsr, precision: str = "fp32") -> None:
@@ -51,9 +51,9 @@ class Graph(nn.Module):
 class FoldedUpsample(nn.Module):
     """conv(pixel_shuffle(conv(x))), the first convolution and the last folded into one.
 
-    A pixel of x reaches a patch of (scale + 2)**2 HR pixels, linearly in its 3x3 surroundings: one convolution to as
-    many channels. The patches of neighbours overlap by 2, and are added: a convolution with ones, then the shuffle.
-    What reaches beyond the image falls away, so that the border is as exact as the rest.
+    A pixel of x adds to a patch of (scale + 2)**2 HR pixels, linearly in its 3x3 surroundings. So one convolution has
+    this many output channels. The patches of neighbours overlap by 2 px and are added: by a convolution with ones, then
+    the shuffle. Parts of patches outside the image are left out, so the border is as exact as the rest.
     """
 
     def __init__(self, up_weight: Tensor, out_weight: Tensor, scale: int, dtype: torch.dtype) -> None:
@@ -69,7 +69,7 @@ class FoldedUpsample(nn.Module):
 
 
 def patch_weights(up_weight: Tensor, out_weight: Tensor, scale: int) -> Tensor:
-    """Return what a pixel's surroundings add to the HR pixels it reaches, ((scale + 2)**2, C, 3, 3), float64.
+    """Return the weights from a pixel's 3x3 surroundings to its patch, ((scale + 2)**2, C, 3, 3), float64.
 
     Channel ``v * (scale + 2) + u`` is HR row scale * y + v - 1 and column scale * x + u - 1 for pixel (y, x).
     """
@@ -86,7 +86,7 @@ def patch_weights(up_weight: Tensor, out_weight: Tensor, scale: int) -> Tensor:
 
 
 def overlap_weights(scale: int) -> Tensor:
-    """Return the ones that add up overlapping patches, (scale**2, (scale + 2)**2, 3, 3), float32."""
+    """Return the weights, ones and zeros, that add overlapping patches, (scale**2, (scale + 2)**2, 3, 3), float32."""
     side = scale + 2
     ones = torch.zeros(scale * scale, side * side, 3, 3)
     for v in range(side):
@@ -98,7 +98,7 @@ def overlap_weights(scale: int) -> Tensor:
 
 
 class _Block(nn.Module):
-    """``EdgeBlock`` with its details and its transformer as a graph needs them."""
+    """``EdgeBlock`` with details and transformer in operators that ONNX has."""
 
     def __init__(self, block: EdgeBlock, dtype: torch.dtype) -> None:
         super().__init__()

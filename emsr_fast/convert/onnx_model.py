@@ -1,4 +1,4 @@
-"""The network as an ONNX model, its card inside, compared with PyTorch before anybody gets it."""
+"""The network as an ONNX model with its card, compared with PyTorch before it is written."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def why_no_onnx() -> str | None:
 
 
 def check_precision(precision: str) -> None:
-    """Raise UsageError unless ``precision`` is one that graphs have."""
+    """Raise UsageError unless graphs can have this ``precision``."""
     if precision not in DTYPES:
         raise UsageError(f"`precision` is {precision!r}; give {', '.join(DTYPES)}")
 
@@ -51,13 +51,13 @@ def to_onnx(model: Emsr, precision: str = "fp32", shapes: Shapes | None = None) 
     """Return an ONNX model of ``model``: "lr" (B, 1, H, W) to "hr" (B, 1, scale * H, scale * W), both float32.
 
     Args:
-        model: any network; its card and ``window_fit`` go with it.
+        model: any network; the model keeps its card and ``window_fit``.
         precision: of convolutions and matrix products, "fp32", "fp16" or "bf16"; see ``Graph``.
-        shapes: what batches it takes; sizes that are fixed there are fixed in the graph. Any by default.
+        shapes: the batches that it takes; sizes fixed there are fixed in the graph. By default any.
 
     Raises:
         BackendError: the packages that write ONNX are missing.
-        UsageError: the precision is none, or ``shapes`` has sides too small for ``window_fit="resize"``.
+        UsageError: the precision is unknown, or ``shapes`` has sides too small for ``window_fit="resize"``.
     """
     check_precision(precision)
     if reason := why_no_onnx():
@@ -101,7 +101,7 @@ def _sizes(shapes: Shapes | None, smallest: int) -> tuple[Size, dict[int, Any]]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep to itself what torch says while it exports: it is about its own inside."""
+    """Suppress torch's output while it exports: it is about its internals."""
     logger = logging.getLogger("torch.onnx")
     before = logger.level
     logger.setLevel(logging.ERROR)
@@ -140,7 +140,7 @@ def check_against_pytorch(onnx: bytes, model: Emsr, precision: str, shapes: Shap
     A bfloat16 graph is checked with its numbers widened to float32: onnxruntime has no bfloat16 convolution.
 
     Raises:
-        BackendError: a pixel or the mean is farther off than rounding explains; says where and how much.
+        BackendError: a pixel or the mean differs more than rounding explains; it says where and how much.
     """
     session = cpu_session(_widened(onnx) if precision == "bf16" else onnx)
     allowed, lines = tolerance(model, precision), []
@@ -186,7 +186,7 @@ def cpu_session(onnx: bytes, **options: Any) -> Any:
 
 
 def _widened(onnx: bytes) -> bytes:
-    """Return a bfloat16 model with the same numbers and float32 arithmetic."""
+    """Return a bfloat16 model with the same numbers, but float32 arithmetic."""
     from onnx import TensorProto, load_from_string, numpy_helper
 
     model = load_from_string(onnx)

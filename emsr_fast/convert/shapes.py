@@ -46,7 +46,7 @@ class Shapes:
         return self.least == self.most
 
     def holds(self, batch: int, rows: int, cols: int) -> bool:
-        """Return whether a batch of this size is taken as it is."""
+        """Return whether a batch of this size is within these shapes."""
         sizes = zip(self.least, (batch, rows, cols), self.most, strict=True)
         return all(low <= size <= high for low, size, high in sizes)
 
@@ -74,7 +74,7 @@ def parse_size(text: str, name: str) -> tuple[int, int]:
     """Return rows and columns of "HxW"; ``name`` is the setting, for the message.
 
     Raises:
-        UsageError: it is none.
+        UsageError: it is no size.
     """
     found = re.fullmatch(r"([0-9]{1,6})[xX]([0-9]{1,6})", text)
     if not found:

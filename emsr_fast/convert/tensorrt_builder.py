@@ -1,4 +1,4 @@
-"""TensorRT and TensorRT-RTX, one strongly typed API: from an ONNX model to a serialized engine."""
+"""Builds a serialized engine from an ONNX model, by TensorRT or TensorRT-RTX, with strongly typed networks."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Provider(NamedTuple):
 
     @property
     def is_rtx(self) -> bool:
-        """Whether kernels are compiled where the engine is loaded."""
+        """Whether kernels are compiled when the engine is loaded."""
         return self.name == "tensorrt-rtx"
 
 
@@ -49,7 +49,7 @@ def load_provider(name: str = "auto", capability: tuple[int, int] | None = None)
 
     Args:
         name: "tensorrt", "tensorrt-rtx", or "auto": the first that is installed and supports the GPU.
-        capability: compute capability of the GPU to run on; None: there is none, and only RTX builds without.
+        capability: compute capability of the GPU to run on; None if there is no GPU: then only RTX can build.
 
     Raises:
         UsageError: there is no such provider.
@@ -94,16 +94,16 @@ def build(
     expected_s: float | None = None,
     say: Say = lambda line: None,
 ) -> Build:
-    """Return the engine of an ONNX model; the precision is the graph's, and TF32 is off.
+    """Return the engine of an ONNX model, in the precision of the graph, with TF32 off.
 
-    The builder works on a thread of its own, so that progress is told and Ctrl-C ends it at its next step.
+    The builder works in another thread, so that progress is shown and Ctrl-C ends it at its next step.
 
     Args:
-        timing: what an earlier build on this GPU measured, or nothing.
+        timing: the timing cache of an earlier build on this GPU, or empty.
         expected_s: how long a build like this took, or None.
 
     Raises:
-        BackendError: the parser or the builder refused; says in its words why.
+        BackendError: the parser or the builder failed; it gives their message.
     """
     trt = provider.module
     logger = _logger(trt)
@@ -156,7 +156,7 @@ def _layers(network: Any) -> dict[str, int]:
 
 def _logger(trt: Any) -> Any:
     class Logger(trt.ILogger):  # type: ignore[misc]
-        """Keeps the last error, for the one line that users get; everything else is silent."""
+        """Keeps the last error for the message to the user; everything else is dropped."""
 
         def __init__(self) -> None:
             trt.ILogger.__init__(self)
@@ -171,7 +171,7 @@ def _logger(trt: Any) -> Any:
 
 def _monitor(trt: Any) -> Any:
     class Monitor(trt.IProgressMonitor):  # type: ignore[misc]
-        """Knows the builder's outermost phase and how far it is; stops it when told to."""
+        """Keeps the builder's outermost phase and its progress; stops the builder when asked."""
 
         def __init__(self) -> None:
             trt.IProgressMonitor.__init__(self)
@@ -196,7 +196,7 @@ def _monitor(trt: Any) -> Any:
 
 
 def _in_thread(work: Callable[[], Any], monitor: Any, expected_s: float | None, say: Say) -> Any:
-    """Return what ``work`` returns, telling every few seconds how far it is; an exception here stops it first."""
+    """Return the result of ``work``; say every few seconds how far it is. An exception here stops it first."""
     result: list[Any] = []
     thread = threading.Thread(target=lambda: result.append(work()), daemon=True)
     start = time.monotonic()

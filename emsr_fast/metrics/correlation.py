@@ -29,7 +29,7 @@ def without_background(image: np.ndarray, inside: np.ndarray | None = None) -> n
 
 
 def band(image: np.ndarray) -> np.ndarray:
-    """Return ``image`` (H, W) between about 2 and 40 px, float32: what is compared everywhere."""
+    """Return ``image`` (H, W) band-passed to about 2 to 40 px, float32: all comparisons use this band."""
     return without_background(smooth(image))
 
 
@@ -43,9 +43,9 @@ def ncc(first: np.ndarray, second: np.ndarray) -> float:
 
 
 def independent_samples(first: np.ndarray, second: np.ndarray) -> float:
-    """Return how many independent pixels two images (H, W) without mean amount to, for the chance of their NCC.
+    """Return the number of independent pixels of two images (H, W) with mean 0, for the significance of their NCC.
 
-    Neighbouring pixels are alike: of unrelated images the NCC has a standard deviation of 1 / sqrt(this).
+    Neighbouring pixels are alike, so the NCC of unrelated images has a standard deviation of 1 / sqrt(this number).
     Source: P. Clifford, S. Richardson, D. Hemon, Assessing the significance of the correlation between two spatial
     processes, Biometrics 45, 1989; the sum over distances taken in the frequency domain.
     """

@@ -1,4 +1,4 @@
-"""Decorrelation analysis: the finest detail of one image that stands out of its noise.
+"""Decorrelation analysis: the finest detail of one image above its noise.
 
 Source: Descloux, Grussmayer, Radenovic, Nat. Methods 16 (2019) 918.
 """
@@ -22,7 +22,7 @@ _FINENESS = 4
 
 @dataclass(frozen=True)
 class Decorrelation:
-    """What decorrelation analysis found in an image."""
+    """The result of decorrelation analysis of an image."""
 
     cut_off: float | None  # cycles per pixel; None: no maximum, so noise reaches to the finest detail, or there is none
     step: float  # cycles per pixel between two radii: the cut-off cannot be known better than this
@@ -40,9 +40,9 @@ def decorrelation(image: np.ndarray) -> Decorrelation:
     """Return the decorrelation analysis of ``image``, (H, W), at every radius of one period per shorter side.
 
     The curve d(r) correlates the spectrum with its phases inside radius r. It has a maximum where the signal ends and
-    noise goes on; the image is high-passed ever more strongly, and the maximum at the highest frequency is the cut-off.
-    Noise must be white beyond the cut-off: what a network smoothed away is taken for its end. Where signal
-    and noise together are less than twice as high as the noise alone, there is no maximum, and the end is not found.
+    only noise is left. The image is high-passed more and more strongly, and the maximum at the highest frequency is the
+    cut-off. Noise must be white beyond the cut-off: frequencies that a network smoothed away look like the end of the
+    signal. Where signal plus noise is less than twice the noise, there is no maximum, and the end is not found.
 
     Raises:
         ValueError: sides below 64 px, a constant or non-finite image.
@@ -73,7 +73,7 @@ def decorrelation(image: np.ndarray) -> Decorrelation:
 
 
 class _Curves:
-    """d(r) for an image behind any filter that depends on frequency alone, from its sums over rings."""
+    """d(r) for an image after any filter that depends only on frequency, from its sums over rings."""
 
     def __init__(self, rings: Rings, magnitude: np.ndarray, power: np.ndarray) -> None:
         self._frequency, self._magnitude, self._power = rings.frequency, magnitude, power
@@ -82,7 +82,7 @@ class _Curves:
         self.frequency = rings.frequency[self._radii]
 
     def of(self, sigma_px: float | None) -> np.ndarray:
-        """Return d(r) of the image less its Gaussian blur of ``sigma_px``, or of the image itself."""
+        """Return d(r) of the image minus its Gaussian blur of ``sigma_px``, or of the image itself."""
         # the blur's transfer function; R in the source is 2 f, its g is pi sigma / 2
         blur = 0.0 if sigma_px is None else np.exp(-2 * (np.pi * sigma_px * self._frequency) ** 2)
         passed = 1.0 - blur
@@ -92,7 +92,7 @@ class _Curves:
 
 
 def _peak(curve: np.ndarray) -> int:
-    """Return the radius of the highest maximum that the curve falls behind, 0 if there is none worth the name."""
+    """Return the radius of the highest maximum after which the curve falls clearly, 0 if there is none."""
     end = len(curve)
     while end > 1:
         place = int(np.argmax(curve[:end]))

@@ -1,4 +1,4 @@
-"""Fidelity to a reference whose contrast may differ: scans of one specimen never agree in gain and offset."""
+"""Fidelity to a reference of other contrast: scans of one specimen never agree in gain and offset."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def ms_ssim_after_affine_fit(image: np.ndarray, reference: np.ndarray, data_rang
 
 
 def gradient_error(image: np.ndarray, reference: np.ndarray) -> float:
-    """Return how wrong the slopes of ``image`` are after ``affine_fit`` to ``reference``, both (H, W).
+    """Return the relative error of the gradients of ``image`` after ``affine_fit`` to ``reference``, both (H, W).
 
     The root mean square of the difference of gradients (central differences), divided by that of the reference's:
     0 is equal, 1 as wrong as a flat image; the reference's noise counts as error.
@@ -100,7 +100,7 @@ def gradient_error(image: np.ndarray, reference: np.ndarray) -> float:
 
 
 def atrous_errors(image: np.ndarray, reference: np.ndarray, levels: int = 3) -> list[float]:
-    """Return how wrong the details of each à-trous level are after ``affine_fit``, finest level first.
+    """Return the relative error of the details of each à-trous level after ``affine_fit``, finest level first.
 
     As ``gradient_error``, of the wavelet details that the network sees: level n holds structures of about 2 ** n px.
     """

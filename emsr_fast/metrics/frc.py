@@ -1,4 +1,4 @@
-"""Fourier ring correlation: down to which detail two images of one specimen agree.
+"""Fourier ring correlation: the finest detail down to which two images of one specimen agree.
 
 Sources: Saxton and Baumeister, J. Microsc. 127 (1982) 127; the 1/7 criterion: Nieuwenhuizen et al., Nat. Methods 10
 (2013) 557; one image split into two: Koho et al., Nat. Commun. 10 (2019) 3103.
@@ -72,9 +72,9 @@ def ring_correlation(image: np.ndarray, other: np.ndarray) -> RingCorrelation:
 def single_image_ring_correlation(image: np.ndarray) -> RingCorrelation:
     """Return the Fourier ring correlation of the two halves of a chessboard of one image, up to 0.25 cycles per px.
 
-    The halves are correlated along both diagonals, the shift between their pixels being corrected in phase. It holds
-    only where neighbouring pixels have independent noise, smoothed noise, as behind a network, counting as detail; and
-    where little lies beyond 0.25 cycles per px, which folds back into the curve.
+    The halves are correlated along both diagonals; the shift between their pixels is corrected in phase. This is valid
+    only if neighbouring pixels have independent noise: smoothed noise, such as a network's, counts as detail. It is
+    valid only if there is little beyond 0.25 cycles per px, too, because that folds back into the curve.
 
     Args:
         image: (H, W), sides of at least 32 px; an odd last row or column is left out.
@@ -103,9 +103,9 @@ def added(curves: Sequence[RingCorrelation]) -> RingCorrelation:
 
 
 def cut_off(curve: RingCorrelation, threshold: float = THRESHOLD) -> CutOff:
-    """Return where ``curve`` first falls below ``threshold`` for good, interpolated between two rings.
+    """Return where ``curve`` falls below ``threshold`` and stays there, interpolated between two rings.
 
-    A single ring below it does not count: the mean over it and the next four must be below as well.
+    A single ring below it does not count: the mean over it and the next four must be below, too.
     """
     value = curve.value
     for ring in range(1, len(value)):
@@ -121,7 +121,7 @@ def cut_off(curve: RingCorrelation, threshold: float = THRESHOLD) -> CutOff:
 
 
 def _significant(before: np.ndarray) -> bool:
-    """Return whether rings 1, 2, ... of two images correlate more than chance allows."""
+    """Return, for rings 1, 2, ... of two images, whether they correlate more than by chance."""
     rings = np.arange(1, len(before) + 1)
     # a ring has about 2 pi times its number of frequencies, half of them mirror images of the others
     independent = np.pi * rings.sum() / _HANN_OVERLAP

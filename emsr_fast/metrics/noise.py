@@ -1,4 +1,4 @@
-"""What noise images have: variance = gain * intensity + offset, measured on their flattest parts."""
+"""The noise of images: variance = gain * intensity + offset, measured on their flattest parts."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class NoiseModel:
 
     @property
     def is_known(self) -> bool:
-        """Whether the flattest blocks have as much as the very flattest, as where there is noise only."""
+        """Whether the flattest blocks have as much noise as the very flattest, as they do without structure."""
         return self.very_few**2 >= (1 - _MOST_LACKING) * self.few**2
 
 
@@ -42,17 +42,17 @@ def noise_of(images: Iterable[np.ndarray], name: str) -> NoiseModel:
     """Return the noise of ``images``, (H, W) in [0, 1], from their flattest blocks; correlated noise is underestimated.
 
     A line is fitted through (mean, variance) of blocks of 8 x 8 px in bins of equal intensity. The variance comes from
-    a 3x3 mask blind to planes (Immerkaer 1996); of each bin the fifth with the least response is taken, scaled by what
-    that selection takes away from pure noise.
+    a 3x3 mask that gives 0 on planes (Immerkaer 1996). In each bin the fifth with the least response is used, scaled by
+    the bias of this selection on pure noise.
 
-    Limits: where less than a fifth of the image is flat, structure as small as a pixel counts as noise; ``few`` comes
-    from the flattest 2 %, and is a fifth too high where a tenth is flat. Where structure is everywhere and differs from
-    place to place, the flattest 0.2 % of all have less of it than the flattest 2 %: then ``is_known`` is False, and the
-    noise is below ``very_few``. Structure that is about equally strong everywhere cannot be told from noise by one
-    image: FIB-SEM of 10 nm, binned by 3, has noise of 1.2 and seems to have 4.
+    Limits: if less than a fifth of the image is flat, structure as small as a pixel counts as noise. ``few`` comes from
+    the flattest 2 %, and is a fifth too high if a tenth is flat. If structure is everywhere and its strength varies,
+    the flattest 0.2 % have less of it than the flattest 2 %: then ``is_known`` is False, and the noise is below
+    ``very_few``. Structure that is equally strong everywhere cannot be told from noise in one image: FIB-SEM of 10 nm,
+    binned by 3, has noise of 1.2, and 4 is measured.
 
     Args:
-        name: what the images are called in messages.
+        name: a name for the images, for messages.
 
     Raises:
         VolumeError: too few blocks are not clipped.

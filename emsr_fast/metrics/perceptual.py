@@ -1,4 +1,4 @@
-"""LPIPS, a learned perceptual distance, without torchvision: AlexNet's features by hand, its weights from a file.
+"""LPIPS, a learned perceptual distance. AlexNet is written here, without torchvision; its weights come from a file.
 
 Source: Zhang et al., CVPR 2018 (arXiv 1801.03924), version 0.1.
 """
@@ -32,13 +32,13 @@ _SMALLEST_SIDE = 64
 
 
 class Lpips:
-    """The distance, with weights read once; call it with an image, its reference and their range."""
+    """LPIPS with its weights; call it with an image, its reference and their range."""
 
     def __init__(self, backbone: Path) -> None:
-        """Read AlexNet's weights from ``backbone``, torchvision's alexnet-owt file; the distance's own come along.
+        """Read AlexNet's weights from ``backbone``, torchvision's alexnet-owt file; torchmetrics has the other weights.
 
         Raises:
-            CheckpointError: the file is not that, or torchmetrics has no weights for the distance.
+            CheckpointError: ``backbone`` is another file, or torchmetrics has no weights for the distance.
         """
         weights = _read(backbone)
         self._convolutions: list[tuple[Tensor, Tensor]] = []
@@ -59,7 +59,7 @@ class Lpips:
     def __call__(self, image: np.ndarray, reference: np.ndarray, low: float, high: float) -> float | None:
         """Return the distance of ``image`` after ``affine_fit`` to ``reference``, both (H, W); 0 is equal.
 
-        Grey is taken as three equal colours, ``low`` as -1 and ``high`` as 1. None where a side is below 64 px.
+        Grey becomes three equal colours, ``low`` -1 and ``high`` 1. None if a side is below 64 px.
         """
         if min(reference.shape) < _SMALLEST_SIDE:
             return None

@@ -22,7 +22,7 @@ def check_image(image: np.ndarray, name: str = "image", least_side: int = 16) ->
 
 
 def hann(shape: tuple[int, int]) -> np.ndarray:
-    """Return a Hann window, (H, W): what an image's edges would add to every frequency is faded out."""
+    """Return a Hann window, (H, W), which fades the edges of an image: they would add to every frequency."""
     rows, cols = (np.sin(np.pi * (np.arange(side) + 0.5) / side) ** 2 for side in shape)
     return np.outer(rows, cols)
 
@@ -41,7 +41,7 @@ class Rings:
     """The rings of the half plane that ``np.fft.rfft2`` returns for images of (H, W).
 
     Ring i holds the frequencies nearest to i / (fineness * min(H, W)) cycles per pixel, up to 0.5, the Nyquist
-    frequency; what lies beyond, in the corners, is left out.
+    frequency. Higher frequencies, in the corners, are left out.
     """
 
     def __init__(self, shape: tuple[int, int], fineness: int = 1) -> None:

@@ -1,4 +1,4 @@
-"""Seams: whether the borders between tiles show in an image."""
+"""Seams: whether the borders between tiles are visible in an image."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _SEGMENT_PX = 16
 
 @dataclass(frozen=True)
 class Seams:
-    """Jumps across tile borders, beside those across lines that are no border."""
+    """Jumps across tile borders, and across lines that are no border."""
 
     borders: int  # borders inside the region, rows and columns together
     ratio: float  # mean jump at a border, divided by that elsewhere: 1 without seams
@@ -23,9 +23,9 @@ class Seams:
 def seams(image: np.ndarray, tile: int, scale: int, origin: tuple[int, int] = (0, 0)) -> Seams | None:
     """Return how much ``image`` jumps where tiles meet; None if no border lies inside it.
 
-    The jump across a line is how far the step between its two sides differs from the mean of the steps just before and
-    behind it, averaged along 16 px, root mean square over the line. Borders are compared with the other lines that
-    start an LR pixel, since the upsampler treats those alike.
+    The jump across a line is the step between its two sides minus the mean of the steps before and after it, averaged
+    along 16 px; its root mean square over the line is used. Borders are compared with other lines that start an LR
+    pixel, because the upsampler treats these alike.
 
     Args:
         image: (H, W), part of a super-resolved slice.

@@ -1,4 +1,4 @@
-"""The parts of the EMSR network, named as they work; every 3x3 convolution is zero-padded and has no bias."""
+"""The parts of the EMSR network; every 3x3 convolution is zero-padded and has no bias."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from emsr_fast.ops.residual_block import at_once
 
 
 class Conv3x3(nn.Conv2d):
-    """A 3x3 convolution of stride 1, zero padding 1, no bias, together with what follows it."""
+    """A 3x3 convolution of stride 1, zero padding 1, no bias, with activation, residual or gate."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__(inputs, outputs, kernel_size=3, padding=1, bias=False)
@@ -39,7 +39,7 @@ class ResidualBlock(nn.Module):
 
 
 class EdgeAttention(nn.Module):
-    """c + a * c with a = k4(k3(w) * sigmoid(k2(leaky_relu(k1(w))))): edge features w say what to amplify."""
+    """c + a * c with a = k4(k3(w) * sigmoid(k2(leaky_relu(k1(w))))): edge features w choose what to amplify."""
 
     def __init__(self, features: int) -> None:
         super().__init__()
@@ -91,7 +91,7 @@ class WindowTransformer(nn.Module):
 
 
 class EdgeBlock(nn.Module):
-    """One EMSR block: features that re-read the edges of the image they would make, and attend to them."""
+    """One EMSR block: features, edge attention by the edges of the image that they make, and a transformer."""
 
     def __init__(self, config: EmsrConfig) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""What a model file says about itself."""
+"""The card of a model: what its file states about it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _WIDTH = 100  # characters of a line of a description, where it can be helped
 
 
 class ModelCard(BaseModel):
-    """Everything but the weights: stored as JSON in the metadata of a model file."""
+    """Everything in a model file but the weights; stored as JSON in its metadata."""
 
     model_config = ConfigDict(extra="forbid", protected_namespaces=())
 
@@ -49,7 +49,7 @@ class ModelCard(BaseModel):
 
     @property
     def config(self) -> EmsrConfig:
-        """The architecture as a value; raises TypeError or ValueError if it is none."""
+        """The architecture as a value; raises TypeError or ValueError if it is not valid."""
         return EmsrConfig(**self.architecture)
 
     @classmethod
@@ -70,7 +70,7 @@ class ModelCard(BaseModel):
 
 
 def _in_rows(value: Any) -> list[str]:
-    """Return a value as lines: sentences get one each, what is short shares one."""
+    """Return a value as lines: one for each sentence, short values share one."""
     if isinstance(value, list) and isinstance(value[0], str):
         return list(dict.fromkeys(value))
     words = _in_words(value)
@@ -96,10 +96,10 @@ def read_own_card(path: Path) -> ModelCard:
 
 
 def parse_card(text: str, path: Path) -> ModelCard:
-    """Return the card that ``text``, from the metadata of the model file ``path``, is.
+    """Return the card in ``text``, from the metadata of the model file ``path``.
 
     Raises:
-        CheckpointError: it is none; says which field is wrong.
+        CheckpointError: it is not valid; it says which field is wrong.
     """
     try:
         version = parse_json(text).get("format_version")

@@ -48,7 +48,7 @@ def read_model(path: str | os.PathLike[str], window_fit: str | None = None) -> E
         window_fit: "pad" or "resize" instead of the file's own; released checkpoints are "resize".
 
     Raises:
-        CheckpointError: the file is none of these; says which tensor or field is wrong.
+        CheckpointError: the file is none of these; it says which tensor or field is wrong.
     """
     path = Path(path)
     if not path.is_file():

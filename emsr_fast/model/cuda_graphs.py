@@ -1,4 +1,4 @@
-"""The network as CUDA graphs: one launch for a whole forward pass, static buffers, nothing allocated in a replay."""
+"""The network as CUDA graphs: one launch for a forward pass, static buffers, no allocation in a replay."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ _capturing = threading.Lock()
 
 
 def wait_for(device: torch.device) -> None:
-    """Wait for all that runs on ``device``, but not while a graph is captured: that would end the capture."""
+    """Wait for all work on ``device``, but not while a graph is captured: that would end the capture."""
     with _capturing:
         torch.cuda.synchronize(device)
 
 
 class Graph:
-    """A function of one tensor, captured for the shape, dtype and device of ``y``; not for two streams at a time.
+    """A function of one tensor, captured for the shape, dtype and device of ``y``; for one stream at a time.
 
-    Everything that ``run`` reads besides its argument is read again at each replay, where it was at the capture.
-    Graphs may share a ``pool`` of memory if each is used up before the next one runs.
+    Other tensors that ``run`` reads are read again at each replay, at their addresses of the capture. Graphs may share
+    a ``pool`` of memory if the result of each is used before the next one runs.
     """
 
     def __init__(self, run: Callable[[Tensor], Tensor], y: Tensor, pool: Any = None) -> None:
@@ -60,8 +60,8 @@ class Graph:
 class GraphedNetwork:
     """Calls a network under ``torch.inference_mode()`` on a CUDA device by CUDA graphs, the least used dropped first.
 
-    The first call of a shape captures, which takes a few passes. Where ``why_not`` has a reason, the network is called
-    as it is. EMSR_FAST_CUDA_GRAPHS=0 does so always.
+    The first call of a shape captures a graph, which takes a few passes. If ``why_not`` gives a reason, the network is
+    called without a graph. With EMSR_FAST_CUDA_GRAPHS=0 this is always so.
     """
 
     def __init__(self, network: Emsr) -> None:
@@ -126,9 +126,9 @@ def why_not(network: Emsr, y: Tensor) -> str | None:
 
 
 def tf32_switches() -> list[tuple[Any, str, Any]]:
-    """Return what PyTorch has about TF32 for convolutions and matrices: an object, its attribute, and that one's value.
+    """Return PyTorch's switches of TF32 for convolutions and matrices: object, attribute, and its value.
 
-    A program sets either ``allow_tf32``, or ``fp32_precision`` (torch 2.9 on), after which the former cannot be read.
+    A program sets ``allow_tf32``, or ``fp32_precision`` (since torch 2.9); after the latter, the former cannot be read.
     """
     cudnn: Any = torch.backends.cudnn
     matmul: Any = torch.backends.cuda.matmul

@@ -1,4 +1,4 @@
-"""The EMSR network: wiring only, as on the paper's page."""
+"""The EMSR network, wired as in the paper."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from emsr_fast.ops import atrous_details, upsample_to_image
 
 
 class Emsr(nn.Module):
-    """Grey image in, super-resolved grey image out: (B, 1, H, W) to (B, 1, scale * H, scale * W).
+    """From a grey image to the super-resolved one: (B, 1, H, W) to (B, 1, scale * H, scale * W).
 
     Any H, W >= 1 with ``window_fit="pad"``, >= 4 with "resize". Intensities are normalised, usually to [0, 1]; the
     output is linear and not clipped. Equivariant to shifts by multiples of the window, 4 LR px.

@@ -1,4 +1,4 @@
-"""Released checkpoints: their tensor names in ours, and the configuration that their shapes tell."""
+"""Released checkpoints: from their tensor names to ours, and the configuration by the shapes of the tensors."""
 
 from __future__ import annotations
 
@@ -51,11 +51,11 @@ def own_name(name: str) -> str:
 def to_own_names(
     tensors: Mapping[str, Tensor], metadata: Mapping[str, str], path: Path
 ) -> tuple[dict[str, Tensor], EmsrConfig]:
-    """Return the live tensors under our names, and the configuration deduced from their shapes.
+    """Return the tensors that are used, under our names, and the configuration deduced from their shapes.
 
     Args:
         tensors: by released name; those without effect are dropped.
-        metadata: of a safetensors file; "num_heads" is taken from it, the one thing shapes do not tell.
+        metadata: of a safetensors file; "num_heads" is taken from it, because shapes do not tell it.
         path: for messages.
 
     Raises:

@@ -52,7 +52,7 @@ def load_model(
         window_fit: "pad" or "resize" instead of the file's own; see ``EmsrConfig``.
 
     Raises:
-        CheckpointError: there is no such model, or the file is not one.
+        CheckpointError: there is no such model, or the file cannot be used.
         BackendError: the device is not available.
     """
     from emsr_fast.model.checkpoint import read_model

@@ -1,4 +1,4 @@
-"""Operators with hand-written kernels: public functions, and what each has declared (``OPERATORS``)."""
+"""Operators with hand-written kernels: public functions, and their declarations (``OPERATORS``)."""
 
 from emsr_fast.ops._operator import OPERATORS
 from emsr_fast.ops.atrous import atrous_details

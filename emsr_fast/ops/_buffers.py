@@ -1,8 +1,8 @@
-"""Memory for large results on a CPU, handed on from one to the next.
+"""Reuses memory for large results on a CPU.
 
-The C library gives every block above 32 MB back to the system when it is freed, and smaller ones whenever enough of
-them lie free in a row. A network that makes a hundred of them a call would spend its time on having their pages
-cleared again: 40 % of it with 64 channels of 350 x 350 px, 10 % with 32 channels, 3 % with 32 channels of 128 x 128 px.
+The C library returns every freed block above 32 MB to the system, and smaller ones when enough of them are free side by
+side. The system clears the pages of each new block. A network allocates a hundred blocks in a call, so clearing would
+take 40 % of its time with 64 channels of 350 x 350 px, 10 % with 32 channels, 3 % with 32 channels of 128 x 128 px.
 """
 
 from __future__ import annotations

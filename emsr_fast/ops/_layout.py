@@ -1,4 +1,4 @@
-"""Layouts in memory: the kernels want the channels of a pixel side by side."""
+"""Layouts in memory: the kernels need the channels of a pixel side by side."""
 
 from __future__ import annotations
 
@@ -47,8 +47,8 @@ def features_like(x: Tensor, channels: int) -> Tensor:
 def concatenated(a: Tensor, b: Tensor) -> Tensor:
     """Return images (B, C_a, H, W) and (B, C_b, H, W) as one, (B, C_a + C_b, H, W).
 
-    On a CPU without torch.cat: it wakes PyTorch's own threads, which then spin on cores that our kernels need (10 % of
-    emsr-x3-small at 341x341 on two cores).
+    On a CPU torch.cat is not used: it wakes PyTorch's own threads, which then spin on cores that our kernels need (10 %
+    of the time of emsr-x3-small at 341x341 on two cores).
     """
     if look_at((a, b))[1]:
         return _concatenated(a, b)

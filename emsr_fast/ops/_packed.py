@@ -1,4 +1,4 @@
-"""Weights in the layout that kernels read, remembered from call to call and never out of date."""
+"""Weights in the layout of the kernels, kept between calls and checked for changes."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ class _Entry(NamedTuple):
 class PackedWeights:
     """Packed forms of weights, each kept as long as the first tensor it was made from.
 
-    Every call compares the weights with a copy of what was packed, byte by byte (3 us for 64 to 64 channels): version
-    counters miss writes through ``.data``, NumPy and other aliases. An outdated form is replaced, never written to,
-    since another thread may be computing with it.
+    Every call compares the weights, byte by byte, with a copy of those that were packed (3 us for 64 to 64 channels).
+    Version counters would miss writes through ``.data``, NumPy and other aliases. An outdated form is replaced, and
+    never written to, because another thread may be computing with it.
     """
 
     def __init__(self, pack: Callable[..., Tensor]) -> None:

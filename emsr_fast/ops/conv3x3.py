@@ -1,4 +1,4 @@
-"""3x3 convolution with what follows it: public function, operator."""
+"""3x3 convolution with activation, residual or gate: public function, operator."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ def conv3x3(
     gate: Tensor | None = None,
     backend: str = "auto",
 ) -> Tensor:
-    """Return a 3x3 convolution of ``x`` with what follows it, (B, C_out, H, W): stride 1, zero padding 1, no bias.
+    """Return a 3x3 convolution of ``x``, (B, C_out, H, W), with activation, residual or gate.
 
-    act(conv(x)), act(conv(x)) + residual, or gate + conv(x) * gate. Where a gradient is wanted, PyTorch's own
-    convolution computes it, whatever the backend.
+    act(conv(x)), act(conv(x)) + residual, or gate + conv(x) * gate; stride 1, zero padding 1, no bias. If a gradient is
+    needed, PyTorch's own convolution computes it, with every backend.
 
     Args:
         x: features, (B, C_in, H, W), any float dtype and strides.

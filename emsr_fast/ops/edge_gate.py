@@ -1,4 +1,4 @@
-"""What edge features say to amplify: public function, operator."""
+"""The gate that edge attention makes from edge features: public function, operator."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from emsr_fast.reference import edge_gate as reference
 def edge_gate(x: Tensor, k1: Tensor, k2: Tensor, bias: Tensor, k3: Tensor, *, backend: str = "auto") -> Tensor:
     """Return k3(x) * sigmoid(k2(leaky_relu(k1(x))) + bias), (B, C, H, W) from edge features of that shape.
 
-    Where a gradient is wanted, PyTorch's own convolutions compute it, whatever the backend.
+    If a gradient is needed, PyTorch's own convolutions compute it, with every backend.
 
     Args:
         x: edge features, (B, C, H, W), any float dtype and strides.

@@ -14,7 +14,7 @@ from emsr_fast.reference import residual_block as reference
 def residual_block(x: Tensor, first: Tensor, second: Tensor, *, backend: str = "auto") -> Tensor:
     """Return x + conv(relu(conv(x, first)), second), (B, C, H, W): stride 1, zero padding 1, no bias.
 
-    One kernel where "cuda" is named; two of ``conv3x3`` everywhere else, which also have the gradient.
+    It is one kernel if "cuda" is named, else two of ``conv3x3``, which also have the gradient.
 
     Args:
         x: features, (B, C, H, W), any float dtype and strides.
@@ -37,7 +37,7 @@ def residual_block(x: Tensor, first: Tensor, second: Tensor, *, backend: str = "
 
 
 def at_once(x: Tensor, first: Tensor, second: Tensor, backend: str = "auto") -> bool:
-    """Return whether ``residual_block`` is one kernel here, and not two convolutions.
+    """Return whether ``residual_block`` runs as one kernel here, not as two convolutions.
 
     Raises:
         BackendError: ``backend`` was named and cannot run on ``x``.

@@ -18,12 +18,12 @@ from emsr_fast.reference import upsample_to_image as reference
 
 
 def upsample_to_image(x: Tensor, up_weight: Tensor, out_weight: Tensor, scale: int, *, backend: str = "auto") -> Tensor:
-    """Return the image that features make, (B, 1, scale * H, scale * W).
+    """Return the image from features, (B, 1, scale * H, scale * W).
 
     conv(pixel_shuffle(conv(x, up_weight), scale), out_weight): two 3x3 convolutions with zero padding 1, no bias. The
-    kernel computes the same as one 5x5 convolution, whose weights, folded here, differ at the border; for 64
-    features and scale 3 that is 14,400 products per pixel of x instead of 336,960. Where a gradient is wanted,
-    PyTorch's own three steps compute it, whatever the backend.
+    kernel folds them into one 5x5 convolution with other weights at the border. For 64 features and scale 3 it has
+    14,400 products per pixel of x instead of 336,960. If a gradient is needed, PyTorch's own three steps compute it,
+    with every backend.
 
     Args:
         x: features, (B, C, H, W), any float dtype and strides.
@@ -44,7 +44,7 @@ def upsample_to_image(x: Tensor, up_weight: Tensor, out_weight: Tensor, scale: i
 
 @functools.lru_cache(maxsize=64)
 def _axis(scale: int, device: torch.device) -> Tensor:
-    """Return which taps of an axis meet where, (4, 5, scale, 3, scale, 3) of 0 and 1, float64.
+    """Return which taps along an axis combine, (4, 5, scale, 3, scale, 3) of 0 and 1, float64.
 
     Border, tap of the folded convolution, HR pixel, tap of the last convolution, HR pixel that it reads, tap of the
     up-convolution. The last tap reads an HR pixel of the neighbour behind, of the pixel itself, or of the one ahead.

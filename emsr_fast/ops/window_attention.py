@@ -74,7 +74,7 @@ def window_attention(
 
 
 def _split(rest: Sequence[Any]) -> tuple[tuple[Tensor, ...], int, int, str]:
-    """Return the arguments behind x as the 11 parameters, heads, window and fit."""
+    """Return the arguments after x as the 11 parameters, heads, window and fit."""
     heads, window, fit = rest[11:]
     return tuple(rest[:11]), heads, window, fit
 

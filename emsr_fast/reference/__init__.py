@@ -1,1 +1,1 @@
-"""Every operator in plain PyTorch, readable as maths: what the kernels are tested against."""
+"""Every operator in plain PyTorch, readable as maths: the definitions that kernels are tested against."""

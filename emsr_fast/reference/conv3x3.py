@@ -1,4 +1,4 @@
-"""3x3 convolution with what follows it, in plain PyTorch: the definition."""
+"""3x3 convolution with activation, residual or gate, in plain PyTorch: the definition."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What edge features say to amplify, in plain PyTorch: the definition."""
+"""The gate that edge attention makes from edge features, in plain PyTorch: the definition."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
 """The published formulation of the whole network and of its tiling: the baseline that speed is compared with.
 
-What users of EMSR run: float32, NCHW, each convolution a call of its own, the à-trous transform as dense 2-D kernels
-with zeros between the taps, made on the host at every call, and tiles of 341 px every 170 px, one at a time. Written
-from the description of the network. It leaves open how overlapping tiles are blended (here: averaged) and where the
-last ones lie (here: at the border); tensors without effect on the output are not computed, in the baseline's favour.
+This is what users of EMSR run: float32, NCHW, one call for each convolution; the à-trous transform as dense 2-D kernels
+with zeros between the taps, made on the host at every call; tiles of 341 px every 170 px, one at a time. It is written
+from the description of the network, which leaves open how overlapping tiles are blended (here: averaged) and where the
+last ones lie (here: at the border). Tensors without effect on the output are not computed, in favour of the baseline.
 """
 
 from __future__ import annotations

@@ -29,7 +29,7 @@ def window_attention(
     """Return ``x`` (B, C, H, W) after x + proj(MHSA(LN(x))) and x + fc2(relu(fc1(LN(x)))), tokens being pixels.
 
     Attention stays inside non-overlapping windows of ``window`` x ``window`` px. Sizes that are no multiple of it are
-    padded with tokens that nobody attends to (``fit="pad"``), or the normalised features are resized with nearest
+    padded with tokens that get no attention (``fit="pad"``), or the normalised features are resized with nearest
     down to the next multiple and the result back (``fit="resize"``, as published).
     """
     tokens = x.permute(0, 2, 3, 1)  # (B, H, W, C)

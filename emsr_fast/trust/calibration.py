@@ -1,4 +1,4 @@
-"""From what needs no truth to the error to expect: three coefficients, fitted where the truth is known."""
+"""The expected error from disagreement and residual: three coefficients, fitted where the truth is known."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Calibration:
     measured_on: dict[str, Any] = field(default_factory=dict)
 
     def error(self, disagreement: np.ndarray, residual: np.ndarray) -> np.ndarray:
-        """Return the expected root-mean-square error; all three in the model's range, of one shape."""
+        """Return the expected root-mean-square error; all three are in the model's range and of one shape."""
         squares = self.floor + self.gain_disagreement * disagreement**2 + self.gain_residual * residual**2
         root: np.ndarray = np.sqrt(squares)
         return root
@@ -39,7 +39,7 @@ def fit(disagreement: np.ndarray, residual: np.ndarray, squared_error: np.ndarra
 
     Args:
         disagreement, residual: (N,), the model's range.
-        squared_error: (N,); where the reference is noisy, less its noise's variance, so that some are negative.
+        squared_error: (N,); if the reference is noisy, minus the variance of its noise, so that some are negative.
     """
     features = np.stack([np.ones_like(disagreement), disagreement**2, residual**2], axis=1).astype(np.float64)
     wanted = squared_error.astype(np.float64)
@@ -77,7 +77,7 @@ def calibration_curve(
 
     Args:
         expected: (N,).
-        squared_error: (N,); where the reference is noisy, less its noise's variance. Groups below 0 count as 0.
+        squared_error: (N,); if the reference is noisy, minus the variance of its noise. Groups below 0 count as 0.
     """
     order = np.argsort(expected, kind="stable")
     return [
@@ -92,7 +92,7 @@ def calibration_curve(
 
 
 def calibration_path(model: Path) -> Path:
-    """Return where the calibration of the model file ``model`` lies: beside it."""
+    """Return the path of the calibration, beside the model file ``model``."""
     return model.with_suffix(".trust.json")
 
 

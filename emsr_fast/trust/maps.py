@@ -1,8 +1,8 @@
-"""How far a result can be trusted, measured without a truth: nine runs of the network on the same tile.
+"""Maps of trust, measured without a reference: nine runs of the network on the same tile.
 
-Two questions, of which neither needs a reference. Do the runs agree, though flips and turns of the input, and noise as
-large as its own, must not change what is there? And is the result, made coarse again, what was measured?
-Neither sees an error which all runs make alike and which averages out over an LR pixel.
+They answer two questions. Do the runs agree? Flips and turns of the input, and added noise as large as its own, should
+not change the structures. And does the result, reduced again, equal the measured input? An error that all runs share,
+and that averages out over an LR pixel, is not seen.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _LEAST_SIGMA = 1e-4  # of the model's range: less noise than this no detector ha
 
 @dataclass(frozen=True)
 class Trust:
-    """What the maps depend on beside network and input; intensities in the model's [0, 1]."""
+    """Noise and calibration, on which the maps depend; intensities are in the model's [0, 1]."""
 
     gain: float  # the input's noise has variance gain * intensity + offset
     offset: float
@@ -60,8 +60,8 @@ class Trust:
 
         Args:
             run: the network, (H, W) to (scale * H, scale * W).
-            image: (H, W) float32, what the tile reads, to ``aligned_stop`` of the slice.
-            result: (scale * h', scale * w'), what the network made of the first (h', w') of it.
+            image: (H, W) float32, the pixels that the tile reads, up to ``aligned_stop`` of the slice.
+            result: (scale * h', scale * w'), the network's result for its first (h', w') pixels.
             own: rows and columns of ``image`` that are wanted.
             place: slice, row and column of the corner of ``image`` in the input.
             scale: HR pixels per LR pixel and axis.
@@ -92,7 +92,7 @@ class Trust:
         where: tuple[slice, ...],
         place: tuple[int, int, int],
     ) -> np.ndarray:
-        """Return the variance of the nine results, ``result`` among them, each pixel by itself."""
+        """Return the variance of each pixel over the nine results, including ``result``."""
         # differences from one of them: exactly 0 where all agree, and small enough for float32 elsewhere
         total, squares = np.zeros_like(result), np.zeros_like(result)
         for difference in (other[where] - result for other in self._others(run, image, place)):
@@ -121,7 +121,7 @@ class Trust:
 
 
 def rounded(values: np.ndarray) -> np.ndarray:
-    """Return float32 ``values`` to 8 significant bits (0.2 %): no estimate has more, and the rest does not compress."""
+    """Return float32 ``values`` rounded to 8 significant bits (0.2 %): no estimate is better, and this compresses."""
     bits = np.ascontiguousarray(values, np.float32).view(np.uint32)
     kept: np.ndarray = ((bits + np.uint32(0x8000)) & np.uint32(0xFFFF0000)).view(np.float32)
     return kept
@@ -133,7 +133,7 @@ def aligned_stop(stop: int, side: int) -> int:
 
 
 def box_mean(values: np.ndarray, reach: int) -> np.ndarray:
-    """Return the mean over ``reach`` pixels to each side of every pixel of (H, W); outside the image there are none."""
+    """Return, for every pixel of (H, W), the mean of the pixels up to ``reach`` away that are in the image."""
     for axis in (0, 1):
         around = [(reach, reach) if number == axis else (0, 0) for number in (0, 1)]
         side, padded = values.shape[axis], np.pad(values, around)
@@ -151,7 +151,7 @@ def _along(axis: int, span: slice) -> tuple[slice, ...]:
 
 
 def _coarse(image: np.ndarray, scale: int) -> np.ndarray:
-    """Return the mean of each square of ``scale`` x ``scale`` pixels: how training makes LR of HR."""
+    """Return the mean of each square of ``scale`` x ``scale`` pixels, as training makes LR from HR."""
     height, width = (side // scale for side in image.shape)
     coarse: np.ndarray = image.reshape(height, scale, width, scale).mean(axis=(1, 3), dtype=np.float32)
     return coarse

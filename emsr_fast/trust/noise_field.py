@@ -1,4 +1,4 @@
-"""Noise that is a function of the place: whoever computes a pixel, in whatever tile, adds the same."""
+"""Noise as a function of the position, so that a pixel gets the same noise in every tile and process."""
 
 from __future__ import annotations
 

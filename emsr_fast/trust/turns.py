@@ -13,6 +13,6 @@ def turned(image: np.ndarray, turn: int) -> np.ndarray:
 
 
 def turned_back(image: np.ndarray, turn: int) -> np.ndarray:
-    """Return the image of which ``image`` is ``turned(..., turn)``; at any scale, pixel for pixel."""
+    """Return the inverse of ``turned``; ``image`` may be enlarged."""
     upright = np.rot90(image, -turn % 4)
     return upright[:, ::-1] if turn >= 4 else upright
