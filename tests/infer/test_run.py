@@ -75,8 +75,8 @@ DAMAGED = {
     "zeros": (lambda content: "\0" * 500, "is not JSON"),
     "nested without end": (lambda content: "[" * 200_000, "nested too deeply"),
     "a number without end": (lambda content: "9" * 5000, "is not JSON"),
-    "older": (lambda content: json.dumps({"format": 1, "identity": {}, "plan": {}}), "has format 1, and .* format 3"),
-    "newer": (lambda content: json.dumps(content | {"format": 4}), "has format 4"),
+    "older": (lambda content: json.dumps({"format": 1, "identity": {}, "plan": {}}), f"has format 1, and .* format {FORMAT}"),
+    "newer": (lambda content: json.dumps(content | {"format": FORMAT + 1}), f"has format {FORMAT + 1}"),
     "format as text": (lambda content: json.dumps(content | {"format": "2"}), "has format '2'"),
     "without its run": (without("run"), "lacks its part 'run'"),
     "without its checksum": (without("sha256"), "lacks its part 'sha256'"),
@@ -111,7 +111,7 @@ def test_a_damaged_journal_is_one_line_that_names_the_folder_to_delete(run_of, c
     assert tree_of(folder) == before
 
 
-@pytest.mark.parametrize("text", ["{}", "[]", '{"format": 3, "sha256": "", "run": {"plan"'])
+@pytest.mark.parametrize("text", ["{}", "[]", '{"format": 4, "sha256": "", "run": {"plan"'])
 def test_the_process_ends_with_exit_3_and_no_traceback(run_of, text):
     words, folder = run_of
     (folder / JOURNAL).write_text(text)
