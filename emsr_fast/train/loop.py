@@ -21,7 +21,6 @@ from emsr_fast.errors import BackendError, EmsrError, UsageError, VolumeError
 from emsr_fast.installing import install_line
 from emsr_fast.model import Emsr
 from emsr_fast.model.zoo import choose_device
-from emsr_fast.publish import Staging
 from emsr_fast.train import process
 from emsr_fast.train.config import TrainConfig
 from emsr_fast.train.cost import clock, duration, measure_cost, say_cost
@@ -244,15 +243,9 @@ class _Run:
         )
 
     def _refuse(self, value: object, crops: list[Tensor]) -> NoReturn:
-        path = self.folder.path / f"bad_batch_{self.state.step}_{self.rank}.pt"
-        try:
-            with Staging(path.resolve()) as part:
-                torch.save({"y": crops[0], "x": crops[1], "noise": crops[2]}, part)
-            place = str(path)
-        except (OSError, RuntimeError) as error:
-            place = f"lost, {path} could not be written ({error})"
+        place = self.folder.save_bad_batch(f"{self.state.step}_{self.rank}", crops)
         raise Diverged(
-            f"loss or gradient is {value} at step {self.state.step}; its batch is in {place}: look at it; "
+            f"loss or gradient is {value} at step {self.state.step}; its batch is {place}: look at it; "
             "then go on from the last checkpoint with `resume` and a lower optimiser.rate, or optimiser.clip"
         )
 

@@ -6,12 +6,14 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
+import torch
 import yaml
+from torch import Tensor
 
 from emsr_fast.errors import UsageError, VolumeError
 from emsr_fast.holding import held
 from emsr_fast.model import save_model
-from emsr_fast.publish import write_file
+from emsr_fast.publish import Staging, write_file
 from emsr_fast.train.config import TrainConfig
 from emsr_fast.train.state import TrainState
 from emsr_fast.train.validate import Validation
@@ -68,6 +70,16 @@ class OutputFolder:
             write_file((self.path / "config.yaml").resolve(), text.encode())
         except OSError as error:
             raise self._unwritable(error) from error
+
+    def save_bad_batch(self, name: str, crops: Sequence[Tensor]) -> str:
+        """Write a batch (y, x, noise) that cannot be learnt from; return in words where it is."""
+        path = self.path / f"bad_batch_{name}.pt"
+        try:
+            with Staging(path.resolve()) as part:
+                torch.save({"y": crops[0], "x": crops[1], "noise": crops[2]}, part)
+        except (OSError, RuntimeError) as error:
+            return f"lost, {path} could not be written ({error})"
+        return f"in {path}"
 
     def save_model(self, which: str, state: TrainState, validation: Validation | None = None) -> None:
         """Write the network of ``state`` as model file ``which``, its card saying how it was trained.

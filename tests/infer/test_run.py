@@ -75,7 +75,10 @@ DAMAGED = {
     "zeros": (lambda content: "\0" * 500, "is not JSON"),
     "nested without end": (lambda content: "[" * 200_000, "nested too deeply"),
     "a number without end": (lambda content: "9" * 5000, "is not JSON"),
-    "older": (lambda content: json.dumps({"format": 1, "identity": {}, "plan": {}}), f"has format 1, and .* format {FORMAT}"),
+    "older": (
+        lambda content: json.dumps({"format": 1, "identity": {}, "plan": {}}),
+        f"has format 1, and .* format {FORMAT}",
+    ),
     "newer": (lambda content: json.dumps(content | {"format": FORMAT + 1}), f"has format {FORMAT + 1}"),
     "format as text": (lambda content: json.dumps(content | {"format": "2"}), "has format '2'"),
     "without its run": (without("run"), "lacks its part 'run'"),
