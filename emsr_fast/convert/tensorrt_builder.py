@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from emsr_fast.callbacks import Say
 from emsr_fast.convert.onnx_model import INPUT
 from emsr_fast.convert.shapes import Shapes
 from emsr_fast.errors import BackendError, UsageError
@@ -19,8 +20,6 @@ PROVIDERS = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}  # name: mo
 # what an engine of TensorRT-RTX 1.7 runs on unless told otherwise; its documentation knows no 9.0 or 10.0
 _RTX_CAPABILITIES = ((8, 0), (8, 6), (8, 9), (12, 0), (12, 1))
 _LINE_EVERY_S = 5.0
-
-Say = Callable[[str], None]
 
 
 class Provider(NamedTuple):

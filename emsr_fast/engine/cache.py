@@ -23,6 +23,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from emsr_fast.callbacks import Say
 from emsr_fast.errors import BackendError
 from emsr_fast.ownership import close_to_others, why_not_our_folder
 from emsr_fast.publish import Staging
@@ -34,8 +35,6 @@ _MOST_KEPT = 2**32  # bytes of a timing cache or of compiled kernels
 # the folder may be one that others use too: nothing else in it is ever touched
 OURS = re.compile(r"[0-9a-f]{32}\.(onnx|engine|runtime|json|lock)")
 LEFT = re.compile(r"\.([0-9a-f]{32}\.(onnx|engine|runtime|json)|timing-[0-9a-f]{32})\.partial-.*")
-
-Say = Callable[[str], None]
 
 
 def cache_folder() -> Path:

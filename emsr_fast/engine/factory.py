@@ -7,7 +7,6 @@ import hashlib
 import importlib.metadata
 import inspect
 import platform
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol
@@ -16,6 +15,7 @@ import torch
 
 from emsr_fast import __version__
 from emsr_fast._backends import why_slow
+from emsr_fast.callbacks import Say
 from emsr_fast.convert import graph, onnx_model
 from emsr_fast.convert.onnx_model import to_onnx, why_no_onnx
 from emsr_fast.convert.shapes import Shapes
@@ -36,8 +36,6 @@ from emsr_fast.reference import atrous, conv3x3, edge_gate, window_attention
 ENGINES = ("torch", "onnx", "trt")
 # what each computes in unless told otherwise: TensorRT is for speed
 PRECISIONS = {"torch": "fp32", "onnx": "fp32", "trt": "fp16"}
-
-Say = Callable[[str], None]
 
 
 class Inspected(Engine, Protocol):

@@ -25,7 +25,7 @@ _SQUARE = 0.01  # sides of a pixel that differ by less, relatively, count as equ
 
 
 @dataclass(frozen=True)
-class Inputs:
+class EvaluationInputs:
     """The volumes of an evaluation, and what is known about them."""
 
     sr: SourceVolume
@@ -89,7 +89,7 @@ def open_inputs(
     grey_range: str | None,
     pixel_nm: float | None,
     channel: int | None = None,
-) -> Iterator[Inputs]:
+) -> Iterator[EvaluationInputs]:
     """Open all volumes and check that they fit together; see ``evaluate`` for the arguments.
 
     Raises:
@@ -116,7 +116,7 @@ def open_inputs(
         known = {name: volume for name, volume in volumes.items() if volume is not None}
         size_nm, stated = _pixel_size(known, scale, pixel_nm)
         fixed = volumes["reference"] or volumes["second scan"] or result
-        yield Inputs(
+        yield EvaluationInputs(
             sr=result,
             lr=volumes["lr"],
             reference=volumes["reference"],

@@ -12,7 +12,7 @@ import numpy as np
 from emsr_fast import __version__
 from emsr_fast.errors import UsageError, VolumeError
 from emsr_fast.evaluate.folder import check_report_folder, report_folder
-from emsr_fast.evaluate.inputs import Inputs, open_inputs
+from emsr_fast.evaluate.inputs import EvaluationInputs, open_inputs
 from emsr_fast.evaluate.measures import DEFINITIONS, Lpips, measure_sample
 from emsr_fast.evaluate.number_format import decibels
 from emsr_fast.evaluate.results import Evaluation
@@ -101,7 +101,7 @@ def evaluate(
 
 
 def _measured(
-    inputs: Inputs, chosen: range, places: Sequence[Sample], lpips: Lpips | None, say: Callable[[str], None]
+    inputs: EvaluationInputs, chosen: range, places: Sequence[Sample], lpips: Lpips | None, say: Callable[[str], None]
 ) -> Evaluation:
     evaluation = Evaluation(inputs, chosen)
     for place in places:

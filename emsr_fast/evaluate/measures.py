@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from emsr_fast.evaluate.inputs import Inputs
+from emsr_fast.evaluate.inputs import EvaluationInputs
 from emsr_fast.evaluate.samples import Sample
 from emsr_fast.io.intensity import Normalisation
 from emsr_fast.metrics import (
@@ -67,7 +67,7 @@ class SampleFigures:
 
 
 def measure_sample(
-    images: Mapping[str, np.ndarray], sample: Sample, inputs: Inputs, lpips: Lpips | None
+    images: Mapping[str, np.ndarray], sample: Sample, inputs: EvaluationInputs, lpips: Lpips | None
 ) -> SampleFigures:
     """Return the figures of ``images``, which are from ``inputs.read(sample)`` and not constant."""
     found = SampleFigures([], {}, {}, {})
@@ -130,7 +130,7 @@ def _period(name: str, found: CutOff | Decorrelation, pixel_nm: float | None) ->
     return {f"{name}_px": period, f"{name}_nm": period * pixel_nm if known else None}  # type: ignore[operator]
 
 
-def _seams(image: np.ndarray, sample: Sample, inputs: Inputs) -> dict[str, Any]:
+def _seams(image: np.ndarray, sample: Sample, inputs: EvaluationInputs) -> dict[str, Any]:
     tile, scale = inputs.provenance.tile, inputs.provenance.scale or inputs.scale
     if tile is None or scale is None:
         return {}

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from emsr_fast.evaluate.inputs import Inputs
+from emsr_fast.evaluate.inputs import EvaluationInputs
 from emsr_fast.evaluate.measures import IMAGES, SampleFigures
 from emsr_fast.evaluate.samples import Sample
 from emsr_fast.evaluate.trust import TrustCheck
@@ -55,7 +55,7 @@ class MeanCurve:
 class Evaluation:
     """Everything that the report shows."""
 
-    inputs: Inputs
+    inputs: EvaluationInputs
     slices: range  # that samples were chosen from
     samples: list[Sample] = field(default_factory=list)  # measured
     rows: list[dict[str, Any]] = field(default_factory=list)  # of the table: slice, region, image, figures

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from emsr_fast import __version__
+from emsr_fast.callbacks import Say
 from emsr_fast.convert.onnx_model import check_against_pytorch, check_precision, smallest_side, to_onnx, why_no_onnx
 from emsr_fast.convert.shapes import Shapes, parse_size
 from emsr_fast.convert.tensorrt_builder import Build, Provider, build, load_provider
@@ -27,8 +28,6 @@ from emsr_fast.publish import Check, write_file
 FORMATS = {"onnx": "onnx", "trt": "trt"}  # format: the engine that it is for
 _TILE = (320, 320)  # what infer's tiles read: 256 px and 32 px around them
 _LARGEST_SIDE = 8192  # px of ONNX models with a fixed batch and free sizes
-
-Say = Callable[[str], None]
 
 
 def export(

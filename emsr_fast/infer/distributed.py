@@ -69,7 +69,7 @@ def run_on_dask(
         say(f"dask    {counted(dask_workers, 'worker')}")
         batches, window = batches_of(numbers, dask_workers), _WAITING_PER_WORKER * dask_workers
         try:
-            for batch, done in in_flight(client, run_batch, batches, (final, device, command), window):
+            for batch, done in results_of_batches(client, run_batch, batches, (final, device, command), window):
                 statistics.add(done)
                 progress(sum(map(worker.lr_pixels_to_do, batch)))
         except Exception:
@@ -88,7 +88,7 @@ def batches_of(numbers: list[int], workers: int) -> Iterator[list[int]]:
         yield numbers[first : first + size]
 
 
-def in_flight(
+def results_of_batches(
     client: Client, work: Callable[..., Any], batches: Iterator[list[int]], arguments: tuple[Any, ...], window: int
 ) -> Iterator[tuple[list[int], Any]]:
     """Yield each batch with what ``work(*arguments, batch)`` returned for it, at most ``window`` at a time.

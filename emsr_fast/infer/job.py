@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from emsr_fast.callbacks import Progress, Say
 from emsr_fast.errors import Interrupted, PartialError, UsageError, VolumeError
 from emsr_fast.infer.completion import complete, note_bounded
 from emsr_fast.infer.prepare import bytes_per_px, prepare
-from emsr_fast.infer.request import Request, Say
+from emsr_fast.infer.request import Request
 from emsr_fast.infer.run import Run
 from emsr_fast.infer.statistics import Statistics
 from emsr_fast.infer.tiles import ALIGNMENT, check_tiling
@@ -29,9 +29,6 @@ from emsr_fast.io.selection import parse_memory, parse_share, parse_slices
 from emsr_fast.io.writers.multiscale import VERSIONS
 from emsr_fast.io.writers.ome_zarr import Pyramid
 from emsr_fast.publish import Check
-
-# given the LR pixels to do, a context whose value is called with the LR pixels done
-Progress = Callable[[int], AbstractContextManager[Callable[[int], None]]]
 
 
 def infer(

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from emsr_fast.errors import VolumeError
 from emsr_fast.infer.strict_json import read_as
 from emsr_fast.io.destination import printable
-from emsr_fast.io.selection import Triple
+from emsr_fast.io.selection import ZYX
 from emsr_fast.publish import write_durably
 from emsr_fast.wording import shell
 
@@ -25,7 +25,7 @@ Mark = TypeVar("Mark")
 class _FailedSlices:
     """What ``failed/`` holds of a block."""
 
-    block: Triple
+    block: ZYX
     slices: dict[str, str]  # by number of the slice: why it could not be done
 
 
@@ -46,7 +46,7 @@ class BlockMarks:
         self._run_folder, self._unfinished = run_folder, unfinished
         self._failed, self._bounded = (run_folder / name for name in self.FOLDERS)
 
-    def set_failed(self, index: Triple, slices: dict[int, str]) -> None:
+    def set_failed(self, index: ZYX, slices: dict[int, str]) -> None:
         """Note which slices of block ``index`` failed, and why; to be called before its shard is written."""
         write_durably(
             _mark(self._failed, index),
@@ -54,15 +54,15 @@ class BlockMarks:
             self._unfinished,
         )
 
-    def failed(self) -> dict[Triple, dict[int, str]]:
+    def failed(self) -> dict[ZYX, dict[int, str]]:
         """Return the slices that failed, by block, each with its reason."""
-        found: dict[Triple, dict[int, str]] = {}
+        found: dict[ZYX, dict[int, str]] = {}
         for path in sorted(self._failed.glob("*.json")):
             mark = self._read_mark(_FailedSlices, path)
             found[mark.block] = {int(z): reason for z, reason in mark.slices.items()}
         return found
 
-    def set_bounded(self, index: Triple, pixels: int) -> None:
+    def set_bounded(self, index: ZYX, pixels: int) -> None:
         """Note how many input pixels of block ``index`` were bounded; to be called before its shard is written."""
         if pixels:
             write_durably(_mark(self._bounded, index), _encoded(asdict(_BoundedPixels(pixels))), self._unfinished)
@@ -89,7 +89,7 @@ class BlockMarks:
                 f"{shell('rm', '-r', self._run_folder)}"
             ) from error
 
-    def forgive(self, index: Triple) -> None:
+    def forgive(self, index: ZYX) -> None:
         """Remove what is noted of block ``index``, whose shard is gone."""
         for folder in (self._failed, self._bounded):
             _mark(folder, index).unlink(missing_ok=True)
@@ -109,7 +109,7 @@ class BlockMarks:
         return path
 
 
-def _mark(folder: Path, index: Triple) -> Path:
+def _mark(folder: Path, index: ZYX) -> Path:
     return folder / f"{'-'.join(map(str, index))}.json"
 
 

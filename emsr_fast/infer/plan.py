@@ -18,7 +18,7 @@ from emsr_fast.infer.tiles import (
     spans_within,
     tiles_within,
 )
-from emsr_fast.io.selection import Span, Triple
+from emsr_fast.io.selection import ZYX, Span
 
 DEFAULT_HALO = 32
 DEFAULT_MEMORY = 1_500_000_000
@@ -34,7 +34,7 @@ _NETWORK_SHARE, _BLOCK_SHARE = 0.5, 1 / 16
 class Block:
     """The voxels that one task computes: one shard of the output's full-resolution level."""
 
-    index: Triple  # in the grid of blocks, which is the grid of shards
+    index: ZYX  # in the grid of blocks, which is the grid of shards
     own: tuple[slice, slice, slice]  # slices, rows, columns in voxels of the input
     output: tuple[slice, slice, slice]  # the same in voxels of the output
 
@@ -49,29 +49,29 @@ class Block:
 class Plan:
     """The region of the input, and its blocks and tiles. Every worker and every resumed run has the same plan."""
 
-    shape: Triple  # of the input
+    shape: ZYX  # of the input
     region: tuple[Span, Span, Span]  # slices, rows, columns of the input to do
     scale: int
     tile: tuple[int, int]  # rows and columns that a tile owns, LR px
     halo: int
-    block: Triple  # slices, rows, columns that a block owns
+    block: ZYX  # slices, rows, columns that a block owns
     tile_is_given: bool  # by the user, so never to be changed
     equal_reads: bool = False  # for an engine that takes few shapes: every tile reads as much as the largest, if it can
 
     @property
-    def output_shape(self) -> Triple:
+    def output_shape(self) -> ZYX:
         """(Z, scale * Y, scale * X) of the region."""
         z, y, x = (stop - start for start, stop in self.region)
         return (z, y * self.scale, x * self.scale)
 
     @property
-    def shard(self) -> Triple:
+    def shard(self) -> ZYX:
         """Voxels of a block in the output."""
         z, y, x = self.block
         return (z, y * self.scale, x * self.scale)
 
     @property
-    def grid(self) -> Triple:
+    def grid(self) -> ZYX:
         """How many blocks there are along each axis."""
         z, y, x = (-(-(stop - start) // side) for (start, stop), side in zip(self.region, self.block, strict=True))
         return (z, y, x)
@@ -93,12 +93,12 @@ class Plan:
             output.append(slice(first * factor, last * factor))
         return Block(index, (own[0], own[1], own[2]), (output[0], output[1], output[2]))
 
-    def number_of(self, index: Triple) -> int:
+    def number_of(self, index: ZYX) -> int:
         """Return the number of the block at ``index`` of the grid."""
         _, rows, cols = self.grid
         return (index[0] * rows + index[1]) * cols + index[2]
 
-    def depth_at(self, index: Triple) -> int:
+    def depth_at(self, index: ZYX) -> int:
         """Return how many slices the block at ``index`` has."""
         own = self.block_at(self.number_of(index)).own[0]
         return int(own.stop - own.start)
@@ -163,7 +163,7 @@ class Plan:
 
 
 def make_plan(
-    shape: Triple,
+    shape: ZYX,
     region: tuple[Span, Span, Span],
     *,
     scale: int,

@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from emsr_fast import __version__
+from emsr_fast.callbacks import Say
 from emsr_fast.errors import UsageError
 from emsr_fast.infer import fingerprint
 from emsr_fast.infer.gpu_tile import Gpu
 from emsr_fast.infer.plan import DEFAULT_HALO, Plan, make_plan
-from emsr_fast.infer.request import Request, Say, inputs_of, region_of, settings_of
+from emsr_fast.infer.request import Request, inputs_of, region_of, settings_of
 from emsr_fast.infer.run import EngineOptions, Identity, Run
 from emsr_fast.infer.tiles import ALIGNMENT
 from emsr_fast.infer.trust_maps import BYTES_PER_HR_PX, described_trust, prepare_trust

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from emsr_fast.infer.plan import DEFAULT_HALO
 from emsr_fast.infer.retry import Retry, same_call
-from emsr_fast.infer.run import Inputs, Settings
+from emsr_fast.infer.run import RunInputs, RunSettings
 from emsr_fast.io.locations import is_remote, within
 from emsr_fast.io.selection import Span, choose_slices, parse_roi, parse_slices
 from emsr_fast.io.volume import SourceVolume
-
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -58,9 +55,9 @@ def region_of(request: Request, source: SourceVolume) -> tuple[Span, Span, Span]
     return (chosen.start, chosen.stop), (0, height), (0, width)
 
 
-def settings_of(request: Request, region: tuple[Span, Span, Span]) -> Settings:
+def settings_of(request: Request, region: tuple[Span, Span, Span]) -> RunSettings:
     """Return the options of ``request`` that a continued run must have, too."""
-    return Settings(
+    return RunSettings(
         key=request.key,
         axes=request.axes,
         channel=request.channel,
@@ -77,9 +74,9 @@ def settings_of(request: Request, region: tuple[Span, Span, Span]) -> Settings:
     )
 
 
-def inputs_of(request: Request) -> Inputs:
+def inputs_of(request: Request) -> RunInputs:
     """Return where a worker in any folder finds volume and model."""
-    return Inputs(
+    return RunInputs(
         path=_from_anywhere(request.input_path),
         key=request.key,
         axes=request.axes,

@@ -40,7 +40,7 @@ class EngineOptions:
 
 
 @dataclass(frozen=True)
-class Inputs:
+class RunInputs:
     """Where a worker finds volume and model, and the options to open them; see ``Request``."""
 
     path: str  # absolute, or a URL
@@ -53,7 +53,7 @@ class Inputs:
 
 
 @dataclass(frozen=True)
-class Settings:
+class RunSettings:
     """The options that decide pixels, as they were asked for."""
 
     key: str | None
@@ -78,7 +78,7 @@ class Identity:
     version: str  # of emsr_fast
     model: ModelFingerprint
     input: InputFingerprint
-    settings: Settings
+    settings: RunSettings
 
     @property
     def key(self) -> str:
@@ -100,7 +100,7 @@ class Run:
     """All that workers and resumed runs must agree on."""
 
     identity: Identity
-    inputs: Inputs
+    inputs: RunInputs
     plan: Plan
     output: TargetSpec
     normalisation: Normalisation  # measured once: a slice that is mended since then must not change it

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from emsr_fast.infer.plan import Plan
-from emsr_fast.io.selection import Triple
+from emsr_fast.io.selection import ZYX
 from emsr_fast.publish import write_durably
 
 _SUFFIX = ".tiles"
@@ -28,7 +28,7 @@ _HASH_BYTES = hashlib.sha256().digest_size
 class StartedBlock:
     """A block of which some tiles are done."""
 
-    index: Triple  # of the block
+    index: ZYX  # of the block
     done: np.ndarray  # bool, (slices, tiles of a slice); the last tile never is, since it finishes the block
     bounded: np.ndarray  # int64, (slices,): LR pixels beyond what the network is given, of slices with a tile done
     pixels: np.ndarray  # (slices, rows, columns) of the output, 0 where nothing is done
@@ -62,7 +62,7 @@ class StoppedBlocks:
         except OSError as error:
             self._say(f"note    what is done of the block at work could not be saved, and is lost: {error}")
 
-    def load(self, index: Triple, plan: Plan) -> StartedBlock | None:
+    def load(self, index: ZYX, plan: Plan) -> StartedBlock | None:
         """Return what is saved of the block at ``index``; None if there is nothing, or it cannot be used."""
         try:
             data = memoryview(self._path(index).read_bytes())
@@ -82,21 +82,21 @@ class StoppedBlocks:
             maps = {n.removeprefix("map-"): whole(stored[n], np.nan) for n in stored.files if n.startswith("map-")}
             return StartedBlock(index, done, stored["bounded"], whole(stored["pixels"], 0), maps)
 
-    def forget(self, index: Triple) -> None:
+    def forget(self, index: ZYX) -> None:
         """Remove what is saved of the block at ``index``."""
         self._path(index).unlink(missing_ok=True)
 
-    def indices(self) -> Iterator[Triple]:
+    def indices(self) -> Iterator[ZYX]:
         """Yield the blocks that have a file, usable or not."""
         for path in sorted(self._folder.glob(f"*{_SUFFIX}")):
             if named := re.fullmatch(r"(\d+)-(\d+)-(\d+)", path.stem, re.ASCII):
                 z, y, x = map(int, named.groups())
                 yield z, y, x
 
-    def _path(self, index: Triple) -> Path:
+    def _path(self, index: ZYX) -> Path:
         return self._folder / f"{'-'.join(map(str, index))}{_SUFFIX}"
 
-    def _hash(self, index: Triple, plan: Plan, data: memoryview) -> bytes:
+    def _hash(self, index: ZYX, plan: Plan, data: memoryview) -> bytes:
         """Return a hash of ``data`` with the run, the block and the plan that it belongs to."""
         owner = json.dumps([self._run, index, asdict(plan)])
         hashed = hashlib.sha256(owner.encode())

@@ -14,7 +14,7 @@ from emsr_fast.infer.plan import Plan
 from emsr_fast.infer.run import Run
 from emsr_fast.io.formats import output_format
 from emsr_fast.io.intensity import Normalisation
-from emsr_fast.io.selection import Triple
+from emsr_fast.io.selection import ZYX
 from emsr_fast.io.volume import SourceVolume, TargetSpec
 from emsr_fast.io.voxels import multiplied
 from emsr_fast.io.writers.multiscale import levels_of
@@ -91,7 +91,7 @@ def map_spec(spec: TargetSpec, name: str, plan: Plan) -> TargetSpec:
     )
 
 
-def _shard(name: str, plan: Plan) -> Triple:
+def _shard(name: str, plan: Plan) -> ZYX:
     return plan.block if name == RESIDUAL else plan.shard
 
 

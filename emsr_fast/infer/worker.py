@@ -21,7 +21,7 @@ from emsr_fast.infer.workfolder import WorkFolder
 from emsr_fast.io.destination import system_errors
 from emsr_fast.io.pixel_size import fit_to_model, parse_input_voxel
 from emsr_fast.io.registry import open_source
-from emsr_fast.io.selection import Triple
+from emsr_fast.io.selection import ZYX
 from emsr_fast.io.volume import SourceVolume
 from emsr_fast.io.writers.multiscale import levels_of
 from emsr_fast.io.writers.ome_zarr import Pyramid
@@ -137,7 +137,7 @@ class Worker:
         """Return how many LR pixels of block ``number`` no earlier run had done when ``take_up`` looked."""
         return self.plan.block_at(number).lr_pixels - self._kept_px.get(number, 0)
 
-    def forget(self, index: Triple) -> None:
+    def forget(self, index: ZYX) -> None:
         """Remove what is written of the block at ``index``."""
         for volume in (self.volume, *self.maps.values()):
             volume.forget(index)

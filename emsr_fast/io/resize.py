@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from emsr_fast.io.selection import Triple
+from emsr_fast.io.selection import ZYX
 
 
 def bicubic(image: np.ndarray, scale: int) -> np.ndarray:
@@ -20,7 +20,7 @@ def bicubic(image: np.ndarray, scale: int) -> np.ndarray:
     return np.asarray(large)
 
 
-def block_means(pixels: np.ndarray, factor: Triple, accumulate: type[np.floating] = np.float64) -> np.ndarray:
+def block_means(pixels: np.ndarray, factor: ZYX, accumulate: type[np.floating] = np.float64) -> np.ndarray:
     """Return the means of ``factor`` voxels each; at odd ends, of the voxels that there are.
 
     Args:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from emsr_fast.errors import UsageError
 
-Triple = tuple[int, int, int]
+ZYX = tuple[int, int, int]  # a number for each axis: a shape, a block, an index
 Span = tuple[int, int]  # from, to before
 
 
@@ -69,7 +69,7 @@ def parse_memory(text: str) -> int:
     return int(found)
 
 
-def parse_roi(text: str, shape: Triple) -> tuple[Span, Span, Span]:
+def parse_roi(text: str, shape: ZYX) -> tuple[Span, Span, Span]:
     """Return the region "z,y,x:z,y,x" of a volume of ``shape``, from the first corner to before the second.
 
     Raises:

@@ -13,18 +13,18 @@ from emsr_fast.io.provenance import read_provenance
 from emsr_fast.io.volume import SourceVolume
 from emsr_fast.io.voxels import nanometres
 
-Triple = tuple[float, float, float]
+WorldZYX = tuple[float, float, float]
 
 
 @dataclass(frozen=True)
 class Placement:
     """World coordinate = ``translate`` + index * ``scale``; z, y, x. Indices are those of pixel centres."""
 
-    scale: Triple
-    translate: Triple
+    scale: WorldZYX
+    translate: WorldZYX
     units: tuple[str, str, str]  # "nm", or "pixel" where no size is known
 
-    def part(self, corner: Triple, magnification: int) -> Placement:
+    def part(self, corner: WorldZYX, magnification: int) -> Placement:
         """Return the placement of a result: a part that begins at voxel ``corner``, y and x magnified."""
         # the first small pixel lies before the centre of the large one that it is part of
         before = (1 - magnification) / (2 * magnification)

@@ -22,7 +22,7 @@ class Hit:
     template: int  # its number
 
 
-def search(field: np.ndarray, templates: Sequence[np.ndarray], count: int) -> list[Hit]:
+def coarse_search(field: np.ndarray, templates: Sequence[np.ndarray], count: int) -> list[Hit]:
     """Return the ``count`` best places, best first and apart from each other by a quarter of a template.
 
     Args:

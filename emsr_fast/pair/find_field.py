@@ -12,7 +12,7 @@ from scipy import ndimage
 from emsr_fast.errors import VolumeError
 from emsr_fast.io.volume import SourceVolume
 from emsr_fast.metrics.correlation import band, independent_samples, smooth, without_background
-from emsr_fast.pair.coarse_search import search
+from emsr_fast.pair.coarse_search import coarse_search
 from emsr_fast.pair.pose import Pose
 from emsr_fast.pair.read_slices import read_reduced
 from emsr_fast.pair.refine import Aligned, Field, Slice, levels, refine
@@ -41,7 +41,7 @@ class Bounds:
 
 
 @dataclass(frozen=True)
-class Found:
+class FieldPosition:
     """The place of one HR slice."""
 
     pose: Pose
@@ -50,11 +50,11 @@ class Found:
     ncc: float
     deviations: float  # of chance: how many standard deviations the NCC is from that of unrelated images
 
-    def better_than(self, other: Found | None) -> bool:
+    def better_than(self, other: FieldPosition | None) -> bool:
         return other is None or self.deviations > other.deviations
 
 
-def locate(
+def find_field(
     lr: SourceVolume,
     hr: SourceVolume,
     slices: range,
@@ -64,7 +64,7 @@ def locate(
     offset: int | None,
     min_ncc: float,
     say: Callable[[str], None],
-) -> Found:
+) -> FieldPosition:
     """Return where ``hr`` lies in ``lr``.
 
     Args:
@@ -75,7 +75,7 @@ def locate(
     Raises:
         VolumeError: no place reaches ``min_ncc``, or the slices are constant.
     """
-    best: Found | None = None
+    best: FieldPosition | None = None
     for z in _probes(hr, slices, lr, offset):
         found = _locate_slice(lr, hr, z, scale, bounds, offset)
         if found is not None and found.better_than(best):
@@ -119,7 +119,7 @@ def _probes(hr: SourceVolume, slices: range, lr: SourceVolume, offset: int | Non
 
 def _locate_slice(
     lr: SourceVolume, hr: SourceVolume, z: int, scale: int, bounds: Bounds, offset: int | None
-) -> Found | None:
+) -> FieldPosition | None:
     """Return the best place of HR slice ``z``, None if it fits nowhere."""
     _, height, width = lr.shape
     short = min(hr.shape[1:]) / bounds.ratio
@@ -134,7 +134,7 @@ def _locate_slice(
         if np.ptp(image) == 0:
             continue
         shown += 1
-        for hit in search(band(image), templates, _HITS):
+        for hit in coarse_search(band(image), templates, _HITS):
             middle = np.array([hit.row, hit.col]) + (side - 1) / 2
             centre = middle * factor + (factor - 1) / 2
             hits.append((hit.ncc, there, Pose(centre, poses[hit.template].matrix)))
@@ -151,7 +151,7 @@ def _locate_slice(
         return None
     aligned, there = max(tried, key=lambda pair: pair[0].ncc)
     aligned = refine(moving, Field(lr, there), aligned.pose, at[-1:])
-    return Found(aligned.pose, z, there - z, aligned.ncc, _deviations(aligned))
+    return FieldPosition(aligned.pose, z, there - z, aligned.ncc, _deviations(aligned))
 
 
 def _deviations(aligned: Aligned) -> float:
@@ -202,8 +202,8 @@ def _spread(most: float, step: float) -> np.ndarray:
 
 
 def _in_depth(
-    lr: SourceVolume, hr: SourceVolume, slices: range, scale: int, found: Found, say: Callable[[str], None]
-) -> Found:
+    lr: SourceVolume, hr: SourceVolume, slices: range, scale: int, found: FieldPosition, say: Callable[[str], None]
+) -> FieldPosition:
     """Return ``found`` with the z offset at which the stacks agree best, over several slices."""
     at = [level for level in levels(hr.shape[1:], scale, 64) if min(hr.shape[1:]) / (scale * level) >= _DEPTH_SIDE_PX]
     level = at[0] if at else 1

@@ -19,7 +19,7 @@ _FAR = 3.0  # standard deviations
 
 
 @dataclass(frozen=True)
-class Judged:
+class FitQuality:
     """The fit of a slice in each cell."""
 
     ncc: float
@@ -29,7 +29,7 @@ class Judged:
     good: np.ndarray  # (cells down, cells across) bool
 
 
-def judge(aligned: Aligned, min_ncc: float) -> Judged:
+def measure_fit(aligned: Aligned, min_ncc: float) -> FitQuality:
     """Return how well the two images of ``aligned`` fit.
 
     A cell is bad if LR does not cover it. It is bad, too, if its NCC is below ``min_ncc`` and its images differ twice
@@ -58,7 +58,7 @@ def judge(aligned: Aligned, min_ncc: float) -> Judged:
     usual = np.percentile(misfits[whole], _BETTER) if whole.any() else 0.0
     good = whole & ((fits >= min_ncc) | (misfits <= _MISFIT * usual))
     residual = float(np.median(np.linalg.norm(shifts, axis=1))) if shifts else float("nan")
-    return Judged(aligned.ncc, residual, rows, cols, good)
+    return FitQuality(aligned.ncc, residual, rows, cols, good)
 
 
 def _trimmed(inside: np.ndarray, cell: tuple[slice, slice]) -> np.ndarray:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from emsr_fast import __version__
+from emsr_fast.callbacks import Progress
 from emsr_fast.errors import UsageError, VolumeError
 from emsr_fast.io.intensity import measure
 from emsr_fast.io.registry import ChannelOf
@@ -18,17 +19,15 @@ from emsr_fast.io.selection import choose_slices, parse_slices
 from emsr_fast.io.volume import SourceVolume
 from emsr_fast.pair import write
 from emsr_fast.pair.deform import Deformation, check_spacing, deform
-from emsr_fast.pair.find_field import Found, check_field, locate
-from emsr_fast.pair.fit_quality import Judged, best_rectangle, judge
+from emsr_fast.pair.find_field import FieldPosition, check_field, find_field
+from emsr_fast.pair.fit_quality import FitQuality, best_rectangle, measure_fit
 from emsr_fast.pair.geometry import Geometry, bounds_of, geometry
 from emsr_fast.pair.pose import Pose
 from emsr_fast.pair.refine import Field, Slice, levels, refine
-from emsr_fast.pair.resample_pair import Kept, produce
+from emsr_fast.pair.resample_pair import PairedPart, resample_pair
 from emsr_fast.pair.sheet import pair_sheet
 from emsr_fast.publish import tidy
 from emsr_fast.wording import shell
-
-Progress = Callable[[int], AbstractContextManager[Callable[[int], None]]]
 
 _FOLLOW_LEVEL = 4  # slices are close to their neighbours' pose: no need to start coarser
 _LEAST_SHARE = 0.5  # of a slice's area that must fit for it to be kept
@@ -43,7 +42,7 @@ class Registered:
     z: int
     lr_z: int
     pose: Pose
-    judged: Judged
+    judged: FitQuality
     reason: str = ""  # why it is rejected; empty where it is not
     deformation: Deformation | None = None  # None: not asked for
 
@@ -112,7 +111,7 @@ def pair(
         if grey.note:
             say(f"note    {grey.note}")
         grey_range = f"{grey.low:.9g}:{grey.high:.9g}"
-        found = locate(lr, hr, chosen, scale, bounds, offset=z_offset, min_ncc=min_ncc, say=say)
+        found = find_field(lr, hr, chosen, scale, bounds, offset=z_offset, min_ncc=min_ncc, say=say)
         _say_found(found, shapes, say)
         with progress(len(chosen) * (hr.shape[1] // scale) * (hr.shape[2] // scale)) as done:
             registered = _register(lr, hr, chosen, scale, found, min_ncc, bspline, done)
@@ -172,7 +171,7 @@ def _check_numbers(scale: int, max_angle: float, max_magnification: float, min_n
         raise UsageError(f"`format` is {kind!r}; give tif or zarr")
 
 
-def _say_found(found: Found, shapes: Geometry, say: Callable[[str], None]) -> None:
+def _say_found(found: FieldPosition, shapes: Geometry, say: Callable[[str], None]) -> None:
     pose = found.pose
     say(
         f"found   HR slice {found.z} in LR slice {found.z + found.offset}, centre at {pose.centre[0]:.2f}, "
@@ -186,7 +185,7 @@ def _register(
     hr: SourceVolume,
     slices: range,
     scale: int,
-    found: Found,
+    found: FieldPosition,
     min_ncc: float,
     bspline: float | None,
     done: Callable[[int], None],
@@ -206,16 +205,16 @@ def _register(
                 # what does not fit is not made to fit: a deformation can invent agreement
                 if bspline is not None and not reason:
                     aligned, deformation = deform(aligned, moving, field, bspline)
-                results[z] = Registered(z, there, aligned.pose, judge(aligned, min_ncc), reason, deformation)
+                results[z] = Registered(z, there, aligned.pose, measure_fit(aligned, min_ncc), reason, deformation)
                 # a bad slice must not lead the next one astray
                 pose = pose if reason else aligned.pose
             done(aligned.hr.size if 0 <= there < lr.shape[0] else 0)
     return [results[z] for z in sorted(results)]
 
 
-def _choose(registered: list[Registered], kind: str, min_ncc: float) -> tuple[list[Kept], list[Registered]]:
+def _choose(registered: list[Registered], kind: str, min_ncc: float) -> tuple[list[PairedPart], list[Registered]]:
     """Return the parts of slices that are kept, and the slices that are rejected."""
-    kept: list[Kept] = []
+    kept: list[PairedPart] = []
     rejected = [one for one in registered if one.reason]
     fitting = [one for one in registered if not one.reason]
     groups = [fitting] if kind == "zarr" else [[one] for one in fitting]
@@ -228,7 +227,7 @@ def _choose(registered: list[Registered], kind: str, min_ncc: float) -> tuple[li
         large = share >= _LEAST_SHARE and min(sides) >= _LEAST_SIDE_PX
         for one, member in zip(group, members, strict=True):
             if member and large:
-                kept.append(Kept(one.z, one.lr_z, one.pose, one.judged, rows, cols, one.deformation))
+                kept.append(PairedPart(one.z, one.lr_z, one.pose, one.judged, rows, cols, one.deformation))
                 continue
             reason = f"no rectangle of half the slice, {_LEAST_SIDE_PX} px a side or more, has NCC {min_ncc:g}"
             if large:
@@ -241,7 +240,7 @@ def _write(
     folder: Path,
     lr: SourceVolume,
     hr: SourceVolume,
-    kept: list[Kept],
+    kept: list[PairedPart],
     rejected: list[Registered],
     shapes: Geometry,
     kind: str,
@@ -256,7 +255,7 @@ def _write(
         s = shapes.scale
         images.reserve({"LR": (len(kept), *sides), "HR": (len(kept), s * sides[0], s * sides[1])})
         for number, one in enumerate(kept):
-            made = produce(lr, hr, one, shapes)
+            made = resample_pair(lr, hr, one, shapes)
             names = images.write(number, one.z, {"LR": made.lr, "HR": made.hr})
             bent = one.deformation.columns() if one.deformation else {}
             rows.append({"lr": names["LR"], "hr": names["HR"], **_columns(one, shapes), **bent, **made.columns(one, s)})
@@ -271,7 +270,7 @@ def _write(
     return rows
 
 
-def _columns(one: Kept | Registered, shapes: Geometry) -> dict[str, Any]:
+def _columns(one: PairedPart | Registered, shapes: Geometry) -> dict[str, Any]:
     pose = one.pose
     return {
         "lr_slice": one.lr_z,

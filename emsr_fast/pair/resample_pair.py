@@ -11,7 +11,7 @@ from scipy import ndimage
 
 from emsr_fast.io.volume import SourceVolume
 from emsr_fast.pair.deform import MARGIN_PX, Deformation
-from emsr_fast.pair.fit_quality import Judged, grey_line
+from emsr_fast.pair.fit_quality import FitQuality, grey_line
 from emsr_fast.pair.geometry import Geometry
 from emsr_fast.pair.pose import Pose
 from emsr_fast.pair.read_slices import read_reduced, read_window
@@ -21,20 +21,20 @@ _REACH_PX = 24  # what a cubic spline's coefficients depend on, and more
 
 
 @dataclass(frozen=True)
-class Kept:
+class PairedPart:
     """The part of a slice that is kept."""
 
     z: int  # HR slice
     lr_z: int
     pose: Pose
-    judged: Judged
+    judged: FitQuality
     rows: slice  # of the LR grid of the pair, px
     cols: slice
     deformation: Deformation | None = None  # None: not asked for
 
 
 @dataclass(frozen=True)
-class Made:
+class PairImages:
     """The images of one pair, float32 in the grey values of LR."""
 
     lr: np.ndarray  # (h, w)
@@ -42,7 +42,7 @@ class Made:
     gain: float  # hr = gain * acquired + offset
     offset: float
 
-    def columns(self, kept: Kept, scale: int) -> dict[str, Any]:
+    def columns(self, kept: PairedPart, scale: int) -> dict[str, Any]:
         """Return its columns of the table: gain, offset, and the HR px that it shows."""
         return {
             "gain": self.gain,
@@ -54,7 +54,7 @@ class Made:
         }
 
 
-def produce(lr: SourceVolume, hr: SourceVolume, kept: Kept, shapes: Geometry) -> Made:
+def resample_pair(lr: SourceVolume, hr: SourceVolume, kept: PairedPart, shapes: Geometry) -> PairImages:
     """Return the pair of ``kept``.
 
     HR keeps its pixels. Gain and offset bring them to the grey values of LR, which a network gets later. LR is sampled
@@ -83,4 +83,4 @@ def produce(lr: SourceVolume, hr: SourceVolume, kept: Kept, shapes: Geometry) ->
     sampled, _ = sample(spline, matrix, offset, shape, displacement)
     reduced = high.reshape(shape[0], scale, shape[1], scale).mean(axis=(1, 3))
     gain, shift = grey_line(reduced, sampled)
-    return Made(sampled, np.float32(gain) * high + np.float32(shift), gain, shift)
+    return PairImages(sampled, np.float32(gain) * high + np.float32(shift), gain, shift)

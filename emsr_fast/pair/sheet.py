@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw
 from emsr_fast.io.volume import SourceVolume
 from emsr_fast.pair.geometry import Geometry
 from emsr_fast.pair.read_slices import read_reduced
-from emsr_fast.pair.resample_pair import Kept, Made
+from emsr_fast.pair.resample_pair import PairedPart, PairImages
 from emsr_fast.pictures.sheet import side_by_side
 
 _PANEL_PX = 144  # LR px of a pair that are shown
@@ -18,7 +18,9 @@ _SQUARE_PX = 24  # of the checkerboard
 _FIELD_PX, _LEAST_FIELD_PX = 1024, 512  # side of the picture of the whole LR field
 
 
-def pair_sheet(path: Path, lr: SourceVolume, hr: SourceVolume, kept: Kept, made: Made, shapes: Geometry) -> None:
+def pair_sheet(
+    path: Path, lr: SourceVolume, hr: SourceVolume, kept: PairedPart, made: PairImages, shapes: Geometry
+) -> None:
     """Write ``path``, a PNG: the pair's middle (LR, HR reduced, both in a checkerboard, HR), the LR field below it."""
     scale = shapes.scale
     rows, cols = (_middle(side) for side in made.lr.shape)
@@ -51,7 +53,7 @@ def _middle(side: int) -> slice:
     return slice(start, min(side, start + _PANEL_PX))
 
 
-def _field(lr: SourceVolume, hr: SourceVolume, kept: Kept) -> Image.Image:
+def _field(lr: SourceVolume, hr: SourceVolume, kept: PairedPart) -> Image.Image:
     """Return the LR slice with the outline of the HR field."""
     _, height, width = lr.shape
     factor = max(1, -(-max(height, width) // _FIELD_PX))

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import numpy as np
 
+from emsr_fast.callbacks import Say
 from emsr_fast.errors import UsageError, VolumeError
 from emsr_fast.infer.array import Result, compute
 from emsr_fast.infer.fingerprint import of_model
 from emsr_fast.infer.prepare import plan_for, say_input
-from emsr_fast.infer.request import Say
 from emsr_fast.infer.run import EngineOptions
 from emsr_fast.infer.trust_maps import described_trust, prepare_trust
 from emsr_fast.infer.worker import load_engine, load_network

@@ -29,13 +29,13 @@ def _ordered(ends: tuple[float, float]) -> tuple[float, float]:
 Range = Annotated[tuple[float, float], AfterValidator(_ordered)]  # drawn from uniformly
 
 
-class Settings(BaseModel):
+class SettingsGroup(BaseModel):
     """A group of settings; a key that does not exist is an error."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class Noise(Settings):
+class Noise(SettingsGroup):
     """Noise added to a degraded LR image, in grey levels of 255."""
 
     kind: Literal["none", "gaussian", "poisson_gaussian", "local_variance"] = "gaussian"
@@ -45,7 +45,7 @@ class Noise(Settings):
     strength: float = 0.05  # local_variance: variance = strength * blurred image (the "crappifier"), in units of 1
 
 
-class Degradation(Settings):
+class Degradation(SettingsGroup):
     """How a synthetic LR image is made from HR: blur, reduce, noise."""
 
     blur_sigma_px: Range = (0.0, 0.0)  # HR pixels, drawn uniformly for each crop
@@ -53,7 +53,7 @@ class Degradation(Settings):
     noise: Noise = Noise()
 
 
-class Source(Settings):
+class Source(SettingsGroup):
     """Where training pairs come from; volumes and folders are read by the same formats as ``emsr-fast infer``."""
 
     strategy: Literal["synthetic", "real", "denoised"] = "synthetic"
@@ -93,7 +93,7 @@ class Source(Settings):
         return self
 
 
-class Loss(Settings):
+class Loss(SettingsGroup):
     """L(f(y), x), L(f(y'), x) and L(f(y), f(y')), y' being y with more noise."""
 
     kind: Literal["l1", "l2", "charbonnier"] = "l1"
@@ -110,7 +110,7 @@ class Loss(Settings):
         return weights
 
 
-class Optimiser(Settings):
+class Optimiser(SettingsGroup):
     """Optimiser and learning rate."""
 
     kind: Literal["adam", "adamw"] = "adam"
@@ -123,7 +123,7 @@ class Optimiser(Settings):
     ema: float | None = Field(default=None, gt=0, lt=1)  # decay of the averaged weights, which are then the ones saved
 
 
-class TrainConfig(Settings):
+class TrainConfig(SettingsGroup):
     """All settings of a run."""
 
     name: str = "my-model"

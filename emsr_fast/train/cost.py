@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,14 +11,13 @@ import torch
 from torch import Tensor
 from torch.utils.data import default_collate
 
+from emsr_fast.callbacks import Say
 from emsr_fast.errors import BackendError
 from emsr_fast.train.config import TrainConfig
 from emsr_fast.train.dataset import Crops
 from emsr_fast.train.state import TrainState
 from emsr_fast.train.step import crops_per_pass, loss_of, on_device
 from emsr_fast.wording import counted
-
-Say = Callable[[str], None]
 
 _MEASURED_PX = 2**12  # LR pixels of the step that is measured, at most: a second or two for the largest network
 _ALIVE = 2.0  # times what autograd keeps for the gradient: what a step holds at most; 1.7 to 1.8 measured

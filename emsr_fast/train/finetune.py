@@ -5,11 +5,12 @@ from __future__ import annotations
 import csv
 import math
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from signal import SIGINT
 from typing import Any
 
+from emsr_fast.callbacks import Say
 from emsr_fast.errors import UsageError, VolumeError
 from emsr_fast.io.locations import within
 from emsr_fast.model import Emsr, ModelCard, load_model
@@ -20,11 +21,9 @@ from emsr_fast.train.config import TrainConfig
 from emsr_fast.train.finetuned_output import check_names, picture_beside, publish
 from emsr_fast.train.hold_back import Pair
 from emsr_fast.train.judge import Judgement, held_regions, judge, picture, results_of
-from emsr_fast.train.loop import Diverged, Outcome, train
+from emsr_fast.train.loop import Diverged, TrainingResult, train
 from emsr_fast.train.pairs import TooSmall, files_of, manifest, pairs_of
 from emsr_fast.wording import counted
-
-Say = Callable[[str], None]
 
 _CROPS_PX = (32, 16, 8)  # LR px, the largest that the images have room for
 _BATCH = {"cpu": 4, "cuda": 16}
@@ -238,7 +237,7 @@ def _card(
     name: str,
     start: Emsr,
     end: Emsr,
-    outcome: Outcome,
+    outcome: TrainingResult,
     judgement: Judgement,
     names: list[str],
     pixels: tuple[list[float], list[float]],
@@ -261,7 +260,7 @@ def _card(
     )
 
 
-def _report(outcome: Outcome, judgement: Judgement | None, final: Path | None) -> dict[str, Any]:
+def _report(outcome: TrainingResult, judgement: Judgement | None, final: Path | None) -> dict[str, Any]:
     return {
         "kept": final is not None,
         "output": str(final) if final else None,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 import os
 import time
-from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from emsr_fast._backends import why_slow
+from emsr_fast.callbacks import Say
 from emsr_fast.errors import BackendError, EmsrError, UsageError, VolumeError
 from emsr_fast.installing import install_line
 from emsr_fast.model import Emsr
@@ -35,7 +35,6 @@ from emsr_fast.train.step import NotANumber, StepDropped, Stepper
 from emsr_fast.train.validate import Validation, validate, validation_crops
 from emsr_fast.wording import counted
 
-Say = Callable[[str], None]
 _SHOWN_PAIRS = 3
 
 
@@ -44,7 +43,7 @@ class Diverged(VolumeError):
 
 
 @dataclass(frozen=True)
-class Outcome:
+class TrainingResult:
     """How a run ended."""
 
     steps: int
@@ -54,7 +53,9 @@ class Outcome:
     stopped_by: int | None = None  # number of the signal, if one did
 
 
-def train(config: TrainConfig, *, resume: bool = False, say: Say = print, network: Emsr | None = None) -> Outcome:
+def train(
+    config: TrainConfig, *, resume: bool = False, say: Say = print, network: Emsr | None = None
+) -> TrainingResult:
     """Train a network; leave ``last.pt``, ``best.safetensors``, ``log.csv`` and pictures in ``config.output``.
 
     Under torchrun every process trains its share of each batch with DistributedDataParallel.
@@ -132,7 +133,7 @@ class _Run:
         check_apart([p for _, group in groups for p in group], [p for group in held for p in group])
         return groups, held
 
-    def run(self) -> Outcome:
+    def run(self) -> TrainingResult:
         if self.rank == 0:
             self.folder.prepare(self.config)
             self.records.go_on_from(self.state.step, self.state.history)
@@ -165,7 +166,7 @@ class _Run:
             self.state.ended = not stopped_by
             self._checkpoint()
         state = self.state
-        return Outcome(state.step, state.seconds, self.folder.model("last"), result, stopped_by or None)
+        return TrainingResult(state.step, state.seconds, self.folder.model("last"), result, stopped_by or None)
 
     def _check_left(self) -> None:
         """Raise UsageError if the run has used up its steps or minutes: ``resume`` alone would do nothing."""

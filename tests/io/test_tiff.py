@@ -232,7 +232,7 @@ def test_every_cut_through_every_flavour_is_noticed(tmp_path, flavour):
         ),
         (
             lambda f: tifffile.imwrite(f, np.zeros((16, 16, 16), "u1"), volumetric=True, tile=(16, 16, 16)),
-            "1 pages for 16",
+            "1 page for 16 slices",
         ),
     ],
 )

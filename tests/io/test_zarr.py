@@ -207,7 +207,7 @@ def test_metadata_above_that_list_the_level_must_be_valid_and_others_need_not(tm
     [
         ({"multiscales": [{"axes": axes_named("zyx"), "datasets": []}]}, "datasets"),
         ({"multiscales": [{"axes": axes_named("zyx"), "datasets": [{"path": "0"}]}]}, "coordinateTransformations"),
-        ({"multiscales": "?"}, "no list of images"),
+        ({"multiscales": "?"}, "not a list of images"),
         ({"version": "9.9", "multiscales": [{}]}, "OME-Zarr 9.9"),
         (
             {

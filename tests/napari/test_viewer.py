@@ -124,7 +124,7 @@ def test_a_flat_image_is_a_stack_of_one_and_pixels_are_no_length(tmp_path):
         (np.zeros((4, 4, 3), np.uint8), {"rgb": True}, "a colour image"),
         (np.zeros((2, 2, 4, 4), np.uint8), {}, "4 axes"),
         (np.zeros((4, 4), np.int64), {}, "int64"),
-        (np.zeros((4, 4), np.uint8), {"rotate": np.array([[0, 1], [-1, 0]])}, "turned"),
+        (np.zeros((4, 4), np.uint8), {"rotate": np.array([[0, 1], [-1, 0]])}, "rotated or sheared"),
         (np.zeros((4, 4), np.uint8), {"shear": np.array([0.1])}, "sheared"),
     ],
 )

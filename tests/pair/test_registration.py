@@ -13,13 +13,13 @@ from scipy import ndimage
 import fields
 from emsr_fast import VolumeError
 from emsr_fast.metrics.correlation import band, independent_samples, ncc
-from emsr_fast.pair.coarse_search import search
-from emsr_fast.pair.find_field import Bounds, locate
-from emsr_fast.pair.fit_quality import best_rectangle, grey_line, judge
+from emsr_fast.pair.coarse_search import coarse_search
+from emsr_fast.pair.find_field import Bounds, find_field
+from emsr_fast.pair.fit_quality import best_rectangle, grey_line, measure_fit
 from emsr_fast.pair.pose import Pose
 from emsr_fast.pair.read_slices import read_reduced
 from emsr_fast.pair.refine import Aligned, Field, Slice, refine
-from emsr_fast.pair.resample_pair import Kept, produce
+from emsr_fast.pair.resample_pair import PairedPart, resample_pair
 
 SEM = Path(__file__).parents[2] / "examples" / "data" / "rat_spinal_whitematter_sem_70nm_512.png"
 IMAGE = np.asarray(Image.open(SEM)).astype(np.float64)
@@ -52,7 +52,7 @@ def acquire(share, ratio, degrees, noise, seed=0, image=IMAGE):
 
 def found(lr, hr, **options):
     options = {"offset": None, "min_ncc": 0.6, "say": lambda line: None, **options}
-    return locate(lr, hr, range(hr.shape[0]), 3, Bounds(RATIO, 5.0, 0.05), **options)
+    return find_field(lr, hr, range(hr.shape[0]), 3, Bounds(RATIO, 5.0, 0.05), **options)
 
 
 share = st.sampled_from([0.0, 1.0]) | st.floats(0, 1)
@@ -110,7 +110,7 @@ def test_the_search_agrees_with_the_definition_across_its_blocks(monkeypatch):
     field = np.random.default_rng(0).normal(7, 2, (150, 171)).astype(np.float32)
     field[60:90] = 5  # nothing to be found there
     templates = [field[101:133, 117:150] + 3, -field[5:37, 40:73]]
-    best = search(field, templates, 3)
+    best = coarse_search(field, templates, 3)
     assert [(hit.row, hit.col, hit.template) for hit in best[:1]] == [(101, 117, 0)]
     assert best[0].ncc == pytest.approx(1, abs=1e-4)
     for hit in best:
@@ -137,12 +137,12 @@ def test_lr_is_resampled_where_the_squares_of_hr_lie():
     y, x = np.mgrid[: LR_SHAPE[0], : LR_SHAPE[1]].astype(np.float64)
     true = Pose(np.array([70.3, 80.6]), fields.matrix(3.4, 1.7))
     shapes = SimpleNamespace(scale=3)
-    kept = Kept(0, 0, true, None, slice(4, 84), slice(8, 98))
+    kept = PairedPart(0, 0, true, None, slice(4, 84), slice(8, 98))
     centres = np.moveaxis(np.mgrid[4:84, 8:98], 0, -1).reshape(-1, 2) * 3.0 + 1
     expected = true.in_lr(centres, HR_SHAPE)
     hr = Memory(IMAGE[None, : HR_SHAPE[0], : HR_SHAPE[1]])
     for axis, ramp in enumerate((y, x)):
-        made = produce(Memory(ramp[None]), hr, kept, shapes)
+        made = resample_pair(Memory(ramp[None]), hr, kept, shapes)
         assert made.lr.shape == (80, 90)
         np.testing.assert_allclose(made.lr.ravel(), expected[:, axis], atol=2e-4)
     # HR keeps its pixels: gain and offset only
@@ -166,7 +166,7 @@ def test_regions_that_differ_are_left_out_and_noise_is_not():
     hr[64:96, 32:64] = 0  # empty resin: noise in both
     lr = 0.8 * hr + rng.normal(0, 5, hr.shape)
     lr[0:40, 98:128] = 3 * band(rng.normal(0, 60, (40, 30)))
-    judged = judge(Aligned(None, hr, lr, np.ones(hr.shape, bool), ncc(hr, lr)), 0.6)
+    judged = measure_fit(Aligned(None, hr, lr, np.ones(hr.shape, bool), ncc(hr, lr)), 0.6)
     rows, cols, members = best_rectangle(judged.good[None], judged.rows, judged.cols)
     assert members.all()
     assert (rows, cols) == (slice(0, 128), slice(0, 96))
@@ -199,6 +199,6 @@ def test_a_field_partly_outside_is_aligned_by_what_is_inside():
     hr = Memory(IMAGE[None, 60 : 60 + HR_SHAPE[0], 100 : 100 + HR_SHAPE[1]])
     aligned = refine(Slice(hr, 0, 3), Field(lr, 0), Pose.of((39.0, 79.5), RATIO), [2, 1])
     np.testing.assert_allclose(aligned.pose.centre, centre, atol=0.02)
-    judged = judge(aligned, 0.6)
+    judged = measure_fit(aligned, 0.6)
     assert not judged.good[0].any()
     assert judged.good[2:].all()

@@ -8,9 +8,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from emsr_fast.io.selection import ZYX
 from emsr_fast.io.volume import TargetSpec
-
-Triple = tuple[int, int, int]
 
 VERSIONS = ("0.5", "0.4")
 _SMALLEST_LEVEL = 1024  # px: a level whose slices are no larger fits on a screen
@@ -22,24 +21,24 @@ _ISOTROPIC = math.sqrt(2)  # voxels with sides within this ratio are as good as 
 class Level:
     """One level of the pyramid, in its own voxels."""
 
-    shape: Triple
-    factor: Triple  # voxels of the level before that one voxel is the mean of
-    shrink: Triple  # the same in voxels of level 0
-    shard: Triple
-    chunk: Triple
+    shape: ZYX
+    factor: ZYX  # voxels of the level before that one voxel is the mean of
+    shrink: ZYX  # the same in voxels of level 0
+    shard: ZYX
+    chunk: ZYX
 
     @property
-    def grid(self) -> Triple:
+    def grid(self) -> ZYX:
         """How many shards there are along each axis."""
         z, y, x = (-(-size // side) for size, side in zip(self.shape, self.shard, strict=True))
         return (z, y, x)
 
-    def indices(self) -> Iterator[Triple]:
+    def indices(self) -> Iterator[ZYX]:
         """Yield the index of every shard: columns first, then rows, then slices."""
         deep, tall, wide = self.grid
         yield from itertools.product(range(deep), range(tall), range(wide))
 
-    def place(self, index: Triple) -> tuple[slice, slice, slice]:
+    def place(self, index: ZYX) -> tuple[slice, slice, slice]:
         """Return the voxels of shard ``index``."""
         z, y, x = (
             slice(at * side, min((at + 1) * side, size))
@@ -48,7 +47,7 @@ class Level:
         return (z, y, x)
 
 
-def levels_of(spec: TargetSpec, shard: Triple, version: str, *, pyramid: bool = True) -> list[Level]:
+def levels_of(spec: TargetSpec, shard: ZYX, version: str, *, pyramid: bool = True) -> list[Level]:
     """Return the levels of a volume, full resolution first.
 
     Each level halves y and x. It halves z, too, if voxels would else be longer in y and x than in z. The last level is
@@ -72,24 +71,24 @@ def levels_of(spec: TargetSpec, shard: Triple, version: str, *, pyramid: bool = 
     return levels
 
 
-def _is_flat(spec: TargetSpec, shrink: Triple) -> bool:
+def _is_flat(spec: TargetSpec, shrink: ZYX) -> bool:
     z, y, x = spec.voxel_size_nm
     if z is None or y is None or x is None:
         return False
     return z * shrink[0] <= _ISOTROPIC * min(y * shrink[1], x * shrink[2])
 
 
-def _times(shape: Triple, factor: Triple, *, up: bool = False) -> Triple:
+def _times(shape: ZYX, factor: ZYX, *, up: bool = False) -> ZYX:
     z, y, x = (-(-side // f) if up else side * f for side, f in zip(shape, factor, strict=True))
     return (z, y, x)
 
 
-def _clipped(shard: Triple, shape: Triple) -> Triple:
+def _clipped(shard: ZYX, shape: ZYX) -> ZYX:
     z, y, x = (min(side, size) for side, size in zip(shard, shape, strict=True))
     return (z, y, x)
 
 
-def _whole_chunks(shard: Triple, chunk: Triple, shape: Triple) -> Triple:
+def _whole_chunks(shard: ZYX, chunk: ZYX, shape: ZYX) -> ZYX:
     z, y, x = (min(side, -(-size // part) * part) for side, part, size in zip(shard, chunk, shape, strict=True))
     return (z, y, x)
 

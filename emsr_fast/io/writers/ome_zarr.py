@@ -17,8 +17,9 @@ from zarr.storage import LocalStore
 
 from emsr_fast.io.destination import printable, staging, system_errors
 from emsr_fast.io.resize import block_means
+from emsr_fast.io.selection import ZYX
 from emsr_fast.io.volume import TargetSpec, TargetVolume, check_block
-from emsr_fast.io.writers.multiscale import Level, Triple, attributes, levels_of
+from emsr_fast.io.writers.multiscale import Level, attributes, levels_of
 from emsr_fast.publish import write_durably
 from emsr_fast.shield import shielded_from_signals
 
@@ -74,7 +75,7 @@ class Pyramid:
 
     @classmethod
     def create(
-        cls, path: Path, spec: TargetSpec, shard: Triple, *, title: str, version: str, pyramid: bool, unfinished: Path
+        cls, path: Path, spec: TargetSpec, shard: ZYX, *, title: str, version: str, pyramid: bool, unfinished: Path
     ) -> Pyramid:
         """Make the group and its empty levels at ``path``."""
         levels = levels_of(spec, shard, version, pyramid=pyramid)
@@ -103,11 +104,11 @@ class Pyramid:
                 _forget_key(path / str(number) / ".zarray", unfinished)
         return cls(path, levels, unfinished)
 
-    def has(self, level: int, index: Triple) -> bool:
+    def has(self, level: int, index: ZYX) -> bool:
         """Return whether shard ``index`` is complete."""
         return all(path.is_file() for path in self.files(level, index))
 
-    def files(self, level: int, index: Triple) -> Iterator[Path]:
+    def files(self, level: int, index: ZYX) -> Iterator[Path]:
         """Yield the files of shard ``index``: one, or without sharding one for each of its chunks."""
         place, array = self.levels[level].place(index), self.arrays[level]
         sides = array.shards or array.chunks
@@ -115,21 +116,21 @@ class Pyramid:
         for chunk in itertools.product(*ranges):
             yield self.path / str(level) / array.metadata.encode_chunk_key(chunk)
 
-    def missing(self, level: int) -> Iterator[Triple]:
+    def missing(self, level: int) -> Iterator[ZYX]:
         """Yield the shards of ``level`` that are not there."""
         for index in self.levels[level].indices():
             if not self.has(level, index):
                 yield index
 
-    def write(self, level: int, index: Triple, pixels: np.ndarray) -> None:
+    def write(self, level: int, index: ZYX, pixels: np.ndarray) -> None:
         """Write all of shard ``index``."""
         self.arrays[level][self.levels[level].place(index)] = pixels
 
-    def read(self, level: int, index: Triple) -> np.ndarray:
+    def read(self, level: int, index: ZYX) -> np.ndarray:
         """Return all of shard ``index``, decoded."""
         return np.asarray(self.arrays[level][self.levels[level].place(index)])
 
-    def forget(self, index: Triple) -> None:
+    def forget(self, index: ZYX) -> None:
         """Remove shard ``index`` of level 0, then those above it, which are means of it."""
         for number, level in enumerate(self.levels):
             z, y, x = (at // f for at, f in zip(index, level.factor, strict=True))
@@ -137,7 +138,7 @@ class Pyramid:
             for file in self.files(number, index):
                 file.unlink(missing_ok=True)
 
-    def raise_above(self, index: Triple) -> None:
+    def raise_above(self, index: ZYX) -> None:
         """Write the missing shards above shard ``index`` of level 0, as far as all shards below them are there.
 
         Two processes that finish the last two parts at the same time may both write it, with the same bytes.
@@ -149,7 +150,7 @@ class Pyramid:
                 return
             self.reduce(number, index)
 
-    def reduce(self, number: int, index: Triple) -> None:
+    def reduce(self, number: int, index: ZYX) -> None:
         """Write shard ``index`` of level ``number`` as means of the level before, one of its chunks after another."""
         level, before = self.levels[number], self.arrays[number - 1]
         place = level.place(index)
@@ -165,7 +166,7 @@ class Pyramid:
             pixels[inside] = block_means(np.asarray(before[below]), level.factor)
         self.write(number, index, pixels)
 
-    def _below(self, number: int, index: Triple) -> Iterator[Triple]:
+    def _below(self, number: int, index: ZYX) -> Iterator[ZYX]:
         level, before = self.levels[number], self.levels[number - 1]
         place = level.place(index)
         ranges = (
