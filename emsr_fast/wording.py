@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import shlex
-from pathlib import Path
+from pathlib import Path, PurePath
 
 
 def counted(number: int, noun: str, plural: str | None = None) -> str:
@@ -19,6 +20,19 @@ def are(number: int, noun: str) -> str:
 def shortened(text: str, most: int = 80) -> str:
     """Return ``text`` with ``most`` characters at most, for a message that quotes it."""
     return text if len(text) <= most else f"{text[: most - 3]}..."
+
+
+def without_folders(text: str, *paths: str | PurePath) -> str:
+    """Return a message for a file that is made to be shared, without the folders that ``paths`` lie in.
+
+    What is left of "/home/ana/stack/7.tif" is "7.tif" if that is one of ``paths``, and "stack/7.tif" if the stack is.
+    """
+    every = {path for given in paths for path in (Path(given), Path(given).absolute(), Path(given).resolve())}
+    folders = {str(folder) for path in every for folder in path.parents} - {".", "/"}
+    for folder in sorted(folders, key=len, reverse=True):
+        # not inside a longer path
+        text = re.sub(rf"(?<![\w./-]){re.escape(folder)}/+", "", text)
+    return text
 
 
 def shell(*words: str | Path) -> str:

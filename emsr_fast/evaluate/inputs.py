@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 
 import numpy as np
 
@@ -44,6 +44,12 @@ class EvaluationInputs:
     def fixed_name(self) -> str | None:
         """The volume that fidelity is measured against: the reference, else the second scan."""
         return "reference" if self.reference else "second scan" if self.second_scan else None
+
+    @property
+    def paths(self) -> list[PurePath]:
+        """The files and folders of all volumes."""
+        volumes = (self.sr, self.lr, self.reference, self.second_scan, self.trust)
+        return [volume.info.path for volume in volumes if volume is not None]
 
     def read(self, sample: Sample) -> dict[str, np.ndarray]:
         """Return the images of ``sample`` by name.

@@ -22,6 +22,7 @@ from emsr_fast.io.locations import within
 from emsr_fast.io.readers.parts.files import DamagedError
 from emsr_fast.io.selection import choose_slices, parse_slices
 from emsr_fast.publish import tidy
+from emsr_fast.wording import without_folders
 
 DEFAULT_SAMPLES = 16
 DEFAULT_REGION = 1024
@@ -108,7 +109,7 @@ def _measured(
         try:
             images = inputs.read(place)
         except DamagedError as error:
-            evaluation.leave_out(place, ("sr",), str(error))
+            evaluation.leave_out(place, ("sr",), without_folders(str(error), *inputs.paths))
             say(f"skipped {evaluation.skipped[-1]}")
             continue
         flat = [name for name, image in images.items() if image.min() == image.max()]

@@ -131,13 +131,13 @@ def _volumes(evaluation: Evaluation) -> str:
     inputs = evaluation.inputs
     volumes = {"SR": inputs.sr, "LR": inputs.lr, "reference": inputs.reference, "second scan": inputs.second_scan}
     lines = [
-        f'<tr><th scope="row">{name}</th><td class="words">{escape(str(volume.info.path))}</td>'
+        f'<tr><th scope="row">{name}</th><td class="words">{escape(volume.info.path.name)}</td>'
         f"<td>{' x '.join(map(str, volume.shape))}</td><td>{volume.dtype.name}</td>"
         f"<td>{escape(volume.info.format)}</td></tr>"
         for name, volume in volumes.items()
         if volume is not None
     ]
-    heads = "".join(f'<th scope="col">{name}</th>' for name in ("volume", "path", "Z, Y, X", "dtype", "format"))
+    heads = "".join(f'<th scope="col">{name}</th>' for name in ("volume", "file", "Z, Y, X", "dtype", "format"))
     known = "; ".join(f"{name} {value}" for name, value in vars(inputs.provenance).items() if value is not None)
     return (
         f'<div class="wide"><table><thead><tr>{heads}</tr></thead><tbody>{"".join(lines)}</tbody></table></div>'

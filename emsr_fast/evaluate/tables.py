@@ -46,7 +46,7 @@ def as_json(evaluation: Evaluation, head: dict[str, Any]) -> dict[str, Any]:
         **head,
         "volumes": {
             name: {
-                "path": str(volume.info.path),
+                "file": volume.info.path.name,
                 "format": volume.info.format,
                 "shape": list(volume.shape),
                 "dtype": volume.dtype.name,

@@ -19,7 +19,7 @@ from emsr_fast.io.registry import create_target
 from emsr_fast.io.volume import TargetSpec
 from emsr_fast.io.writers.ome_zarr import DurableStore, Pyramid
 from emsr_fast.publish import Check
-from emsr_fast.wording import are, counted
+from emsr_fast.wording import are, counted, without_folders
 
 _NAMED = 5  # slices or blocks in a message
 
@@ -112,7 +112,8 @@ def _publish(
         pyramid.finish()
     more: dict[str, Any] = {"bounded_pixels": work.marks.bounded_pixels()}
     if failed:
-        more["failed_slices"] = {str(z): failed[z] for z in sorted(failed)}
+        # who gets the output need not know where the input lies
+        more["failed_slices"] = {str(z): without_folders(failed[z], run.inputs.path) for z in sorted(failed)}
     if work.halvings():
         more["tile_halved"] = work.halvings()
     if run.pyramid:

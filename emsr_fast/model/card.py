@@ -73,6 +73,8 @@ def _in_rows(value: Any) -> list[str]:
     """Return a value as lines: one for each sentence, short values share one."""
     if isinstance(value, list) and isinstance(value[0], str):
         return list(dict.fromkeys(value))
+    if isinstance(value, list) and isinstance(value[0], dict):
+        return [row for one in value for row in _in_rows(one)]
     words = _in_words(value)
     if len(words) <= _WIDTH or not isinstance(value, dict):
         return [words]

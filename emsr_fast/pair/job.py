@@ -126,8 +126,8 @@ def pair(
             write.write_config(folder / write.CONFIG, kind, grey_range, scale, (height, width))
             summary = {
                 "software": f"emsr_fast {__version__}",
-                "lr": str(lr.info.path),
-                "hr": str(hr.info.path),
+                "lr": lr.info.path.name,
+                "hr": hr.info.path.name,
                 "scale": scale,
                 "ratio": shapes.ratio,
                 "lr_voxel_nm": shapes.lr_voxel_nm,

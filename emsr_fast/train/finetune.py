@@ -23,6 +23,7 @@ from emsr_fast.train.hold_back import Pair
 from emsr_fast.train.judge import Judgement, held_regions, judge, picture, results_of
 from emsr_fast.train.loop import Diverged, TrainingResult, train
 from emsr_fast.train.pairs import TooSmall, files_of, manifest, pairs_of
+from emsr_fast.train.start import lineage
 from emsr_fast.wording import counted
 
 _CROPS_PX = (32, 16, 8)  # LR px, the largest that the images have room for
@@ -243,6 +244,8 @@ def _card(
     pixels: tuple[list[float], list[float]],
 ) -> ModelCard:
     before, gain = start.card, float(judgement.gains_db.mean())
+    # what is said of a model before this one has its name already
+    earlier = tuple(f"{one.get('name')}: " for one in lineage(before)[1:])
     training = {key: value for key, value in end.card.training.items() if key != "sources"}
     return before.model_copy(
         update={
@@ -254,7 +257,7 @@ def _card(
             "metrics": judgement.as_metrics(),
             "limits": [
                 f"finetuned on one set of images; on others it may be worse than {before.name}",
-                *(f"{before.name}: {limit}" for limit in before.limits),
+                *(limit if limit.startswith(earlier) else f"{before.name}: {limit}" for limit in before.limits),
             ],
         }
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 from collections.abc import Callable
 from dataclasses import asdict
-from pathlib import Path
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 import torch
@@ -57,7 +57,7 @@ def card_of(network: Emsr, config: TrainConfig) -> ModelCard:
         "sources": [_named(source.model_dump(exclude_defaults=True)) for source in config.sources],
     }
     if before is not None:
-        training["started_from"] = {"name": before.name, "training": before.training}
+        training["started_from"] = lineage(before)
     return ModelCard.for_config(
         network.config,
         name=config.name,
@@ -67,14 +67,35 @@ def card_of(network: Emsr, config: TrainConfig) -> ModelCard:
     )
 
 
+def lineage(card: ModelCard) -> list[dict[str, Any]]:
+    """Return name and training of a model and of those it came from, the latest first.
+
+    Cards of earlier versions had the earlier model inside the later one.
+    """
+    found = [{"name": card.name, **card.training}]
+    before = found[0].pop("started_from", [])
+    while isinstance(before, dict):
+        training = before.get("training")
+        found.append({"name": before.get("name"), **(training if isinstance(training, dict) else {})})
+        before = found[-1].pop("started_from", [])
+    earlier = before if isinstance(before, list) else []
+    return [_named(one) for one in [*found, *earlier] if isinstance(one, dict)]
+
+
 def _named(settings: dict[str, Any]) -> dict[str, Any]:
-    """Return ``settings`` as JSON values, with the file name in place of each path."""
+    """Return ``settings`` as JSON values, of every path the name alone."""
 
     def plain(value: Any) -> Any:
         if isinstance(value, dict):
             return _named(value)
         if isinstance(value, tuple | list):
             return [plain(one) for one in value]
-        return value.name if isinstance(value, Path) else value
+        if isinstance(value, Path) or (isinstance(value, str) and _is_absolute(value)):
+            return PureWindowsPath(value).name
+        return value
 
     return {name: plain(value) for name, value in settings.items()}
+
+
+def _is_absolute(text: str) -> bool:
+    return PurePosixPath(text).is_absolute() or PureWindowsPath(text).is_absolute()

@@ -75,7 +75,7 @@ def test_a_better_model_is_written_with_its_picture_and_the_next_command(hr, tmp
     assert (card.hr_pixel_nm, card.lr_pixel_nm) == ([5], [15])
     assert card.training["data"] == ["my images"]
     assert card.training["steps"] == 4
-    assert card.training["started_from"]["name"] == SHIPPED
+    assert card.training["started_from"][0]["name"] == SHIPPED
     psnr = card.metrics["held_back_psnr_db"]
     assert psnr["finetuned"] > psnr["start"]
     assert f"{SHIPPED}: {before.limits[0]}" in card.limits
