@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import commits_cpu
 import python_cpu
 import slice_cpu
 from emsr_fast import Emsr, EmsrConfig
@@ -105,6 +106,14 @@ def _python(found: list[Document]) -> str:
     return "\n".join(parts)
 
 
+def _commits(found: list[Document]) -> str:
+    parts = []
+    for document in found:
+        parts.append(f"{document['settings']['rounds']} rounds; {_where(document)}:\n")
+        parts.append(commits_cpu.table(document["rows"], document["settings"]) + "\n")
+    return "\n".join(parts)
+
+
 def _scaling(found: list[Document]) -> str:
     parts = []
     for document in found:
@@ -126,6 +135,7 @@ TABLES: dict[str, Callable[[list[Document]], str]] = {
     "slice_cpu": _slice,
     "scaling_cpu": _scaling,
     "python_cpu": _python,
+    "commits_cpu": _commits,
 }
 
 
