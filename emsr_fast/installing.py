@@ -31,6 +31,11 @@ def install_line(extra: str = "") -> str:
     return f"pip install {shlex.quote(f'.{wanted}')} in a clone of emsr_fast"
 
 
+def lacking(what: str, extra: str) -> str:
+    """Return the message for ``what`` cannot be done without the packages of ``extra``."""
+    return f"{what} needs packages that are not installed: {install_line(extra)}"
+
+
 def packages_of(extra: str) -> list[str]:
     """Return the requirements of an extra of the installed package, for pip; none if it is not installed."""
     try:

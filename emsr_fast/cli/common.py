@@ -157,6 +157,14 @@ def typed(context: typer.Context) -> CommandLine:
     return line
 
 
+def print_done(done: Mapping[str, Any], *, as_json: bool) -> None:
+    """Print what a command did on stdout: all of it as JSON, or the path of its output."""
+    if as_json:
+        print_json(done)
+    else:
+        put(str(done["output"]))
+
+
 def print_json(values: Mapping[str, Any]) -> None:
     """Print the one JSON object of a command on stdout."""
     put(json.dumps(values, default=str), most=None)

@@ -7,8 +7,7 @@ from typing import Annotated
 
 import typer
 
-from emsr_fast.cli.common import Json, Model, Overwrite, Precision, Provider, WindowFit, print_json, typed
-from emsr_fast.cli.output import put
+from emsr_fast.cli.common import Json, Model, Overwrite, Precision, Provider, WindowFit, print_done, typed
 
 
 def export(
@@ -62,7 +61,4 @@ def export(
         overwrite=overwrite,
         say=typed(context).say,
     )
-    if as_json:
-        print_json(done)
-    else:
-        put(str(done["output"]))
+    print_done(done, as_json=as_json)

@@ -11,7 +11,7 @@ import typer
 from emsr_fast.cli.common import Device, Json, Model, Overwrite, Range, print_json, typed
 from emsr_fast.cli.output import put
 from emsr_fast.errors import PartialError, UsageError
-from emsr_fast.installing import install_line
+from emsr_fast.installing import lacking
 
 
 def finetune(
@@ -52,7 +52,7 @@ def finetune(
     try:
         from emsr_fast.train.finetune import finetune as run
     except ImportError as error:
-        raise UsageError(f"training needs more packages: {install_line('train')}") from error
+        raise UsageError(lacking("training", "train")) from error
 
     line = typed(context)
     done = run(

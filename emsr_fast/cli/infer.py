@@ -112,7 +112,8 @@ def infer(
     A run that is stopped leaves OUTPUT.partial; the same command continues it.
     """
     from emsr_fast.cli.progress import progress
-    from emsr_fast.infer import job
+    from emsr_fast.infer.job import carry_out
+    from emsr_fast.infer.request import Request
 
     if trt and engine not in ("torch", "trt"):
         raise UsageError(f"--trt and --engine {engine} are given together; give one of them")
@@ -122,7 +123,7 @@ def infer(
         # --trt is an engine too
         return line.again(**({"trt": None} if "engine" in changes else {}), **changes)
 
-    done = job.infer(
+    request = Request(
         input_path,
         output,
         key=key,
@@ -150,9 +151,8 @@ def infer(
         dry_run=dry_run,
         overwrite=overwrite,
         retry=retry,
-        say=line.say,
-        progress=progress,
     )
+    done = carry_out(request, line.say, progress)
     if as_json:
         print_json(done)
     elif not dry_run:

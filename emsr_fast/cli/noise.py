@@ -10,7 +10,7 @@ import typer
 from emsr_fast.cli.common import Json, print_json, typed
 from emsr_fast.cli.output import put
 from emsr_fast.errors import UsageError
-from emsr_fast.installing import install_line
+from emsr_fast.installing import lacking
 
 
 def noise(
@@ -29,7 +29,7 @@ def noise(
     try:
         from emsr_fast.train.noise import measure_noise
     except ImportError as error:
-        raise UsageError(f"measuring noise needs the extra packages: {install_line('train')}") from error
+        raise UsageError(lacking("measuring noise", "train")) from error
 
     found = measure_noise(images)
     if as_json:

@@ -11,7 +11,7 @@ import typer
 from emsr_fast.cli.common import Channel, Json, Overwrite, print_json, typed
 from emsr_fast.cli.output import put
 from emsr_fast.errors import UsageError
-from emsr_fast.installing import install_line
+from emsr_fast.installing import lacking
 from emsr_fast.wording import counted
 
 
@@ -66,7 +66,7 @@ def pair(
     regions that do not fit.
     """
     if importlib.util.find_spec("skimage") is None:
-        raise UsageError(f"making pairs needs the extra packages: {install_line('train')}")
+        raise UsageError(lacking("making pairs", "train"))
     from emsr_fast.cli.progress import progress
     from emsr_fast.pair import job
 

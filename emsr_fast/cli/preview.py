@@ -17,10 +17,9 @@ from emsr_fast.cli.common import (
     Model,
     Overwrite,
     Range,
-    print_json,
+    print_done,
     typed,
 )
-from emsr_fast.cli.output import put
 
 
 def preview(
@@ -88,7 +87,4 @@ def preview(
         say=typed(context).say,
         progress=progress,
     )
-    if as_json:
-        print_json(done)
-    else:
-        put(str(done["output"]))
+    print_done(done, as_json=as_json)

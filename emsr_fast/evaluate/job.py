@@ -17,7 +17,7 @@ from emsr_fast.evaluate.measures import DEFINITIONS, Lpips, measure_sample
 from emsr_fast.evaluate.number_format import decibels
 from emsr_fast.evaluate.results import Evaluation
 from emsr_fast.evaluate.samples import Sample, choose_samples
-from emsr_fast.installing import install_line
+from emsr_fast.installing import lacking
 from emsr_fast.io.locations import within
 from emsr_fast.io.readers.parts.files import DamagedError
 from emsr_fast.io.selection import choose_slices, parse_slices
@@ -143,8 +143,8 @@ def _in_short(evaluation: Evaluation) -> str:
 
 def _check_packages(compares: object) -> None:
     needed = ("skimage", "torchmetrics") if compares else ()
-    if missing := [name for name in needed if importlib.util.find_spec(name) is None]:
-        raise UsageError(f"comparing with a reference needs {missing[0]}: {install_line('evaluate')}")
+    if any(importlib.util.find_spec(name) is None for name in needed):
+        raise UsageError(lacking("comparing with a reference", "evaluate"))
 
 
 def _lpips(path: str | Path | None) -> Lpips | None:

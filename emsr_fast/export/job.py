@@ -21,6 +21,7 @@ from emsr_fast.engine.truth import Truth, truth_test
 from emsr_fast.errors import BackendError, UsageError
 from emsr_fast.export.output import checked_names
 from emsr_fast.io.destination import system_errors
+from emsr_fast.model.config import check_window_fit
 from emsr_fast.model.network import Emsr
 from emsr_fast.model.zoo import DEFAULT_MODEL, load_model, model_path
 from emsr_fast.publish import Check, write_file
@@ -75,8 +76,7 @@ def export(
         raise UsageError(f"`format` is {format!r}; give {', '.join(FORMATS)}")
     precision = precision or PRECISIONS[FORMATS[format]]
     check_precision(precision)
-    if window_fit not in (None, "pad", "resize"):
-        raise UsageError(f"`window_fit` is {window_fit!r}; give pad or resize, or leave it out for the model's own")
+    check_window_fit(window_fit)
     if reason := why_no_onnx():
         raise BackendError(f"nothing can be exported: {reason}")
     path = Path(output)

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from emsr_fast.errors import BackendError, EmsrError, UsageError
 from emsr_fast.infer.statistics import Statistics
-from emsr_fast.installing import install_line
+from emsr_fast.installing import lacking
 from emsr_fast.wording import counted
 
 if TYPE_CHECKING:
@@ -196,7 +196,7 @@ def _client(where: str) -> Iterator[Client]:
 
         from emsr_fast.infer.local_workers import local_workers
     except ImportError as error:
-        raise UsageError(f"dask needs the extra packages: {install_line('dask')}") from error
+        raise UsageError(lacking("`dask`", "dask")) from error
     kind, _, count = where.partition(":")
     if kind == "local":
         if not (count.isascii() and count.isdigit() and int(count) > 0):

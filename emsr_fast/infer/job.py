@@ -28,6 +28,7 @@ from emsr_fast.io.registry import open_source
 from emsr_fast.io.selection import parse_memory, parse_share, parse_slices
 from emsr_fast.io.writers.multiscale import VERSIONS
 from emsr_fast.io.writers.ome_zarr import Pyramid
+from emsr_fast.model.config import check_window_fit
 from emsr_fast.publish import Check
 
 
@@ -57,10 +58,14 @@ def infer(
         CheckpointError: the model file cannot be used.
         BackendError: the device or engine is not there, it failed its truth test, or the network failed on it.
     """
-    request = Request(input_path, output_path, **options)
+    return carry_out(Request(input_path, output_path, **options), say, progress)
+
+
+def carry_out(request: Request, say: Say, progress: Progress) -> dict[str, Any]:
+    """Do what ``infer`` does, for options that are a ``Request`` already."""
     # cheap checks first: torch takes seconds to load, a model longer
     share = _check(request)
-    work = WorkFolder(resolved(output_path))
+    work = WorkFolder(resolved(request.output_path))
     try:
         return _infer(request, share, work, say, progress)
     except Interrupted as stop:
@@ -115,10 +120,7 @@ def _check(request: Request) -> tuple[int, int]:
     parse_slices(request.slices)
     if request.roi is not None and request.slices != ":":
         raise UsageError("`slices` and `roi` are given together; give `roi` alone: its corners begin with slices")
-    if request.window_fit not in (None, "pad", "resize"):
-        raise UsageError(
-            f"`window_fit` is {request.window_fit!r}; give pad or resize, or leave it out for the model's own"
-        )
+    check_window_fit(request.window_fit)
     if request.ome_zarr not in VERSIONS:
         raise UsageError(f"`ome_zarr` is {request.ome_zarr!r}; give one of {', '.join(VERSIONS)}")
     if request.max_memory is not None:

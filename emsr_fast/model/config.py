@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from emsr_fast.errors import UsageError
+
 # the least and the most that a network is given of intensities in [0, 1]. It multiplies features with each other: from
 # about ten times the range on, these products grow without limit, and one hot pixel ruins thousands around it. With
 # these bounds it changes 36 HR pixels. Ordinary images stay well inside
@@ -42,3 +44,9 @@ class EmsrConfig:
             raise ValueError(f"heads must divide features, got {self.heads} heads for {self.features} features")
         if self.window_fit not in ("pad", "resize"):
             raise ValueError(f"window_fit must be 'pad' or 'resize', got {self.window_fit!r}")
+
+
+def check_window_fit(window_fit: str | None) -> None:
+    """Raise UsageError unless ``window_fit`` is "pad", "resize", or None for the model's own."""
+    if window_fit not in (None, "pad", "resize"):
+        raise UsageError(f"`window_fit` is {window_fit!r}; give pad or resize, or leave it out for the model's own")

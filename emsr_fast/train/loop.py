@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader
 from emsr_fast._backends import why_slow
 from emsr_fast.callbacks import Say
 from emsr_fast.errors import BackendError, EmsrError, UsageError, VolumeError
-from emsr_fast.installing import install_line
+from emsr_fast.installing import lacking
 from emsr_fast.model import Emsr
 from emsr_fast.model.zoo import choose_device
 from emsr_fast.train import process
@@ -72,7 +72,7 @@ def train(
         BackendError: the device is not there.
     """
     if importlib.util.find_spec("skimage") is None:
-        raise UsageError(f"training needs the extra packages: {install_line('train')}")
+        raise UsageError(lacking("training", "train"))
     with process.processes() as (rank, processes), ExitStack() as ending:
         folder = OutputFolder(config.output)
         folder.check(resume)

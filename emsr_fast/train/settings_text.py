@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from emsr_fast.errors import UsageError
-from emsr_fast.installing import install_line
+from emsr_fast.installing import lacking
 from emsr_fast.wording import shortened
 
 MOST_BYTES = 2**20  # of a file of settings
@@ -27,7 +27,7 @@ def parse_yaml(text: str, name: str) -> Any:
     try:
         import yaml
     except ImportError as error:
-        raise UsageError(f"training needs the extra packages: {install_line('train')}") from error
+        raise UsageError(lacking("training", "train")) from error
     try:
         loader = yaml.SafeLoader(text)
         root = loader.get_single_node()

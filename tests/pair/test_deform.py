@@ -199,6 +199,6 @@ def test_what_cannot_be_done_is_refused_at_once(acquired, tmp_path, monkeypatch)
         with pytest.raises(UsageError, match=r"`bspline` is .*; give the distance of control points in LR px, 16 or"):
             pair(*acquired, tmp_path / "set", bspline=spacing)
     monkeypatch.setitem(sys.modules, "SimpleITK", None)
-    with pytest.raises(UsageError, match=r"needs SimpleITK: .*pip install .*simpleitk"):
+    with pytest.raises(UsageError, match=r"deforming needs packages .*pip install .*simpleitk"):
         pair(*acquired, tmp_path / "set", bspline=32)
     assert not list(tmp_path.iterdir())
