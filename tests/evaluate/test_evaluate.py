@@ -185,7 +185,7 @@ def _bad(volumes, folder):
     nan = write(folder / "nan.tif", holes)
     yield "NaN", [sr, "--reference", nan], 3, "NaN or infinite"
     yield "samples", [sr, "--samples", -1], 2, "--samples is -1"
-    yield "slices", [sr, "--slices", "3:9"], 2, "has 5"
+    yield "slices", [sr, "--slices", "3:9"], 2, "has slices 0 to 4"
     yield "pixel", [sr, "--pixel-nm", 0], 2, "pixel-nm is 0"
     yield "lpips alone", [sr, "--lpips", folder / "no.pth"], 2, "--reference"
     yield "lpips weights", [sr, "--reference", reference, "--lpips", folder / "no.pth"], 3, "cannot be read"

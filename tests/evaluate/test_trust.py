@@ -52,6 +52,6 @@ def test_a_map_without_a_reference_or_of_another_result_is_refused(judged, tmp_p
     with pytest.raises(UsageError, match="judged by the true error"):
         evaluate(judged["sr"], tmp_path / "out", trust=judged["trust"])
     tifffile.imwrite(judged["trust"], np.zeros((2, 64, 64), np.float32), photometric="minisblack")
-    with pytest.raises(UsageError, match=r"trust is \(2, 64, 64\) and SR \(2, 192, 192\)"):
+    with pytest.raises(UsageError, match=r"`trust` is \(2, 64, 64\) and SR \(2, 192, 192\)"):
         evaluate(judged["sr"], tmp_path / "out", reference=judged["reference"], trust=judged["trust"])
     assert not (tmp_path / "out").exists()

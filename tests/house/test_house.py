@@ -110,7 +110,7 @@ WRITERS = {
     "io.writers.mrc": "in a staged file",
     "train.finetuned_output": "in staged files",
     "train.state": "in a staged file",
-    "train.loop": "in a staged file",
+    "train.output_folder": "in a staged file",
     "train.finetune": "in a temporary folder",
     "train.records": "appends rows to the log of a run",
     "engine.cache": "in its own folder, under a hidden name until it is complete",

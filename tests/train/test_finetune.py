@@ -203,11 +203,11 @@ def test_one_small_image_is_enough(start, tmp_path):
         ({"output": "taken.safetensors", "overwrite": True}, VolumeError, "not a model of emsr_fast: not overwritten"),
         ({"output": "drawn.safetensors", "overwrite": True}, VolumeError, "not a picture: not overwritten"),
         ({"output": "my images/m.safetensors"}, UsageError, "lies inside the input"),
-        ({"images": ()}, UsageError, "give either images, or lr and hr, or pairs"),
-        ({"pairs": "p.csv"}, UsageError, "give either images, or lr and hr, or pairs"),
-        ({"images": (), "lr": "x"}, UsageError, "give either images, or lr and hr, or pairs"),
-        ({"minutes": 0}, UsageError, "^minutes is 0; give a number above 0$"),
-        ({"pixel_nm": -1.0}, UsageError, "^pixel size, nm, is -1; give a number above 0$"),
+        ({"images": ()}, UsageError, "give either images, or `lr` and `hr`, or `pairs`"),
+        ({"pairs": "p.csv"}, UsageError, "give either images, or `lr` and `hr`, or `pairs`"),
+        ({"images": (), "lr": "x"}, UsageError, "give either images, or `lr` and `hr`, or `pairs`"),
+        ({"minutes": 0}, UsageError, "^`minutes` is 0; give a number above 0$"),
+        ({"pixel_nm": -1.0}, UsageError, "^`pixel_nm` is -1; give a number above 0$"),
     ],
 )
 def test_wrong_arguments_are_named_before_any_work(hr, start, tmp_path, change, error, words):
