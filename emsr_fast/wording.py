@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+from collections.abc import Sequence
 from pathlib import Path, PurePath
 
 
@@ -15,6 +16,14 @@ def counted(number: int, noun: str, plural: str | None = None) -> str:
 def are(number: int, noun: str) -> str:
     """Return a number with its noun and verb, such as "1 block is" or "2 blocks are"."""
     return f"{counted(number, noun)} {'is' if number == 1 else 'are'}"
+
+
+def listed(names: Sequence[str], most: int, between: str = ", ") -> str:
+    """Return ``names`` in words; of more than ``most`` only the first, as in "a, b and 3 more"."""
+    shown, rest = between.join(names[:most]), len(names) - most
+    if rest <= 0:
+        return shown
+    return f"{shown}{'' if between == ', ' else between.rstrip()} and {rest:,} more"
 
 
 def shortened(text: str, most: int = 80) -> str:

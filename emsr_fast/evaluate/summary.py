@@ -7,6 +7,7 @@ import numpy as np
 from emsr_fast.evaluate.number_format import change, decibels, length, share
 from emsr_fast.evaluate.results import Evaluation
 from emsr_fast.metrics import CutOff, cut_off
+from emsr_fast.wording import listed
 
 _MOST_SHIFT_PX = 0.5
 _SEAM_Z = 3.0
@@ -56,10 +57,9 @@ def _measured(evaluation: Evaluation) -> list[str]:
 
 def _left_out(evaluation: Evaluation) -> str:
     skipped = evaluation.skipped
-    more = f"; and {len(skipped) - _NAMED} more, see slices.csv" if len(skipped) > _NAMED else ""
-    told = (
-        f"{left_out_in_short(evaluation)}. No figure and no average counts them: {'; '.join(skipped[:_NAMED])}{more}."
-    )
+    see = ", see slices.csv" if len(skipped) > _NAMED else ""
+    reasons = listed(skipped, _NAMED, "; ")
+    told = f"{left_out_in_short(evaluation)}. No figure and no average counts them: {reasons}{see}."
     # a result without contrast is a failure of the result; a reference without it is not
     failed = any("sr is constant" in row["left_out"] for row in evaluation.left_out)
     return f"Warning: {told}" if failed else told

@@ -19,7 +19,7 @@ from emsr_fast.io.registry import create_target
 from emsr_fast.io.volume import TargetSpec
 from emsr_fast.io.writers.ome_zarr import DurableStore, Pyramid
 from emsr_fast.publish import Check
-from emsr_fast.wording import are, counted, without_folders
+from emsr_fast.wording import are, counted, listed, without_folders
 
 _NAMED = 5  # slices or blocks in a message
 
@@ -64,7 +64,7 @@ def complete(
     for index, reasons in failed.items():
         if finish or plan.number_of(index) in ours:
             slices |= reasons
-    listed = work.marks.write_list(retry)
+    written = work.marks.write_list(retry)
     missing = list(volume.missing(0))
     if missing and not work.exists():
         return {"complete": True}  # another process of the array job published it meanwhile
@@ -73,16 +73,16 @@ def complete(
             f"{are(len(missing), 'block')} missing in {work.path}, the first is {missing[0]}; do them with: {retry}"
         )
     if slices and not finish:
-        named = "; ".join(f"slice {z}: {slices[z]}" for z in sorted(slices)[:_NAMED])
+        named = listed([f"slice {z}: {slices[z]}" for z in sorted(slices)], _NAMED, "; ")
         raise PartialError(
-            f"{counted(len(slices), 'slice')} could not be done, listed in {listed}: {named}; "
+            f"{counted(len(slices), 'slice')} could not be done, listed in {written}: {named}; "
             f"correct the input and retry just those with: {retry}; or leave them 0 with `finish=True`"
         )
     if missing:
         say(f"note    blocks of other shares are missing; the last to finish completes {work.final}")
         return {"complete": False}
     if failed and not finish:
-        say(f"note    slices of other shares failed, see {listed}; they keep {work.final} from being completed")
+        say(f"note    slices of other shares failed, see {written}; they keep {work.final} from being completed")
         return {"complete": False}
     with system_errors(work.final), (work.path / "finish.lock").open("a") as lock:
         try:
@@ -94,7 +94,7 @@ def complete(
             pass  # no locks on this file system: the second to publish finds nothing left to rename
         _publish(work, run, volume, maps, slices, check)
     if slices:
-        named = ", ".join(map(str, sorted(slices)[:_NAMED])) + (", ..." if len(slices) > _NAMED else "")
+        named = listed([str(z) for z in sorted(slices)], _NAMED)
         missing_slices = counted(len(slices), "slice")
         say(f"note    {missing_slices} could not be done: 0 in the output, listed in its metadata: {named}")
     return {"complete": True, "failed_slices": slices} if slices else {"complete": True}

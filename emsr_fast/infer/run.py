@@ -21,7 +21,7 @@ from emsr_fast.io.selection import Span
 from emsr_fast.io.volume import TargetSpec
 from emsr_fast.publish import write_durably
 from emsr_fast.trust.maps import Trust
-from emsr_fast.wording import shell
+from emsr_fast.wording import listed, shell
 
 FORMAT = 4  # of the file; to be raised whenever a part of ``Run`` changes
 JOURNAL = "journal.json"
@@ -156,9 +156,8 @@ class Run:
         """Raise VolumeError, which says what differs, unless this run in ``folder`` is of the same ``identity``."""
         different = list(differences(asdict(self.identity), asdict(identity)))
         if different:
-            more = f" and {len(different) - _MOST_NAMED} more" if len(different) > _MOST_NAMED else ""
             raise VolumeError(
-                f"{folder} was begun with something else: {'; '.join(different[:_MOST_NAMED])}{more}; give the same "
+                f"{folder} was begun with something else: {listed(different, _MOST_NAMED, '; ')}; give the same "
                 f"again, choose another output, or throw the work away: {_rm(folder)}"
             )
 

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from emsr_fast.errors import UsageError, VolumeError
-from emsr_fast.wording import counted
+from emsr_fast.wording import counted, listed
 
 _T = TypeVar("_T")
 # a last axis so short beside two long ones may be colours as well as slices
@@ -185,14 +185,13 @@ def chosen(candidates: Mapping[str, str], key: str | None, path: PurePath) -> st
     Raises:
         VolumeError: there are several and no key, or none of that name; the message lists them.
     """
-    listed = ", ".join(f"{name or '/'} ({what})" for name, what in list(candidates.items())[:8]) or "none"
-    more = f" and {len(candidates) - 8} more" if len(candidates) > 8 else ""
+    there = listed([f"{name or '/'} ({what})" for name, what in candidates.items()], 8) or "none"
     if key is not None:
         if key not in candidates:
-            raise VolumeError(f"{path} has no image {key!r} of its own; there are: {listed}{more}")
+            raise VolumeError(f"{path} has no image {key!r} of its own; there are: {there}")
         return key
     if not candidates:
         raise VolumeError(f"{path} has no image in it: no numbers with two or more axes; check the path")
     if len(candidates) > 1:
-        raise VolumeError(f"{path} has {counted(len(candidates), 'image')}; name one with `key`: {listed}{more}")
+        raise VolumeError(f"{path} has {counted(len(candidates), 'image')}; name one with `key`: {there}")
     return next(iter(candidates))

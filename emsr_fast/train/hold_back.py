@@ -11,7 +11,7 @@ from emsr_fast.errors import UsageError
 from emsr_fast.io.selection import parse_slices
 from emsr_fast.train.config import Degradation, Source
 from emsr_fast.train.volumes import TrainingVolume
-from emsr_fast.wording import counted
+from emsr_fast.wording import counted, listed
 
 _SHOWN_NAMES = 3
 
@@ -45,13 +45,12 @@ def described_split(training: Sequence[Pair], held: Sequence[Pair]) -> str:
     if not held:
         return f"{counted(len(training), noun)} to learn from, none held back"
     names = [_named(p.reference, p.reference_z) for p in held]
-    names[_SHOWN_NAMES:] = [f"and {len(names) - _SHOWN_NAMES} more"] if len(names) > _SHOWN_NAMES else []
     learnt = {place for p in training for place in p.places}
     if any(p.places & learnt for p in held):
         first, last = held[0].rows
         return f"{counted(len(training), noun)} to learn from, rows of each held back ({first}:{last} of {names[0]})"
     every = counted(len(training) + len(held), noun)
-    return f"{every}: {len(training)} to learn from, {len(held)} held back ({', '.join(names)})"
+    return f"{every}: {len(training)} to learn from, {len(held)} held back ({listed(names, _SHOWN_NAMES)})"
 
 
 def _named(volume: TrainingVolume, z: int) -> str:

@@ -20,6 +20,7 @@ from emsr_fast.io.readers.tiff.ome_set import set_of
 from emsr_fast.io.readers.tiff.source import TiffSource
 from emsr_fast.io.volume import SourceVolume, VolumeInfo, check_pixels
 from emsr_fast.io.voxels import VoxelSize, described, from_density
+from emsr_fast.wording import listed
 
 _NAMED = 3  # slices in a note
 _DTYPES = {"L": np.uint8, "I;16": np.uint16, "I;16B": np.uint16, "I;16L": np.uint16}
@@ -146,9 +147,8 @@ def _read_headers(files: Sequence[Path]) -> tuple[dict[int, _Header], dict[int, 
 
 
 def _described(damaged: Mapping[int, DamagedError], count: int) -> str:
-    named = "; ".join(f"slice {z}: {error}" for z, error in list(damaged.items())[:_NAMED])
-    more = f"; and {len(damaged) - _NAMED} more" if len(damaged) > _NAMED else ""
-    return f"{len(damaged)} of {count} slices cannot be read: {named}{more}"
+    named = listed([f"slice {z}: {error}" for z, error in damaged.items()], _NAMED, "; ")
+    return f"{len(damaged)} of {count} slices cannot be read: {named}"
 
 
 def _read_header(file: Path) -> _Header:

@@ -12,7 +12,7 @@ from pathlib import Path
 from emsr_fast.errors import VolumeError
 from emsr_fast.io.formats import TIFF_MAGIC, begins_with, is_volume_file
 from emsr_fast.io.readers.parts.unread import contents_of
-from emsr_fast.wording import counted
+from emsr_fast.wording import counted, listed
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
 # TIFF under other names, if its content says so
@@ -123,13 +123,12 @@ def _is_regular(numbers: list[int]) -> bool:
 
 def _gaps(numbers: list[int]) -> Iterator[str]:
     if twice := sorted({number for number, after in pairwise(numbers) if number == after}):
-        yield f"numbers that come twice, as 1 and 01 do: {', '.join(map(str, twice[:_NAMED]))}"
+        yield f"numbers that come twice, as 1 and 01 do: {listed([str(number) for number in twice], _NAMED)}"
     step = math.gcd(*(after - number for number, after in pairwise(numbers)))
     missing = [_span(number + step, after - step) for number, after in pairwise(numbers) if after - number > step]
     if missing:
-        more = f" and {len(missing) - _NAMED} more" if len(missing) > _NAMED else ""
         steps = f" in steps of {step}" if step > 1 else ""
-        yield f"numbers run from {numbers[0]} to {numbers[-1]}{steps}, missing: {', '.join(missing[:_NAMED])}{more}"
+        yield f"numbers run from {numbers[0]} to {numbers[-1]}{steps}, missing: {listed(missing, _NAMED)}"
 
 
 def _span(first: int, last: int) -> str:
