@@ -32,7 +32,7 @@ def evaluate(
     ] = ":",
     samples: Annotated[int, typer.Option(help="Number of slices to measure, evenly spaced; 0 for all.")] = 16,
     region: Annotated[int, typer.Option(help="Side of the region to measure in each slice, in HR pixels.")] = 1024,
-    grey_range: Annotated[
+    intensity_range: Annotated[
         str | None,
         typer.Option(
             "--range",
@@ -66,7 +66,7 @@ def evaluate(
         slices=slices,
         samples=samples,
         region=region,
-        grey_range=grey_range,
+        intensity_range=intensity_range,
         pixel_nm=pixel_nm,
         lpips=lpips,
         channel=channel,

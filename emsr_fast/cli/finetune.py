@@ -33,7 +33,7 @@ def finetune(
     minutes: Annotated[float, typer.Option(help="Longest time to train, in minutes.")] = 3.0,
     steps: Annotated[int | None, typer.Option(min=1, help="Largest number of steps to train.")] = None,
     model: Model = None,
-    grey_range: Range = None,
+    intensity_range: Range = None,
     pixel_nm: Annotated[
         float | None, typer.Option(help="Pixel size of HR in nm, for images that state none or a wrong one.")
     ] = None,
@@ -64,7 +64,7 @@ def finetune(
         minutes=minutes,
         steps=steps,
         model=model or DEFAULT_MODEL,
-        grey_range=grey_range,
+        intensity_range=intensity_range,
         pixel_nm=pixel_nm,
         device=device,
         overwrite=overwrite,

@@ -73,7 +73,7 @@ def infer(
             help="Region of interest in input voxels, from the first corner up to, not including, the second.",
         ),
     ] = None,
-    grey_range: Range = None,
+    intensity_range: Range = None,
     max_memory: Annotated[
         str | None,
         typer.Option(metavar="SIZE", help="Memory to use beyond the loaded model, such as 4GB. Default: 1.5GB."),
@@ -141,7 +141,7 @@ def infer(
         halo=halo,
         slices=slices,
         roi=roi,
-        grey_range=grey_range,
+        intensity_range=intensity_range,
         max_memory=max_memory,
         ome_zarr=ome_zarr,
         trust=trust,

@@ -54,7 +54,7 @@ def preview(
     channel: Channel = None,
     input_voxel: InputVoxel = None,
     model: Model = None,
-    grey_range: Range = None,
+    intensity_range: Range = None,
     device: Device = "auto",
     no_trust: Annotated[
         bool, typer.Option("--no-trust", help="Leave out the map of trust, to be done in a ninth of the time.")
@@ -81,7 +81,7 @@ def preview(
         channel=channel,
         input_voxel=input_voxel,
         model=model,
-        grey_range=grey_range,
+        intensity_range=intensity_range,
         device=device,
         with_trust=not no_trust,
         say=typed(context).say,

@@ -92,7 +92,7 @@ def open_inputs(
     lr: str | Path | None,
     second_scan: str | Path | None,
     trust: str | Path | None = None,
-    grey_range: str | None,
+    intensity_range: str | None,
     pixel_nm: float | None,
     channel: int | None = None,
 ) -> Iterator[EvaluationInputs]:
@@ -133,7 +133,7 @@ def open_inputs(
             first_slice={name: _first_slice(name, volume, result, provenance) for name, volume in known.items()},
             pixel_nm=size_nm,
             pixel_nm_from=stated,
-            grey=parse_range(grey_range, fixed.dtype) if grey_range else measure(fixed),
+            grey=parse_range(intensity_range, fixed.dtype) if intensity_range else measure(fixed),
         )
 
 

@@ -39,7 +39,7 @@ def evaluate(
     slices: str = ":",
     samples: int = DEFAULT_SAMPLES,
     region: int = DEFAULT_REGION,
-    grey_range: str | None = None,
+    intensity_range: str | None = None,
     pixel_nm: float | None = None,
     lpips: str | Path | None = None,
     channel: int | None = None,
@@ -60,7 +60,7 @@ def evaluate(
         trust: (Z, Y, X), the map of the expected error of ``sr``; compared with the true error.
         slices: "a:b" of ``sr``, from which ``samples`` are chosen; 0 is all.
         region: HR pixels, side of the region measured in each slice.
-        grey_range: "LO:HI" or "dtype", the data range of PSNR and SSIM; as in ``infer`` by default.
+        intensity_range: "LO:HI" or "dtype", the data range of PSNR and SSIM; as in ``infer`` by default.
         pixel_nm: side of an SR pixel; the files' own by default.
         lpips: file with AlexNet's weights; without it LPIPS is left out.
         channel: which one of volumes that have several, counted from 0; volumes without channels are read as they are.
@@ -84,7 +84,7 @@ def evaluate(
     given = [within(Path(path))[0] for path in (sr, *paths.values()) if path is not None]
     final = check_report_folder(output, overwrite=overwrite, inputs=given)
     distance = _lpips(lpips)
-    with open_inputs(sr, **paths, grey_range=grey_range, pixel_nm=pixel_nm, channel=channel) as inputs:
+    with open_inputs(sr, **paths, intensity_range=intensity_range, pixel_nm=pixel_nm, channel=channel) as inputs:
         chosen = choose_slices(start, stop, inputs.sr.shape[0])
         places = choose_samples(inputs.sr.shape, chosen, samples, region, inputs.scale or 1)
         say(f"measure {len(places)} of {len(chosen)} slices, {places[0].shape[0]} x {places[0].shape[1]} px of each")

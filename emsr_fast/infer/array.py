@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import builtins
 import math
 import os
 import warnings
@@ -42,7 +41,7 @@ def super_resolve(
     *,
     pixel_nm: float | tuple[float, float] | None = None,
     model: str | Path | Emsr | None = None,
-    range: tuple[float, float] | str | None = None,
+    intensity_range: tuple[float, float] | str | None = None,
     tile: int | None = None,
     device: str = "auto",
     progress: Callable[[int, int], None] | None = None,
@@ -59,8 +58,9 @@ def super_resolve(
             trained on are refused. Nothing is resampled; ``input_voxel`` of ``emsr-fast infer`` does that.
         model: a shipped model's name (``available_models``), a model file, or a network from ``load_model``;
             the default model if None.
-        range: (low, high), the grey values that become the model's 0 and 1, or "dtype" for the dtype's range. If None:
-            the dtype's range for 8 bits, else the 0.1 and 99.9 percentiles of up to 16 slices across the stack.
+        intensity_range: (low, high), the grey values that become the model's 0 and 1, or "dtype" for the dtype's
+            range. If None: the dtype's range for 8 bits, else the 0.1 and 99.9 percentiles of up to 16 slices across
+            the stack.
         tile: side of a tile in input pixels, a multiple of 4; what fits the memory if None.
         device: "auto", "cpu", "cuda" or "cuda:N". A network from ``load_model`` runs where it is.
         progress: called after each tile with the input pixels done so far and those in all. An error that it raises
@@ -83,7 +83,7 @@ def super_resolve(
             were left out where the range was measured.
     """
     source = ArrayVolume(array, (None, *_pixel_sides(pixel_nm)))
-    given = None if range is None else parse_range(_range_text(range), source.dtype)
+    given = None if intensity_range is None else parse_range(_range_text(intensity_range), source.dtype)
     network = _network(model, device)
     # nothing is resampled: this says what is known of the pixel size, or refuses it
     fit_to_model(source, network.card.lr_pixel_nm, network.card.name, None, say, remedy=_REMEDY)
@@ -150,7 +150,7 @@ class ArrayVolume(SourceVolume):
         """Raise VolumeError, naming the slice, if a pixel is NaN, infinite, or marks absent data."""
         depth, height, width = self.shape
         if self.dtype.kind == "f":
-            for z in builtins.range(depth):
+            for z in range(depth):
                 check_grey_values(self.read(z, slice(0, height), slice(0, width)), z, self, grey)
 
     def close(self) -> None:
@@ -222,7 +222,7 @@ def compute(
         BackendError: the engine ran out of memory or returned something that is no image.
     """
     statistics = Statistics()
-    left = dict.fromkeys(builtins.range(len(plan)) if blocks is None else blocks)
+    left = dict.fromkeys(range(len(plan)) if blocks is None else blocks)
 
     def take(finished: FinishedBlock) -> None:
         result.take(finished)
@@ -261,7 +261,7 @@ def _range_text(given: tuple[float, float] | str) -> str:
     try:
         low, high = (float(value) for value in given)
     except (TypeError, ValueError) as error:
-        raise UsageError(f'`range` is {given!r}; give two grey values, (low, high), or "dtype"') from error
+        raise UsageError(f'`intensity_range` is {given!r}; give two grey values, (low, high), or "dtype"') from error
     return f"{low!r}:{high!r}"
 
 

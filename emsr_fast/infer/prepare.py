@@ -49,7 +49,7 @@ def prepare(
     """
     voxel_choice = parse_input_voxel(request.input_voxel)
     choose_slices(*parse_slices(request.slices), source.shape[0])
-    given = parse_range(request.grey_range, source.dtype) if request.grey_range else None
+    given = parse_range(request.intensity_range, source.dtype) if request.intensity_range else None
     say_input(source.info, say)
     options = EngineOptions(request.engine, request.precision, request.provider, request.truth_test, request.device)
     network = load_network(request.model, request.window_fit, options)

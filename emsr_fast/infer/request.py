@@ -34,7 +34,7 @@ class Request:
     halo: int = DEFAULT_HALO
     slices: str = ":"
     roi: str | None = None
-    grey_range: str | None = None
+    intensity_range: str | None = None
     overwrite: bool = False
     max_memory: str | None = None
     ome_zarr: str = "0.5"
@@ -65,7 +65,7 @@ def settings_of(request: Request, region: tuple[Span, Span, Span]) -> RunSetting
         tile=request.tile or "automatic",
         halo=request.halo,
         region=region,
-        range=request.grey_range or "measured",
+        range=request.intensity_range or "measured",
         engine=request.engine,
         precision=request.precision or "the engine's own",
         max_memory=request.max_memory or "default",

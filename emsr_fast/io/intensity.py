@@ -120,7 +120,7 @@ def dtype_range(dtype: np.dtype) -> Normalisation:
 
 
 def parse_range(text: str, dtype: np.dtype) -> Normalisation:
-    """Return the map of the setting ``range``: "LO:HI" in the volume's grey values, or "dtype".
+    """Return the map of the setting ``intensity_range``: "LO:HI" in the volume's grey values, or "dtype".
 
     Raises:
         UsageError: neither form, or HI is not above LO.
@@ -133,7 +133,9 @@ def parse_range(text: str, dtype: np.dtype) -> Normalisation:
     except ValueError:
         low, high = np.nan, np.nan
     if not colon or not np.isfinite([low, high]).all() or high <= low:
-        raise UsageError(f"`range` is {text!r}; give LO:HI in grey values with LO below HI, such as 0:4095, or dtype")
+        raise UsageError(
+            f"`intensity_range` is {text!r}; give LO:HI in grey values with LO below HI, such as 0:4095, or dtype"
+        )
     return Normalisation(low, high, "given")
 
 
@@ -171,7 +173,7 @@ def measure(source: SourceVolume, *, by_percentile: bool = False) -> Normalisati
     if values.size == 0:
         raise VolumeError(
             f"{source.info.path} has no finite pixel below {_LARGEST_GREY:g} in {len(samples)} sampled slices; "
-            "give images with finite pixels, or give `range=LO:HI`"
+            "give images with finite pixels, or give `intensity_range=LO:HI`"
         )
     values = np.sort(values).astype(np.float64)
     apart = values_apart(values)
@@ -189,7 +191,7 @@ def measure(source: SourceVolume, *, by_percentile: bool = False) -> Normalisati
     if high <= low:
         raise VolumeError(
             f"{source.info.path} is constant: all sampled pixels are {low:g}, so there is no contrast to normalise; "
-            "give images with contrast, or give `range=LO:HI` if that is intended"
+            "give images with contrast, or give `intensity_range=LO:HI` if that is intended"
         )
     return Normalisation(low, high, origin, note=note)
 

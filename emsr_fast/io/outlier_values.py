@@ -46,9 +46,10 @@ class Apart:
         if self.left_out:
             return (
                 f"{found}: taken for hot pixels or marks of absent data and left out of the grey range; if they are "
-                "image, give `range=LO:HI`"
+                "image, give `intensity_range=LO:HI`"
             )
-        return f"{found}: taken for image, being many; if they mark absent data, give `range={least:.7g}:{most:.7g}`"
+        given = f"`intensity_range={least:.7g}:{most:.7g}`"
+        return f"{found}: taken for image, being many; if they mark absent data, give {given}"
 
 
 def values_apart(values: np.ndarray) -> Apart | None:

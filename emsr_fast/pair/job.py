@@ -110,7 +110,7 @@ def pair(
         grey = measure(lr)
         if grey.note:
             say(f"note    {grey.note}")
-        grey_range = f"{grey.low:.9g}:{grey.high:.9g}"
+        intensity_range = f"{grey.low:.9g}:{grey.high:.9g}"
         found = find_field(lr, hr, chosen, scale, bounds, offset=z_offset, min_ncc=min_ncc, say=say)
         _say_found(found, shapes, say)
         with progress(len(chosen) * (hr.shape[1] // scale) * (hr.shape[2] // scale)) as done:
@@ -123,7 +123,7 @@ def pair(
             height, width = (
                 min(s.stop - s.start for s in sides) for sides in zip(*((k.rows, k.cols) for k in kept), strict=True)
             )
-            write.write_config(folder / write.CONFIG, kind, grey_range, scale, (height, width))
+            write.write_config(folder / write.CONFIG, kind, intensity_range, scale, (height, width))
             summary = {
                 "software": f"emsr_fast {__version__}",
                 "lr": lr.info.path.name,
@@ -139,7 +139,7 @@ def pair(
                 "deformed": sum(one.deformation is not None and one.deformation.transform is not None for one in kept),
                 "max_angle": max_angle,
                 "max_magnification": max_magnification,
-                "grey_range": grey_range,
+                "intensity_range": intensity_range,
                 "pairs": len(kept),
                 "rejected": len(rejected),
             }

@@ -116,11 +116,11 @@ def write_settings(path: Path, values: dict[str, Any]) -> None:
     path.write_text(json.dumps(values, indent=2, default=str) + "\n", encoding="utf-8")
 
 
-def write_config(path: Path, kind: str, grey_range: str, scale: int, shape: tuple[int, int]) -> None:
+def write_config(path: Path, kind: str, intensity_range: str, scale: int, shape: tuple[int, int]) -> None:
     """Write settings with which ``emsr-fast train`` runs on this pair set, for some minutes.
 
     Args:
-        grey_range: "LO:HI" in the grey values of both sides.
+        intensity_range: "LO:HI" in the grey values of both sides.
         shape: the smallest height and width of the LR images, px.
     """
     data = ["lr: LR.ome.zarr", "hr: HR.ome.zarr", "volume: true"] if kind == "zarr" else [f"pairs: {TABLE}"]
@@ -133,7 +133,7 @@ def write_config(path: Path, kind: str, grey_range: str, scale: int, shape: tupl
         "sources:",
         "  - strategy: real",
         *(f"    {line}" for line in data),
-        f'    grey_range: "{grey_range}"',
+        f'    intensity_range: "{intensity_range}"',
         "    validation_share: 0.1  # held back",
         f"crop: {crop}",
         "batch: 4",

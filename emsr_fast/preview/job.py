@@ -58,7 +58,7 @@ def make_preview(
     channel: int | None = None,
     input_voxel: str | None = None,
     model: str | Path | None = None,
-    grey_range: str | None = None,
+    intensity_range: str | None = None,
     device: str = "auto",
     with_trust: bool = True,
     say: Say = lambda line: None,
@@ -88,7 +88,7 @@ def make_preview(
         raise UsageError("`slice` and `roi` are both given; the first number of each corner of `roi` says the slice")
     choice = parse_input_voxel(input_voxel)
     with open_source(path, key, axes, channel) as stored:
-        given = parse_range(grey_range, stored.dtype) if grey_range else None
+        given = parse_range(intensity_range, stored.dtype) if intensity_range else None
         say_input(stored.info, say)
         network = load_network(model, None, EngineOptions(device=device))
         source = fit_to_model(stored, network.card.lr_pixel_nm, network.card.name, choice, say)

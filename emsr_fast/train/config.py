@@ -63,7 +63,7 @@ class Source(SettingsGroup):
     pattern: tuple[str, str] | None = (
         None  # one folder with both: file name endings of lr and hr, as "_A.png", "_B.png"
     )
-    grey_range: str | None = (
+    intensity_range: str | None = (
         None  # "lo:hi", grey values of lr and hr that become 0 and 1; default: measured of each file as infer does
     )
     channel: int | None = Field(default=None, ge=0)  # which one of lr and hr that have several, counted from 0

@@ -43,7 +43,7 @@ def finetune(
     minutes: float = 3.0,
     steps: int | None = None,
     model: str = DEFAULT_MODEL,
-    grey_range: str | None = None,
+    intensity_range: str | None = None,
     pixel_nm: float | None = None,
     rate: float = 1e-4,
     device: str = "auto",
@@ -63,7 +63,7 @@ def finetune(
         minutes: how long to train; the work before and after takes seconds.
         steps: how many steps to train at most.
         model: a shipped model's name or a model file.
-        grey_range: "LO:HI" or "dtype", grey values that become 0 and 1; measured in each file by default.
+        intensity_range: "LO:HI" or "dtype", grey values that become 0 and 1; measured in each file by default.
         pixel_nm: HR pixel size, where the images state none or a wrong one.
         rate: learning rate of the first step; it falls to 0.
         overwrite: whether to replace existing output, at the very end.
@@ -91,7 +91,7 @@ def finetune(
     name, scale = final.stem, start.config.scale
     with tempfile.TemporaryDirectory(prefix="emsr-finetune-") as work:
         folder = Path(work)
-        source = _source(images, hr, lr, pairs, grey_range or _range_of(pairs), folder)
+        source = _source(images, hr, lr, pairs, intensity_range or _range_of(pairs), folder)
         config = TrainConfig.model_validate(
             {
                 "name": name,
@@ -119,7 +119,7 @@ def finetune(
         except Diverged as error:
             raise VolumeError(
                 f"finetuning failed, nothing is written: the loss is no longer a number at rate {rate:g}; "
-                "check the grey values of the images (emsr-fast inspect), and give `range=LO:HI`"
+                "check the grey values of the images (emsr-fast inspect), and give `intensity_range=LO:HI`"
             ) from error
         if outcome.stopped_by not in (None, SIGINT) or not outcome.steps:
             say(f"kept    nothing: stopped after {counted(outcome.steps, 'step')}; {final.name} is not written")
@@ -164,9 +164,14 @@ def _files(inputs: Sequence[Path], pairs: Path | None) -> Iterator[Path]:
 
 
 def _source(
-    images: Sequence[Path], hr: Path | None, lr: Path | None, pairs: Path | None, grey_range: str | None, folder: Path
+    images: Sequence[Path],
+    hr: Path | None,
+    lr: Path | None,
+    pairs: Path | None,
+    intensity_range: str | None,
+    folder: Path,
 ) -> dict[str, Any]:
-    shared = {"grey_range": grey_range, "validation_share": _SHARE}
+    shared = {"intensity_range": intensity_range, "validation_share": _SHARE}
     if pairs is not None:
         return {"strategy": "real", "pairs": pairs, **shared}
     if hr is not None:
@@ -187,9 +192,11 @@ def _range_of(pairs: Path | None) -> str | None:
     if settings is None or not settings.is_file():
         return None
     try:
-        found = parse_json(read_regular(settings)).get("grey_range")
+        found = parse_json(read_regular(settings)).get("intensity_range")
     except (OSError, ValueError, AttributeError) as error:
-        raise VolumeError(f"{settings} is damaged ({error}); make the pairs anew, or give `range=LO:HI`") from error
+        raise VolumeError(
+            f"{settings} is damaged ({error}); make the pairs anew, or give `intensity_range=LO:HI`"
+        ) from error
     return str(found) if found else None
 
 

@@ -121,7 +121,7 @@ def _matched(source: Source, cache: Path) -> Iterator[tuple[TrainingVolume, Trai
         for path in rows[0]:
             channels.open(path).close()
         channels.check_used()
-    as_given: dict[str, Any] = {"grey_range": source.grey_range, "channel": source.channel}
+    as_given: dict[str, Any] = {"intensity_range": source.intensity_range, "channel": source.channel}
     for origin_path, reference_path in rows:
         origin = TrainingVolume(origin_path, **as_given)
         if source.denoiser:
@@ -132,11 +132,11 @@ def _matched(source: Source, cache: Path) -> Iterator[tuple[TrainingVolume, Trai
             yield origin, origin if same else TrainingVolume(reference_path, **as_given)
 
 
-def _denoised(path: Path, kind: str, cache: Path, *, grey_range: str | None, channel: int | None) -> Path:
+def _denoised(path: Path, kind: str, cache: Path, *, intensity_range: str | None, channel: int | None) -> Path:
     """Return a TIFF of the volume at ``path`` with every slice denoised, made now unless it is there already."""
-    target = kept_under(path, kind, cache, grey_range, channel)
+    target = kept_under(path, kind, cache, intensity_range, channel)
     if not target.exists():
-        volume = TrainingVolume(path, grey_range=grey_range, channel=channel)
+        volume = TrainingVolume(path, intensity_range=intensity_range, channel=channel)
         images = (denoise_slice(volume.normalisation.to_model(volume.whole(z)), kind) for z in range(volume.shape[0]))
         write_stack(target, images)
     return target

@@ -68,19 +68,19 @@ class TrainingVolume:
         path: Path,
         *,
         normalisation: Normalisation | None = None,
-        grey_range: str | None = None,
+        intensity_range: str | None = None,
         channel: int | None = None,
     ) -> None:
         """Open ``path``, of several channels the one given.
 
-        Its normalisation is given, or from ``grey_range`` ("LO:HI" or "dtype"), or measured.
+        Its normalisation is given, or from ``intensity_range`` ("LO:HI" or "dtype"), or measured.
         """
         self.path, self._place = path, (path, channel)
         source = _shelf.file(self._place)
         self.shape, self.dtype, self.damaged = source.shape, source.dtype, source.info.damaged
         self.voxel_size_nm = source.info.voxel_size_nm
         # slices with NaN may be among those that the settings leave out: they are refused where they are used
-        given = parse_range(grey_range, self.dtype) if grey_range else None
+        given = parse_range(intensity_range, self.dtype) if intensity_range else None
         self.normalisation = normalisation or given or measure(source)
 
     def whole(self, z: int) -> np.ndarray:

@@ -29,7 +29,7 @@ OPTIONS = {
     "device": "cpu",
     "input_voxel": "ignore",
     # so narrow that pixels are beyond the bounds of what the network is given
-    "grey_range": "100:140",
+    "intensity_range": "100:140",
 }
 
 

@@ -129,7 +129,7 @@ def hot_stack(folder):
     return file_of(folder, pixels, "i2", "hot.tif")
 
 
-HOT = {"tile": 32, "halo": 8, "max_memory": "6MB", "input_voxel": "ignore", "grey_range": "0:255"}
+HOT = {"tile": 32, "halo": 8, "max_memory": "6MB", "input_voxel": "ignore", "intensity_range": "0:255"}
 
 
 def bounded_in(output):
@@ -229,7 +229,7 @@ def test_marks_of_absence_do_not_move_the_measured_range(tmp_path, slices, mark)
     assert (found.low, found.high) == (wanted.low, wanted.high)
     with (
         open_source(file_of(tmp_path, np.full((1, 9, 9), mark), "f4")) as source,
-        pytest.raises(VolumeError, match=r"no finite pixel below 1e\+18 .* `range=LO:HI`"),
+        pytest.raises(VolumeError, match=r"no finite pixel below 1e\+18 .* `intensity_range=LO:HI`"),
     ):
         measure(source)
 
@@ -259,7 +259,7 @@ def test_the_bounds_are_those_of_the_models_card(tmp_path, slices):
     # a card that was written before there were bounds
     assert ModelCard.model_validate({"architecture": vars(config)}).input_bounds == (-1, 2)
     assert "input bounds" in wide.describe()
-    done = infer(file, tmp_path / "a.zarr", model=tmp_path / "wide.safetensors", grey_range="190:200", slices=":1")
+    done = infer(file, tmp_path / "a.zarr", model=tmp_path / "wide.safetensors", intensity_range="190:200", slices=":1")
     assert done["settings"]["normalisation"]["bounds"] == [-5, 7]
     assert done["bounded_pixels"] == np.count_nonzero((slices[0].astype("f4") < 140) | (slices[0].astype("f4") > 260))
 

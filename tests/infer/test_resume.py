@@ -63,7 +63,7 @@ def test_something_else_is_refused_with_what_differs(stack, tmp_path, use_neares
     with pytest.raises(VolumeError, match=r"settings\.tile was 32, is 16; .* rm -r .*a\.zarr\.partial"):
         infer(stack, output, **MANY_BLOCKS | {"tile": 16})
     with pytest.raises(VolumeError, match=r"settings\.range was 'measured', is '0:200'"):
-        infer(stack, output, **MANY_BLOCKS, grey_range="0:200")
+        infer(stack, output, **MANY_BLOCKS, intensity_range="0:200")
     pixels = tifffile.imread(stack)
     tifffile.imwrite(tmp_path / "other.tif", pixels[::-1].copy(), photometric="minisblack")
     with pytest.raises(VolumeError, match=r"input\.sampled_slices\.0 was '\w{16}', is '\w{16}'"):
@@ -170,7 +170,7 @@ def test_a_slice_with_nan_may_be_mended(stack, tmp_path, use_nearest):
     use_nearest()
     file, output = tmp_path / "nan.tif", tmp_path / "a.zarr"
     pixels = tifffile.imread(stack).astype(np.float32)
-    mended, options = pixels[5].copy(), MANY_BLOCKS | {"roi": "0,0,0:8,64,64", "grey_range": "0:255"}
+    mended, options = pixels[5].copy(), MANY_BLOCKS | {"roi": "0,0,0:8,64,64", "intensity_range": "0:255"}
     pixels[5, 30:34, 30:34] = np.nan
     tifffile.imwrite(file, pixels, photometric="minisblack")
     with pytest.raises(PartialError, match="slice 5"):

@@ -177,7 +177,7 @@ def test_what_is_damaged_or_of_another_run_is_not_used(stack, tmp_path, use_near
     engine = use_nearest()
     (tmp_path / "b").mkdir()
     infer(stack, tmp_path / "b" / "a.zarr", **MANY_BLOCKS)
-    (other,) = stop(stack, tmp_path / "c.zarr", 9, grey_range="0:100")
+    (other,) = stop(stack, tmp_path / "c.zarr", 9, intensity_range="0:100")
     (kept,) = stop(stack, tmp_path / "a.zarr", 9)
     spoil(kept, other)
     engine.shapes.clear()

@@ -41,8 +41,8 @@ def inferred(array, folder, *options, suffix=".tif"):
     [
         ([], {}),
         (["--tile", "16"], {"tile": 16}),
-        (["--range", "20:210.5"], {"range": (20, 210.5)}),
-        (["--range", "dtype"], {"range": "dtype"}),
+        (["--range", "20:210.5"], {"intensity_range": (20, 210.5)}),
+        (["--range", "dtype"], {"intensity_range": "dtype"}),
     ],
 )
 def test_an_array_becomes_what_infer_writes_bit_for_bit(pixels, tmp_path, dtype, options, arguments):
@@ -152,9 +152,9 @@ def test_progress_counts_every_input_pixel_once_and_can_stop_the_run(pixels):
         (np.zeros((0, 8), np.uint8), {}, VolumeError, "no pixels"),
         (np.zeros((8, 8), np.uint16), {}, VolumeError, "is constant"),
         (np.zeros((8, 8), np.uint8), {"tile": 33}, UsageError, "`tile` is 33"),
-        (np.zeros((8, 8), np.uint8), {"range": (9, 5)}, UsageError, "LO below HI"),
-        (np.zeros((8, 8), np.uint8), {"range": 5}, UsageError, r"give two grey values, \(low, high\)"),
-        (np.zeros((8, 8), np.uint8), {"range": "all"}, UsageError, "`range` is 'all'"),
+        (np.zeros((8, 8), np.uint8), {"intensity_range": (9, 5)}, UsageError, "LO below HI"),
+        (np.zeros((8, 8), np.uint8), {"intensity_range": 5}, UsageError, r"give two grey values, \(low, high\)"),
+        (np.zeros((8, 8), np.uint8), {"intensity_range": "all"}, UsageError, "`intensity_range` is 'all'"),
         (np.zeros((8, 8), np.uint8), {"pixel_nm": -1}, UsageError, "`pixel_nm` is -1"),
         (np.zeros((8, 8), np.uint8), {"pixel_nm": (1, 2, 3)}, UsageError, "`pixel_nm` is"),
         (np.zeros((8, 8), np.uint8), {"model": "emsr-x9"}, CheckpointError, "emsr-x9"),

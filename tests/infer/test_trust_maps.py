@@ -143,7 +143,7 @@ def test_a_slice_that_failed_has_no_trust_rather_than_all_of_it(tmp_path, use_ne
     use_nearest()
     output = tmp_path / "a.zarr"
     with pytest.raises(PartialError):
-        infer(tmp_path / "in.tif", output, grey_range="0:1", trust=True)
+        infer(tmp_path / "in.tif", output, intensity_range="0:1", trust=True)
     infer(tmp_path / "in.tif", output, finish=True)
     for name in MAPS:
         assert np.isnan(array(output, name)[:]).all(axis=(1, 2)).tolist() == [False, True, False, False, False]

@@ -71,7 +71,7 @@ def test_a_mostly_empty_volume_falls_back_to_minimum_and_maximum(tmp_path):
 
 def test_a_constant_volume_asks_for_a_range(tmp_path):
     pixels = np.full((2, 9, 9), 7, np.uint16)
-    message = r"all sampled pixels are 7, .* `range=LO:HI`"
+    message = r"all sampled pixels are 7, .* `intensity_range=LO:HI`"
     with stack_file(tmp_path, pixels) as source, pytest.raises(VolumeError, match=message):
         measure(source)
 

@@ -80,7 +80,7 @@ def test_values_apart_are_left_out_of_the_range(tmp_path, marked, value, dtype):
     assert found.note.startswith(f"{apart} of {pixels.size} sampled pixels (")
     assert f"{value:.7g}" in found.note
     assert "taken for hot pixels or marks of absent data and left out" in found.note
-    assert "`range=LO:HI`" in found.note
+    assert "`intensity_range=LO:HI`" in found.note
     assert found.origin == f"percentiles 0.1 and 99.9 of 2 slices without {apart} pixels far from the others"
     assert read_as(Normalisation, json.loads(json.dumps(dataclasses.asdict(found))), "grey") == found
 
@@ -131,7 +131,7 @@ def test_more_than_a_tenth_is_taken_for_image_and_told(tmp_path):
     found = measured(tmp_path, pixels, "i2")
     assert found.low == -9999
     assert "(31 %) are -9999, far from the others at 233 .. 402: taken for image, being many" in found.note
-    assert found.note.endswith("give `range=233:402`")
+    assert found.note.endswith("give `intensity_range=233:402`")
 
 
 def test_a_dead_column_changes_nothing_far_from_it(tmp_path, capsys):

@@ -150,7 +150,7 @@ def test_training_refuses_pairs_that_do_not_show_the_same(made, tmp_path):
     turned = np.rot90(tifffile.imread(folder / rows[0]["hr"]), 2)
     tifffile.imwrite(tmp_path / "turned.tif", turned)
     (tmp_path / "pairs.csv").write_text(f"lr,hr\n{folder / rows[0]['lr']},turned.tif\n")
-    source = Source(strategy="real", pairs=tmp_path / "pairs.csv", grey_range="0:255")
+    source = Source(strategy="real", pairs=tmp_path / "pairs.csv", intensity_range="0:255")
     with pytest.raises(
         VolumeError, match=r"do not show the same field: correlation -?0\.[0-2]\d, at least 0\.3; check"
     ):
@@ -267,7 +267,7 @@ def test_the_settings_are_those_of_a_training_run(made):
     assert load_model(settings["start_from"]).config.scale == 3
     assert settings["sources"][0]["validation_share"] == 0.1
     assert settings["minutes"] <= 60
-    assert settings["sources"][0]["grey_range"] == "0:255"
+    assert settings["sources"][0]["intensity_range"] == "0:255"
     assert settings["crop"] % 4 == 0
     written = json.loads((folder / "pair.json").read_text())
     assert written["z_offset"] == OFFSET
