@@ -83,7 +83,6 @@ def prepare(
             engine_options=options,
             engine=engine.name,
             truth_test=truth,
-            ome_zarr=request.ome_zarr,
             pyramid=output_format(work.final).name == "OME-Zarr",
         )
     _say_run(run, engine, work.final, say)

@@ -78,10 +78,6 @@ def inputs_of(request: Request) -> RunInputs:
     """Return where a worker in any folder finds volume and model."""
     return RunInputs(
         path=_from_anywhere(request.input_path),
-        key=request.key,
-        axes=request.axes,
-        channel=request.channel,
-        input_voxel=request.input_voxel,
         model=None if request.model is None else _absolute_if_file(request.model),
         window_fit=request.window_fit,
     )

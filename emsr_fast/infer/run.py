@@ -23,7 +23,7 @@ from emsr_fast.publish import write_durably
 from emsr_fast.trust.maps import Trust
 from emsr_fast.wording import listed, shell
 
-FORMAT = 4  # of the file; to be raised whenever a part of ``Run`` changes
+FORMAT = 5  # of the file; to be raised whenever a part of ``Run`` changes
 JOURNAL = "journal.json"
 _MOST_NAMED = 3  # differences in a message
 
@@ -41,13 +41,9 @@ class EngineOptions:
 
 @dataclass(frozen=True)
 class RunInputs:
-    """Where a worker finds volume and model, and the options to open them; see ``Request``."""
+    """Where a worker finds volume and model; see ``Request``. The identity has the other options to open them."""
 
     path: str  # absolute, or a URL
-    key: str | None
-    axes: str | None
-    channel: int | None
-    input_voxel: str | None
     model: str | None  # a name or an absolute path; None: the default model
     window_fit: str | None
 
@@ -108,9 +104,13 @@ class Run:
     engine_options: EngineOptions
     engine: str  # name of the engine that it was begun on
     truth_test: dict[str, Any] | None  # that engine's result, JSON values
-    ome_zarr: str  # version of the volume in the work folder
     pyramid: bool  # whether that volume has levels above the full resolution; it is the output itself
     publication: Publication | None = None
+
+    @property
+    def ome_zarr(self) -> str:
+        """The version of OME-Zarr of the volume in the work folder."""
+        return self.identity.settings.ome_zarr
 
     @property
     def map_names(self) -> tuple[str, ...]:

@@ -96,14 +96,14 @@ class Worker:
         """
         work = WorkFolder(final)
         run = work.run()
-        inputs, options = run.inputs, run.engine_options
+        inputs, asked, options = run.inputs, run.identity.settings, run.engine_options
         if device is not None:
             options = replace(options, device=device)
         network = load_network(inputs.model, inputs.window_fit, options)
         engine, _ = load_engine(network, run.plan, options)
         source = fit_to_model(
-            open_source(inputs.path, inputs.key, inputs.axes, inputs.channel),
-            network.card.lr_pixel_nm, network.card.name, parse_input_voxel(inputs.input_voxel),
+            open_source(inputs.path, asked.key, asked.axes, asked.channel),
+            network.card.lr_pixel_nm, network.card.name, parse_input_voxel(asked.input_voxel),
         )  # fmt: skip
         seen = replace(run.identity, model=of_model(network), input=of_input(source, run.normalisation))
         different = next(differences(asdict(run.identity), asdict(seen)), None)

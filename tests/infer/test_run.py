@@ -114,7 +114,7 @@ def test_a_damaged_journal_is_one_line_that_names_the_folder_to_delete(run_of, c
     assert tree_of(folder) == before
 
 
-@pytest.mark.parametrize("text", ["{}", "[]", '{"format": 4, "sha256": "", "run": {"plan"'])
+@pytest.mark.parametrize("text", ["{}", "[]", '{"format": 5, "sha256": "", "run": {"plan"'])
 def test_the_process_ends_with_exit_3_and_no_traceback(run_of, text):
     words, folder = run_of
     (folder / JOURNAL).write_text(text)
