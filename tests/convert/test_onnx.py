@@ -158,7 +158,7 @@ def test_a_folder_that_cannot_be_written_is_found_before_the_work(tmp_path, monk
     # who runs the tests may write anywhere
     monkeypatch.setattr(os, "access", lambda path, mode: False)
     said = []
-    with pytest.raises(VolumeError, match=f"{tmp_path} cannot be written; give a file in a folder that can"):
+    with pytest.raises(VolumeError, match=f"{tmp_path} is not writable; choose another place"):
         export(tmp_path / "m.onnx", say=said.append)
     assert not said
 

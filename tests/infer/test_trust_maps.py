@@ -197,5 +197,5 @@ def model_file():
 
 
 def test_an_engine_that_takes_fixed_sides_is_refused(stack, tmp_path):
-    with pytest.raises(UsageError, match="trust turns tiles"):
+    with pytest.raises(UsageError, match="`trust` turns tiles"):
         infer(stack, tmp_path / "a.zarr", **MANY_BLOCKS, engine="trt")

@@ -103,7 +103,7 @@ def test_a_stack_whose_writer_calls_its_slices_channels(tmp_path, capfd):
     tifffile.imwrite(tmp_path / "three.tif", pixels[:3], imagej=True, metadata={"axes": "CYX"})
     code, (line,) = error_of(capfd, "inspect", str(tmp_path / "three.tif"))
     assert code == 3
-    assert "save it with axes ZYX" in line
+    assert "if they are slices, name that axis Z with --axes" in line
 
 
 def test_the_full_list_has_short_lines_and_says_nothing_twice(capsys):

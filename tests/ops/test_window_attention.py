@@ -146,7 +146,7 @@ def test_what_the_kernel_cannot_do_runs_on_the_reference():
 @pytest.mark.parametrize(
     ("change", "backend", "message"),
     [
-        ({"fit": "resize"}, "cuda", r"pad sides that are no multiple of 4, got \(6, 8\) with fit='resize'"),
+        ({"fit": "resize"}, "cuda", r"pad sides that are not a multiple of 4, got \(6, 8\) with fit='resize'"),
         ({"heads": 2}, "cuda", "heads of 4, .* got 16 channels, 2 heads, 32 hidden units"),
         ({"heads": 16, "channels": 48}, "triton", "powers of two, .* got 48 channels, 16 heads, 96 hidden units"),
         ({"window": 2}, "triton", "windows of 4 px, got 2"),

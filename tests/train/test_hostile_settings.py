@@ -49,7 +49,7 @@ def test_a_file_that_is_larger_than_settings_are_is_refused(tmp_path, capsys):
 
 @pytest.mark.parametrize("value", ["[" * 3000, "9" * 5000, "[1"])
 def test_a_hostile_value_on_the_command_line_is_refused(value):
-    with pytest.raises(UsageError, match="is no value") as refused:
+    with pytest.raises(UsageError, match="is not a value") as refused:
         read_config(None, [f"steps={value}"])
     assert len(str(refused.value)) < 300
 

@@ -223,7 +223,7 @@ def test_runs_are_not_mixed_up(small_run):
     with pytest.raises(CheckpointError, match="of a run with batch = 2, now it is 4"):
         run(small_run, batch=4, resume=True)
     (Path(small_run["output"]) / "last.pt").write_bytes(b"nothing")
-    with pytest.raises(CheckpointError, match="no checkpoint of a training run"):
+    with pytest.raises(CheckpointError, match="is not a checkpoint of a training run"):
         run(small_run, resume=True)
 
 

@@ -39,7 +39,7 @@ def test_defaults_are_the_papers():
         ("sources.0.degradation.noise.sigma=[5, 1]", "from low to high"),
         ("extra_lr_sigma=[5, 1]", "from low to high"),
         ("loss.extra_sigma=[0, .inf]", "from low to high"),
-        ("loss.weights=[1,0", "is no value"),
+        ("loss.weights=[1,0", "is not a value"),
         ("seed=-1", "seed: Input should be greater than or equal to 0"),
         ("sources=3", "sources: Input should be a valid list"),
     ],

@@ -134,7 +134,7 @@ def test_the_cost_is_said_before_the_first_step_and_changes_nothing(small_run, t
     assert lines[step + 1].startswith("run     about ")
     assert re.search(r"steps? in 1\.2 s$", lines[step + 1])
     monkeypatch.setattr("emsr_fast.train.cost.free_bytes", lambda device: 1000)
-    with pytest.raises(BackendError, match="are free; give a smaller crop, batch or model"):
+    with pytest.raises(BackendError, match="are free; give a smaller `model`"):
         run({**small_run, "output": str(tmp_path / "b")})
 
 
