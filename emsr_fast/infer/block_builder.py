@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -32,7 +32,10 @@ class FinishedBlock:
 
 @dataclass(frozen=True)
 class Piece:
-    """One tile of one slice. ``image`` is None if the slice cannot be read, and after the engine has taken it."""
+    """One tile of one slice.
+
+    ``image`` is None if the slice cannot be read, if the tile is all padding, and after the engine has taken it.
+    """
 
     block: Block
     z: int
@@ -44,6 +47,7 @@ class Piece:
     failed: dict[int, str]  # of the block, complete when its first piece comes
     bounded: int  # of the slice's LR pixels that the block owns, those beyond what the network is given
     is_last: bool  # of the block
+    padding: np.ndarray | None = None  # which of the tile's own pixels are, bool; None if none are
 
 
 # a piece, its HR pixels (float32 in the model's range, or grey values), its maps of trust
@@ -88,6 +92,9 @@ class BlockBuilder:
             else:
                 grey_values = values * np.float32(self._grey.high - self._grey.low)
                 maps_so_far[name][(z, *self._place(piece, scale))] = rounded(grey_values)
+        if piece.padding is not None:
+            self._statistics.padding += int(np.count_nonzero(piece.padding))
+            self._blacken(piece, place, {name: values[z] for name, values in maps_so_far.items()})
         self._statistics.lr_pixels += piece.tile.pixels
         self._started.bounded[z] = piece.bounded
         if piece.is_last:
@@ -124,6 +131,16 @@ class BlockBuilder:
             for tile, own in zip(piece.tile.own, piece.block.own[1:], strict=True)
         )
         return rows, cols
+
+    def _blacken(self, piece: Piece, place: np.ndarray, maps: Mapping[str, np.ndarray]) -> None:
+        """Set padding to 0, in the tile's HR pixels ``place`` and in the block's maps of trust: nothing was guessed."""
+        assert piece.padding is not None
+        scale = self._plan.scale
+        magnified = piece.padding.repeat(scale, 0).repeat(scale, 1)
+        place[magnified] = 0
+        for name, values in maps.items():
+            factor, padding = (1, piece.padding) if name == RESIDUAL else (scale, magnified)
+            values[self._place(piece, factor)][padding] = 0
 
     def _map_back(self, result: np.ndarray, place: np.ndarray) -> None:
         height = max(1, _STRIP_PX // result.shape[1])

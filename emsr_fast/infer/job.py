@@ -30,6 +30,7 @@ from emsr_fast.io.writers.multiscale import VERSIONS
 from emsr_fast.io.writers.ome_zarr import Pyramid
 from emsr_fast.model.config import check_window_fit
 from emsr_fast.publish import Check
+from emsr_fast.wording import counted
 
 
 def infer(
@@ -208,6 +209,8 @@ def _work(
         raise VolumeError(next(reason for slices in failed.values() for reason in slices.values()))
     wall_s = time.perf_counter() - start
     bounded = note_bounded(work, run, say)
+    if statistics.padding:
+        say(f"note    {counted(statistics.padding, 'input pixel')} of padding, large areas of nothing but 0, stay 0")
     summary = _summary(work.final, run, statistics, resumed=len(ours) - len(to_do), bounded=bounded, wall_s=wall_s)
     return summary | complete(
         work, run, worker.volume, worker.maps, ours, retry=request.retry(), say=say, check=_free(request)
@@ -260,6 +263,7 @@ def _summary(
         # of the time of all workers, where there are several
         "network_fraction": round(statistics.network_s / max(statistics.seconds, 1e-9), 4),
         "lr_mpx_per_s": round(statistics.lr_pixels / 1e6 / max(wall_s, 1e-9), 4),
+        "padding_pixels": statistics.padding,  # of lr_pixels
         "bounded_pixels": bounded,  # of all blocks that are done, by whichever run
         "clipped_fraction": statistics.clipped / max(1, hr_pixels),
         "trust": {name: str(map_path(final, name)) for name in run.map_names},

@@ -21,6 +21,7 @@ from emsr_fast.errors import VolumeError
 from emsr_fast.infer.background import BackgroundConsumer, produced_ahead
 from emsr_fast.infer.block_builder import BlockBuilder, FinishedBlock, Piece, Result
 from emsr_fast.infer.engine_feed import EngineFeed, grey_of
+from emsr_fast.infer.padding import REACH, context_of, may_have_padding, padding_of
 from emsr_fast.infer.plan import Block, Plan
 from emsr_fast.infer.statistics import Statistics
 from emsr_fast.infer.stopped import StoppedBlocks
@@ -139,10 +140,12 @@ def _read(
         rows, cols = slice(first_rows.start, last_rows.stop), slice(first_cols.start, last_cols.stop)
         failed: dict[int, str] = {}
         slices: dict[int, np.ndarray] = {}
+        paddings: dict[int, np.ndarray | None] = {}
         for z in to_do:
             try:
                 slices[z] = source.read(z, rows, cols)
                 check_grey_values(slices[z], z, source, grey)
+                paddings[z] = _padding(source, z, slices[z], block, plan.halo)
             except VolumeError as error:
                 if not keep_going:
                     raise
@@ -152,16 +155,35 @@ def _read(
         own = _shifted(block.own[1], rows), _shifted(block.own[2], cols)
         for z in to_do:
             image = slices.pop(z, None)
-            bounded = 0 if image is None else grey.count_beyond(image[own])
+            padding = paddings.pop(z, None)
+            bounded = 0
+            if image is not None:
+                bounded = grey.count_beyond(image[own] if padding is None else image[own][~padding])
             for number, tile in enumerate(tiles):
                 if done[z - block.own[0].start, number]:
                     continue
+                down, across = (_shifted(part, owned) for part, owned in zip(tile.own, block.own[1:], strict=True))
+                black = None if padding is None or not padding[down, across].any() else padding[down, across]
                 part = None
-                if image is not None:
+                if image is not None and (black is None or not black.all()):
                     down, across = to_read(tile)
                     part = to_engine(image[_shifted(down, rows), _shifted(across, cols)])
                 is_last = z + 1 == block.own[0].stop and number + 1 == len(tiles)
-                yield Piece(block, z, tile, number, part, image is not None, started, failed, bounded, is_last)
+                yield Piece(block, z, tile, number, part, image is not None, started, failed, bounded, is_last, black)
+
+
+def _padding(source: SourceVolume, z: int, image: np.ndarray, block: Block, halo: int) -> np.ndarray | None:
+    """Return which pixels that ``block`` owns of slice ``z`` are padding, None if none are.
+
+    Args:
+        image: what was read for the tiles, with their halo.
+    """
+    # most volumes have none, and are not read a second time for that
+    if halo >= REACH and not may_have_padding(image):
+        return None
+    own = block.own[1:]
+    seen = context_of(own, source.shape[1:])
+    return padding_of(source.read(z, *seen), seen, own)
 
 
 def _shifted(inner: slice, outer: slice) -> slice:
