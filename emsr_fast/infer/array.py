@@ -23,7 +23,7 @@ from emsr_fast.infer.statistics import Statistics
 from emsr_fast.infer.worker import load_engine, load_network
 from emsr_fast.io.intensity import Normalisation, check_grey_values, for_model, parse_range
 from emsr_fast.io.pixel_size import fit_to_model
-from emsr_fast.io.volume import SourceVolume, VolumeInfo, check_pixels, output_dtype
+from emsr_fast.io.volume import SourceVolume, VolumeInfo, as_pixels, check_pixels, output_dtype, pixel_dtype
 from emsr_fast.io.voxels import UNKNOWN, VoxelSize
 from emsr_fast.trust.maps import RESIDUAL, Trust
 
@@ -52,8 +52,9 @@ def super_resolve(
     The pixels are those that ``emsr-fast infer`` writes for a file with the same pixels, bit for bit.
 
     Args:
-        array: (Y, X) or (Z, Y, X), grey values: uint8, int8, uint16, int16 or float32; float16 and float64 are
-            processed and returned as float32. Arrays that are read lazily (zarr, h5py, dask) are read slice by slice.
+        array: (Y, X) or (Z, Y, X), grey values: uint8, int8, uint16, int16 or float32; float16, float64, int32
+            and uint32 are processed and returned as float32, bool as uint8 of 0 and 255. Arrays that are read
+            lazily (zarr, h5py, dask) are read slice by slice.
         pixel_nm: side of an input pixel in nm, or (y, x). With it, sizes more than 15 % from those that the model was
             trained on are refused. Nothing is resampled; ``input_voxel`` of ``emsr-fast infer`` does that.
         model: a shipped model's name (``available_models``), a model file, or a network from ``load_model``;
@@ -68,7 +69,7 @@ def super_resolve(
         say: called with each line of what ``infer`` prints on pixel size, grey values and model.
 
     Returns:
-        (scale * Y, scale * X) or (Z, scale * Y, scale * X) in the dtype of ``array``; float32 for other floats.
+        (scale * Y, scale * X) or (Z, scale * Y, scale * X) in the dtype of ``array``, or the one it was processed as.
 
     Raises:
         UsageError: an argument is out of range, the array has not two or three axes, or its pixels have another size
@@ -139,12 +140,14 @@ class ArrayVolume(SourceVolume):
         depth, height, width = (int(side) for side in (array.shape if array.ndim == 3 else (1, *array.shape)))
         shape, dtype, path = (depth, height, width), array.dtype.newbyteorder("="), PurePath(name)
         notes = check_pixels(shape, dtype, path)
-        self.info = VolumeInfo(path, "array", shape, dtype, "ZYX", (1, height, width), voxel_size_nm, "given", notes)
+        self.info = VolumeInfo(
+            path, "array", shape, pixel_dtype(dtype), "ZYX", (1, height, width), voxel_size_nm, "given", notes
+        )
 
     def read(self, z: int, rows: slice, cols: slice) -> np.ndarray:
         """Return pixels of slice ``z``, (rows, cols)."""
         where = (z, rows, cols) if self._array.ndim == 3 else (rows, cols)
-        return np.asarray(self._array[where]).astype(self.dtype, copy=False)
+        return as_pixels(np.asarray(self._array[where]))
 
     def check_grey_values(self, grey: Normalisation) -> None:
         """Raise VolumeError, naming the slice, if a pixel is NaN, infinite, or marks absent data."""

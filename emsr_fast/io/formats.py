@@ -14,6 +14,8 @@ from emsr_fast.io.readers.parts.zarr_tree import is_zarr
 TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 PNG_MAGIC, JPEG_MAGIC = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"
 HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
+DM_MAGIC = (b"\0\0\0\3", b"\0\0\0\4")
+SER_MAGIC = b"II\x97\x01"  # byte order, and what TIA calls its series
 MATLAB_MAGIC = (b"MATLAB 5.0 MAT-file", b"MATLAB 7.3 MAT-file")
 
 
@@ -86,6 +88,8 @@ FORMATS = (
     ),
     Format("MATLAB", lambda path: begins_with(path, MATLAB_MAGIC), "readers.matlab"),
     Format("HDF5", _is_hdf5, "readers.hdf5", "writers.hdf5", (".h5", ".hdf5")),
+    Format("DigitalMicrograph", lambda path: begins_with(path, DM_MAGIC), "readers.dm"),
+    Format("SER", lambda path: begins_with(path, (SER_MAGIC,)), "readers.ser"),
     Format("MRC", is_mrc, "readers.mrc", "writers.mrc", (".mrc",), {"uint8": "uint16"}),
     Format("images", lambda path: path.is_dir() or begins_with(path, (PNG_MAGIC, JPEG_MAGIC)), "readers.images"),
 )

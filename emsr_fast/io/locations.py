@@ -7,7 +7,7 @@ from pathlib import Path, PurePosixPath
 
 from emsr_fast.errors import UsageError, VolumeError
 
-_WITH_PARTS = r"h5|hdf5|hdf|ims|mat|n5|precomputed|tiff?|zarr"
+_WITH_PARTS = r"dm3|dm4|emd|h5|hdf5|hdf|ims|mat|n5|precomputed|tiff?|zarr"
 _PLACE = re.compile(rf"(.+\.(?:{_WITH_PARTS})):/*(.*)", re.IGNORECASE | re.DOTALL)
 # pathlib makes one slash of two
 _URL = re.compile(r"(s3|gs|https?):/+(?=[^/])", re.IGNORECASE)

@@ -106,6 +106,7 @@ def _promised(path: Path) -> str | None:
     """Return the format that a file's name promises, if it is one that is read."""
     suffix = path.suffix.lower()
     named = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".mat": "MATLAB"}
+    named |= {".dm3": "DigitalMicrograph", ".dm4": "DigitalMicrograph", ".ser": "SER"}
     named |= dict.fromkeys(MRC_SUFFIXES, "MRC (no mark MAP, and no size, mode and axes that fit the file)")
     named |= {own: kind.name for kind in FORMATS for own in kind.suffixes if kind.name in ("TIFF", "HDF5")}
     return named.get(suffix) if path.is_file() else None

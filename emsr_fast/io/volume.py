@@ -181,13 +181,31 @@ def check_pixels(shape: tuple[int, ...], dtype: np.dtype, path: PurePath) -> tup
     if dtype.name in ("float16", "float64"):
         return (f"{dtype.name} is processed and written as float32",)
     if dtype.kind == "b":
-        raise VolumeError(f"{path} is a binary mask (1 bit per pixel), not a grey image; give the grey data")
+        return ("bool is read as uint8: False as 0, True as 255; the output is uint8",)
+    if dtype.kind in "iu" and dtype.itemsize == 4:
+        return (f"{dtype.name} is read as float32, exact up to 16,777,216; the output is float32",)
     if dtype.kind == "c":
         raise VolumeError(f"{path} holds complex numbers ({dtype.name}); give its magnitude as float32")
     raise VolumeError(
         f"{path} has dtype {dtype.name}, which is not among {', '.join(KEPT_DTYPES)}; "
         "convert it to uint16 or float32 first"
     )
+
+
+def pixel_dtype(stored: np.dtype) -> np.dtype:
+    """Return the dtype in which ``SourceVolume.read`` gives pixels of ``stored``, which ``check_pixels`` accepted."""
+    if stored.kind == "b":
+        return np.dtype(np.uint8)
+    if stored.kind in "iu" and stored.itemsize == 4:
+        return np.dtype(np.float32)
+    return stored.newbyteorder("=")
+
+
+def as_pixels(block: np.ndarray) -> np.ndarray:
+    """Return ``block`` in the dtype of ``pixel_dtype``, itself if it has it; of truth values 0 and 255."""
+    if block.dtype.kind == "b":
+        return block.astype(np.uint8) * np.uint8(255)
+    return block.astype(pixel_dtype(block.dtype), copy=False)
 
 
 def output_dtype(dtype: np.dtype) -> np.dtype:

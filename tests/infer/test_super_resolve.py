@@ -148,7 +148,6 @@ def test_progress_counts_every_input_pixel_once_and_can_stop_the_run(pixels):
         ([[1, 2], [3, 4]], {}, UsageError, "is a list; give a numpy array"),
         (np.ma.masked_less(np.arange(64.0).reshape(8, 8), 5), {}, UsageError, "masked pixels"),
         (np.zeros((8, 8), np.int64), {}, VolumeError, "dtype int64"),
-        (np.zeros((8, 8), bool), {}, VolumeError, "binary mask"),
         (np.zeros((0, 8), np.uint8), {}, VolumeError, "no pixels"),
         (np.zeros((8, 8), np.uint16), {}, VolumeError, "is constant"),
         (np.zeros((8, 8), np.uint8), {"tile": 33}, UsageError, "`tile` is 33"),

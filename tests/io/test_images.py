@@ -95,10 +95,9 @@ def test_the_file_that_does_not_fit_is_named(tmp_path, other, message):
         open_source(tmp_path)
 
 
-@pytest.mark.parametrize(("mode", "message"), [("1", "binary mask"), ("P", "colour palette")])
-def test_images_without_grey_values_are_refused(tmp_path, mode, message):
-    Image.fromarray(picture()).convert(mode).save(tmp_path / "a.png")
-    with pytest.raises(VolumeError, match=message):
+def test_images_without_grey_values_are_refused(tmp_path):
+    Image.fromarray(picture()).convert("P").save(tmp_path / "a.png")
+    with pytest.raises(VolumeError, match="colour palette"):
         open_source(tmp_path / "a.png")
 
 

@@ -19,7 +19,7 @@ from emsr_fast.io.readers.parts.array import ArraySource, check_chunk
 from emsr_fast.io.readers.parts.attributes import axes_of, axistags_of, sizes_of
 from emsr_fast.io.readers.parts.hdf5_filters import check_filters
 from emsr_fast.io.readers.parts.missing_chunks import Stored, grid_of
-from emsr_fast.io.volume import SourceVolume, VolumeInfo, check_pixels
+from emsr_fast.io.volume import SourceVolume, VolumeInfo, check_pixels, pixel_dtype
 
 _MOST_OBJECTS = 10_000
 _MATLABS_OWN = ("#refs#", "#subsystem#")
@@ -82,7 +82,8 @@ def dataset_source(
     chunks = layout.in_order(data.chunks, 1) if data.chunks else (1, *layout.stack[1:])
     told, absent = _stored(data).checked(path / str(data.name).strip("/"), data.fillvalue)
     described = VolumeInfo(
-        path=path, shape=layout.stack, dtype=dtype, chunks=chunks, notes=(*notes, *told), absent=absent, **info
+        path=path, shape=layout.stack, dtype=pixel_dtype(dtype), chunks=chunks, notes=(*notes, *told), absent=absent,
+        **info,
     )  # fmt: skip
     return ArraySource(data, layout, described, chunked=bool(data.chunks), close=file.close)
 

@@ -18,14 +18,13 @@ from emsr_fast.io.readers.parts.files import DamagedError, check_readable
 from emsr_fast.io.readers.parts.image_names import image_files
 from emsr_fast.io.readers.tiff.ome_set import set_of
 from emsr_fast.io.readers.tiff.source import TiffSource
-from emsr_fast.io.volume import SourceVolume, VolumeInfo, check_pixels
+from emsr_fast.io.volume import SourceVolume, VolumeInfo, as_pixels, check_pixels, pixel_dtype
 from emsr_fast.io.voxels import VoxelSize, described, from_density
 from emsr_fast.wording import listed
 
 _NAMED = 3  # slices in a note
-_DTYPES = {"L": np.uint8, "I;16": np.uint16, "I;16B": np.uint16, "I;16L": np.uint16}
+_DTYPES = {"1": np.bool_, "L": np.uint8, "I;16": np.uint16, "I;16B": np.uint16, "I;16L": np.uint16}
 _REFUSED_MODES = {
-    "1": "is a binary mask (1 bit per pixel), not a grey image; give the grey image",
     "P": "has a colour palette; convert it to grey first",
     "PA": "has a colour palette with alpha; convert it to grey first",
     "LA": "has an alpha channel; save it as grey without alpha",
@@ -165,7 +164,8 @@ def _read_header(file: Path) -> _Header:
         notes = check_pixels(shape, dtype, file)
         dpi = image.info.get("dpi", (0, 0))
     (x, doubt), (y, _) = from_density(float(dpi[0]), "inch"), from_density(float(dpi[1]), "inch")
-    return _Header(kind, shape, dtype, (None, y, x), "image resolution", (*notes, doubt) if doubt else notes)
+    notes = (*notes, doubt) if doubt else notes
+    return _Header(kind, shape, pixel_dtype(dtype), (None, y, x), "image resolution", notes)
 
 
 def _grey_dtype(mode: str, file: Path) -> np.dtype:
@@ -182,7 +182,7 @@ def _decode(file: Path) -> np.ndarray:
             return source.read(0, slice(None), slice(None))
     with _opened(file) as image:
         dtype = _grey_dtype(image.mode, file)
-        return np.asarray(image).astype(dtype, copy=False)
+        return as_pixels(np.asarray(image).astype(dtype, copy=False))
 
 
 @contextmanager

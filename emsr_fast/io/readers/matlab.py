@@ -13,7 +13,7 @@ from emsr_fast.io.formats import MATLAB_MAGIC, begins_with
 from emsr_fast.io.readers.hdf5 import dataset_source, images, key_of, opened
 from emsr_fast.io.readers.parts.array import ArraySource
 from emsr_fast.io.readers.parts.matlab_v5 import Variable, numbers, variables
-from emsr_fast.io.volume import SourceVolume, VolumeInfo, check_pixels
+from emsr_fast.io.volume import SourceVolume, VolumeInfo, check_pixels, pixel_dtype
 
 _USUAL = "YXZ"  # rows, columns, slices
 _NO_NUMBERS = ("char", "cell", "struct", "object", "sparse", "function_handle", "empty")
@@ -62,7 +62,7 @@ def _open_v5(path: Path, key: str | None, asked: Asked) -> SourceVolume:
         format="MATLAB v5" if variable.stream is None else "MATLAB v7",
         key=variable.name,
         shape=layout.stack,
-        dtype=dtype,
+        dtype=pixel_dtype(dtype),
         axes=words,
         chunks=(1, *layout.stack[1:]) if variable.stream is None else layout.stack,
         notes=notes,

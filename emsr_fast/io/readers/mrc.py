@@ -18,7 +18,7 @@ from emsr_fast.io.axes import Asked, layout_of
 from emsr_fast.io.readers.parts.array import ArraySource
 from emsr_fast.io.readers.parts.mrc_header import HEADER_BYTES, MrcHeader, read_header
 from emsr_fast.io.readers.parts.packed import opened, packing_of
-from emsr_fast.io.volume import SourceVolume, VolumeInfo, check_pixels
+from emsr_fast.io.volume import SourceVolume, VolumeInfo, check_pixels, pixel_dtype
 from emsr_fast.io.voxels import FLOAT32, UNKNOWN, VoxelSize, amount, meant
 from emsr_fast.wording import shell
 
@@ -73,7 +73,7 @@ def _source(path: Path, head: MrcHeader, asked: Asked) -> SourceVolume:
         path=path,
         format="MRC image stack" if data.ndim == 3 and header.ispg == IMAGE_STACK_SPACEGROUP else "MRC",
         shape=layout.stack,
-        dtype=dtype,
+        dtype=pixel_dtype(dtype),
         axes=words,
         chunks=(1, *layout.stack[1:]),
         voxel_size_nm=voxel_size_nm,

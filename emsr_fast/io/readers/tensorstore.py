@@ -19,7 +19,7 @@ from emsr_fast.io.readers.parts.missing_chunks import grid_of, look_for, numbere
 from emsr_fast.io.readers.parts.ngff import Multiscale, multiscale_of
 from emsr_fast.io.readers.parts.parent_metadata import MOST_ABOVE, Group, image_above
 from emsr_fast.io.readers.parts.zarr_names import as_stored, unit_of
-from emsr_fast.io.volume import SourceVolume, VolumeInfo, check_pixels
+from emsr_fast.io.volume import SourceVolume, VolumeInfo, check_pixels, pixel_dtype
 from emsr_fast.io.voxels import VoxelSize, nanometres
 
 _MOST_FOLDERS = 500
@@ -253,7 +253,7 @@ def _source(
         format=kind,
         key=key,
         shape=layout.stack,
-        dtype=array.dtype,
+        dtype=pixel_dtype(array.dtype),
         axes=words,
         chunks=layout.in_order(array.chunks, 1),
         voxel_size_nm=sizes[0],

@@ -24,7 +24,7 @@ from emsr_fast.io.readers.parts.ngff import Multiscale, multiscale_of
 from emsr_fast.io.readers.parts.parent_metadata import image_above, local_groups
 from emsr_fast.io.readers.parts.zarr_names import as_stored, other_name
 from emsr_fast.io.readers.parts.zarr_tree import images_below
-from emsr_fast.io.volume import SourceVolume, VolumeInfo, check_pixels
+from emsr_fast.io.volume import SourceVolume, VolumeInfo, check_pixels, pixel_dtype
 
 _UNKNOWN_CODEC = re.compile(r"(?:codec not available|Unknown codec): '*([\w.-]+)")
 
@@ -102,7 +102,7 @@ def zarr_source(
         format=kind,
         key=level,
         shape=layout.stack,
-        dtype=dtype,
+        dtype=pixel_dtype(dtype),
         axes=words,
         chunks=layout.in_order(tuple(array.chunks), 1),
         voxel_size_nm=voxel_size_nm,

@@ -13,7 +13,7 @@ import numpy as np
 from emsr_fast.errors import VolumeError
 from emsr_fast.io.axes import Layout
 from emsr_fast.io.readers.parts.files import AdvisedError, DamagedError
-from emsr_fast.io.volume import SourceVolume, VolumeInfo
+from emsr_fast.io.volume import SourceVolume, VolumeInfo, as_pixels
 
 # neighbouring tiles and slices share chunks: decoded ones are kept up to this many bytes
 _KEPT_BYTES = 2**28
@@ -100,7 +100,7 @@ class ArraySource(SourceVolume):
             reason = f"{error}" or type(error).__name__
             advice = "" if isinstance(error, AdvisedError) else "; copy or export it again"
             raise DamagedError(f"slice {z} of {self.info.path} cannot be decoded: {reason}{advice}") from error
-        return np.ascontiguousarray(block, dtype=self.dtype)
+        return np.ascontiguousarray(as_pixels(block), dtype=self.dtype)
 
 
 def check_chunk(chunks: tuple[int, ...], dtype: np.dtype, path: PurePath) -> None:

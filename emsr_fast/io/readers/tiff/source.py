@@ -23,7 +23,7 @@ from emsr_fast.io.readers.tiff.ome_set import missing_of, others_of, why_no_ome
 from emsr_fast.io.readers.tiff.pages import Page, PageReader, keyframe_of
 from emsr_fast.io.readers.tiff.stack import slices_of
 from emsr_fast.io.readers.tiff.voxels import read_position, read_voxel_size
-from emsr_fast.io.volume import SourceVolume, VolumeInfo, check_pixels
+from emsr_fast.io.volume import SourceVolume, VolumeInfo, as_pixels, check_pixels, pixel_dtype
 from emsr_fast.wording import counted
 
 _NAMED = 3  # missing files in a message
@@ -102,7 +102,7 @@ class TiffSource(SourceVolume):
         self._reader = PageReader(first, (height, width), pixels, sparse)
         self._inverted = int(first.photometric) == _WHITE_IS_ZERO
         if self._inverted:
-            if pixels.kind != "u" or first.bitspersample != 8 * pixels.itemsize:
+            if pixels.kind not in "ub" or first.bitspersample not in (1, 8, 16):
                 raise VolumeError(f"{path} stores white as zero in {pixels.name}; save it with black as zero first")
             notes.append("stored with white as zero: inverted while reading, so that black is zero")
         damaged = {z: self._lost(z) for z, page in enumerate(self._pages) if page is None}
@@ -113,7 +113,7 @@ class TiffSource(SourceVolume):
             path=path,
             format=_format_name(described),
             shape=shape,
-            dtype=pixels,
+            dtype=pixel_dtype(pixels),
             axes=axes,
             chunks=(1, int(first.chunks[0]), int(first.chunks[1])),
             key=self._key,
@@ -215,6 +215,7 @@ class TiffSource(SourceVolume):
                 pixels = self._reader.read_raw(page, offset, rows, cols)
             else:
                 pixels = self._reader.read(z, page, rows, cols)
+        pixels = as_pixels(pixels)
         return np.iinfo(pixels.dtype).max - pixels if self._inverted else pixels
 
     def close(self) -> None:

@@ -1,0 +1,146 @@
+"""DigitalMicrograph in: images and stacks of DM3 and DM4 files, as Gatan cameras and 3View write them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+
+import numpy as np
+
+from emsr_fast.errors import VolumeError
+from emsr_fast.io.axes import Asked, chosen, layout_of
+from emsr_fast.io.readers.parts.array import ArraySource
+from emsr_fast.io.readers.parts.dm_tags import Group, StoredArray, TagFile, read_tags
+from emsr_fast.io.readers.parts.file_array import FileArray
+from emsr_fast.io.readers.parts.files import DamagedError
+from emsr_fast.io.volume import SourceVolume, VolumeInfo, check_pixels, pixel_dtype
+from emsr_fast.io.voxels import FLOAT32, UNKNOWN, nanometres
+
+_DTYPES = {1: "i2", 2: "f4", 6: "u1", 7: "i4", 9: "i1", 10: "u2", 11: "u4", 12: "f8", 14: "?", 39: "i8", 40: "u8"}
+_COLOURS, _COMPLEX = (8, 23), (3, 5, 13, 27, 28)
+
+
+@dataclass(frozen=True)
+class _Image:
+    """One entry of a file's list of images that is an image or a stack."""
+
+    name: str
+    pixels: StoredArray
+    dtype: np.dtype
+    shape: tuple[int, ...]  # slowest axis first
+    steps: tuple[tuple[float, str], ...]  # pixel size and its unit, as stored, for each axis
+    instrument: str
+
+    @property
+    def words(self) -> str:
+        """What it is, for a list to choose from."""
+        return f"{self.name + ', ' if self.name else ''}{' x '.join(map(str, self.shape))} {self.dtype.name}"
+
+
+def open_source(path: Path, key: str | None, asked: Asked) -> SourceVolume:
+    """Return the image ``key`` of the file, or the only one beside its thumbnail, opened for reading."""
+    tags = read_tags(path)
+    images, refused = _images(tags, path)
+    if not images and key is None:
+        raise VolumeError(
+            f"{path} has no grey image in it: {'; '.join(refused.values()) or 'its list of images is empty'}"
+        )
+    if key in refused:
+        raise VolumeError(f"{path}: {refused[key]}; name another image")
+    image = images[chosen({name: found.words for name, found in images.items()}, key, path)]
+    layout, words = layout_of(image.shape, path, asked=asked, stated="ZYX"[-len(image.shape) :])
+    notes: list[str] = []
+    sizes = tuple(_size(*step, letter, notes) for step, letter in zip(image.steps, layout.names, strict=True))
+    voxel_size_nm = layout.in_order(sizes, None)
+    begin, plane = image.pixels.offset, prod(image.shape[-2:]) * image.dtype.itemsize
+    array = FileArray(
+        path, range(begin, begin + prod(image.shape) * image.dtype.itemsize, plane), image.dtype, image.shape
+    )
+    info = VolumeInfo(
+        path=path,
+        format=f"DigitalMicrograph {tags.version}",
+        shape=layout.stack,
+        dtype=pixel_dtype(image.dtype),
+        axes=words,
+        chunks=(1, *layout.stack[1:]),
+        voxel_size_nm=voxel_size_nm,
+        voxel_size_from="DigitalMicrograph calibration" if voxel_size_nm != UNKNOWN else "not stated in the file",
+        notes=(*check_pixels(layout.stack, image.dtype, path), *dict.fromkeys(notes)),
+        key=next(name for name, found in images.items() if found is image) if len(images) > 1 else None,
+    )
+    return ArraySource(array, layout, info, chunked=False, close=array.close)
+
+
+def _images(tags: TagFile, path: Path) -> tuple[dict[str, _Image], dict[str, str]]:
+    """Return the images by their position in the file's list, and why the other entries are none."""
+    listed = tags.root.group("ImageList").entries
+    thumbnails = {
+        entry.number("ImageIndex") for _, entry in tags.root.group("Thumbnails").entries if isinstance(entry, Group)
+    }
+    if not thumbnails and len(listed) > 1:
+        thumbnails = {0}
+    images: dict[str, _Image] = {}
+    refused: dict[str, str] = {}
+    for number, (_, entry) in enumerate(listed):
+        if number in thumbnails and len(listed) > 1:
+            continue
+        found = _image(entry, tags.order, path) if isinstance(entry, Group) else "an entry of its list is no image"
+        if isinstance(found, str):
+            refused[str(number)] = f"image {number} {found}"
+        else:
+            images[str(number)] = found
+    return images, refused
+
+
+def _image(entry: Group, order: str, path: Path) -> _Image | str:
+    """Return what an entry holds, or why it is no grey image."""
+    data = entry.group("ImageData")
+    pixels, kind = data.get("Data"), data.number("DataType")
+    sides = [
+        side for _, side in data.group("Dimensions").entries if isinstance(side, int) and not isinstance(side, bool)
+    ]
+    scales = data.group("Calibrations", "Dimension")
+    units = [scales.text(axis, "Units") for axis in range(len(sides))]
+    if len(sides) < 2 or "eV" in units or entry.text("ImageTags", "Meta Data", "Format").startswith("Spectrum"):
+        return "is a spectrum, not an image"
+    if kind in _COLOURS:
+        return "is in colour (RGB), not grey"
+    if kind in _COMPLEX:
+        return "holds complex numbers: export its magnitude"
+    if kind not in _DTYPES:
+        return f"has the data type {kind}, which is not read"
+    if len(sides) > 3:
+        return f"has {len(sides)} axes ({' x '.join(map(str, reversed(sides)))}); expected an image or a stack"
+    dtype = np.dtype(order + _DTYPES[int(kind)])
+    if not isinstance(pixels, StoredArray):
+        return "has no pixels"
+    if min(sides) < 1 or prod(sides) * dtype.itemsize != pixels.count * _bytes_of(pixels):
+        raise DamagedError(
+            f"{path} is damaged: an image of {' x '.join(map(str, reversed(sides)))} {dtype.name} has "
+            f"{pixels.count * _bytes_of(pixels)} bytes of pixels; copy it again"
+        )
+    steps = tuple((scales.number(axis, "Scale") or 0.0, units[axis]) for axis in range(len(sides)))
+    info = entry.group("ImageTags", "Microscope Info")
+    return _Image(
+        entry.text("Name"),
+        pixels,
+        dtype,
+        tuple(reversed(sides)),
+        steps[::-1],
+        info.text("Name") or info.text("Microscope"),
+    )
+
+
+def _bytes_of(pixels: StoredArray) -> int:
+    return int(np.dtype([(str(number), f"={code}") for number, code in enumerate(pixels.codes)]).itemsize)
+
+
+def _size(scale: float, unit: str, letter: str, notes: list[str]) -> float | None:
+    """Return the size of a pixel along one axis in nm, None where it is not stated or is no length."""
+    if not unit:
+        return None
+    size_nm = nanometres(abs(scale), unit, FLOAT32)
+    if size_nm is None:
+        notes.append(f"the calibration of {letter.lower()} is not a length ({scale:g} {unit}): taken as unknown")
+    return size_nm

@@ -1,0 +1,213 @@
+"""DigitalMicrograph files: both versions and byte orders, types, units, several images, and what is refused."""
+
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from dm_files import Writer, image, thumbnail, write_dm
+from emsr_fast.errors import VolumeError
+from emsr_fast.io.readers.parts.dm_tags import StoredArray, read_tags
+from emsr_fast.io.registry import open_source
+
+MICROSCOPES = Path(__file__).parents[3] / "shared" / "data" / "microscopes"
+genuine = pytest.mark.skipif(not MICROSCOPES.is_dir(), reason="the genuine files of microscopes are not there")
+NM = ((30.0, "nm"), (4.0, "nm"), (5.0, "nm"))
+
+
+def pixels(dtype="u2", shape=(3, 7, 9)):
+    limit = 200 if np.dtype(dtype).kind == "u" else 100
+    return (np.arange(np.prod(shape)).reshape(shape) * 7 % limit).astype(dtype)
+
+
+def unpacked(name, folder):
+    with tarfile.open(MICROSCOPES / f"{name}.tar.gz") as packed:
+        packed.extractall(folder, filter="data")
+    return folder / name
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("version", [3, 4])
+def test_a_stack_of_either_version_and_byte_order_is_read(tmp_path, version, order):
+    stack = pixels()
+    path = write_dm(tmp_path / "a.dm", thumbnail(), image(stack, steps=NM), version=version, order=order)
+    with open_source(path) as source:
+        assert source.info.format == f"DigitalMicrograph {version}"
+        assert source.shape == stack.shape
+        assert source.dtype == np.uint16
+        assert source.info.voxel_size_nm == (30.0, 4.0, 5.0)
+        assert source.info.voxel_size_from == "DigitalMicrograph calibration"
+        for z, slice_ in enumerate(stack):
+            np.testing.assert_array_equal(source.read(z, slice(None), slice(None)), slice_)
+        np.testing.assert_array_equal(source.read(1, slice(2, 5), slice(3, 8)), stack[1, 2:5, 3:8])
+
+
+@pytest.mark.parametrize("dtype", ["i1", "u1", "i2", "u2", "f4"])
+def test_pixels_of_kept_types_keep_their_type(tmp_path, dtype):
+    plane = pixels(dtype, (6, 5))
+    path = write_dm(tmp_path / "a.dm4", thumbnail(), image(plane, steps=((2.0, "nm"), (2.0, "nm"))))
+    with open_source(path) as source:
+        assert source.dtype == np.dtype(dtype)
+        assert source.shape == (1, 6, 5)
+        assert source.info.voxel_size_nm == (None, 2.0, 2.0)
+        np.testing.assert_array_equal(source.read(0, slice(None), slice(None)), plane)
+
+
+@pytest.mark.parametrize(
+    ("step", "size_nm"),
+    [((0.5, "µm"), 500.0), ((7.0, "pm"), 0.007), ((3.0, "Å"), 0.3), ((4.0, "nm"), 4.0), ((1.0, ""), None)],
+)
+def test_units_become_nanometres(tmp_path, step, size_nm):
+    path = write_dm(tmp_path / "a.dm3", thumbnail(), image(pixels(shape=(4, 4)), steps=(step, step)), version=3)
+    with open_source(path) as source:
+        y = source.info.voxel_size_nm[1]
+        assert y == (size_nm if size_nm is None else pytest.approx(size_nm, rel=1e-6))
+        assert source.info.notes == ()
+
+
+def test_a_calibration_that_is_no_length_is_said_and_not_taken(tmp_path):
+    path = write_dm(tmp_path / "a.dm4", thumbnail(), image(pixels(shape=(4, 4)), steps=((0.1, "1/nm"), (0.1, "1/nm"))))
+    with open_source(path) as source:
+        assert source.info.voxel_size_nm == (None, None, None)
+        assert any("the calibration of y is not a length (0.1 1/nm)" in note for note in source.info.notes)
+
+
+def test_an_image_without_calibration_or_thumbnail_is_read(tmp_path):
+    plane = pixels(shape=(4, 4))
+    with open_source(write_dm(tmp_path / "a.dm4", image(plane), thumbnail_at=None)) as source:
+        assert source.info.voxel_size_nm == (None, None, None)
+        np.testing.assert_array_equal(source.read(0, slice(None), slice(None)), plane)
+
+
+def test_the_thumbnail_may_lie_anywhere(tmp_path):
+    plane = pixels(shape=(4, 4))
+    with open_source(write_dm(tmp_path / "a.dm4", image(plane), thumbnail(), thumbnail_at=1)) as source:
+        np.testing.assert_array_equal(source.read(0, slice(None), slice(None)), plane)
+
+
+def test_of_several_images_the_key_chooses(tmp_path):
+    first, second = pixels(shape=(4, 4)), pixels(shape=(2, 5, 6))
+    path = write_dm(tmp_path / "a.dm4", thumbnail(), image(first, name="survey"), image(second, name="tissue"))
+    with pytest.raises(
+        VolumeError, match=r"2 images; name one with `key`: 1 \(survey, 4 x 4 uint16\), 2 \(tissue, 2 x"
+    ):
+        open_source(path)
+    for spelt in (path, f"{path}:/2"):
+        with open_source(spelt, None if ":" in str(spelt) else "2") as source:
+            assert source.info.key == "2"
+            np.testing.assert_array_equal(source.read(1, slice(None), slice(None)), second[1])
+    with pytest.raises(VolumeError, match="has no image '7'"):
+        open_source(path, "7")
+
+
+RGB = np.zeros((4, 4), [("b", "u1"), ("g", "u1"), ("r", "u1")])
+
+
+@pytest.mark.parametrize(
+    ("entry", "reason"),
+    [
+        (image(pixels("f4", (1, 8)), form="Spectrum"), "is a spectrum, not an image"),
+        (image(pixels("f4", (4, 4, 8)), steps=((1, "eV"), (2, "nm"), (2, "nm"))), "is a spectrum, not an image"),
+        (image(pixels("f4", (8,))), "is a spectrum, not an image"),
+        (image(RGB, kind=8), "in colour"),
+        (image(pixels("i4", (4, 4)), kind=23), "in colour"),
+        (image(pixels("f4", (4, 8)), kind=3), "complex numbers"),
+        (image(pixels("u1", (4, 8)), kind=99), "data type 99"),
+        (image(pixels("u1", (2, 2, 4, 4))), "4 axes"),
+    ],
+)
+def test_what_is_no_grey_image_is_refused_by_name(tmp_path, entry, reason):
+    path = write_dm(tmp_path / "a.dm4", thumbnail(), entry)
+    with pytest.raises(VolumeError, match=reason):
+        open_source(path)
+    with pytest.raises(VolumeError, match=reason):
+        open_source(path, "1")
+
+
+def test_pixels_that_do_not_fill_the_image_are_damage(tmp_path):
+    entry = image(pixels(shape=(4, 4)))
+    entry["ImageData"]["Dimensions"] = [5, 4]
+    with pytest.raises(VolumeError, match="an image of 4 x 5 uint16 has 32 bytes of pixels"):
+        open_source(write_dm(tmp_path / "a.dm4", thumbnail(), entry))
+
+
+@pytest.mark.parametrize("version", [3, 4])
+def test_a_file_cut_anywhere_is_refused_in_one_line(tmp_path, version):
+    whole = write_dm(tmp_path / "a.dm", thumbnail(), image(pixels()), version=version).read_bytes()
+    cut = tmp_path / "cut.dm"
+    for length in range(8, len(whole) - 100, 11):
+        cut.write_bytes(whole[:length])
+        with pytest.raises(VolumeError, match="truncated or damaged") as caught:
+            open_source(cut)
+        assert "\n" not in str(caught.value)
+
+
+def test_groups_without_end_and_lists_without_measure_are_refused(tmp_path):
+    deep: dict = {}
+    for _ in range(100):
+        deep = {"a": deep}
+    path = tmp_path / "deep.dm4"
+    path.write_bytes(Writer().file(deep))
+    with pytest.raises(VolumeError, match="more than 64 deep"):
+        open_source(path)
+    path.write_bytes(Writer().file({})[:18] + (2**40).to_bytes(8, "big"))
+    with pytest.raises(VolumeError, match="a group claims"):
+        open_source(path)
+
+
+def test_a_long_array_is_passed_over_and_a_short_text_read(tmp_path):
+    path = tmp_path / "a.dm4"
+    path.write_bytes(Writer().file({"Text": "µm", "Numbers": np.arange(10, dtype="f4"), "Pair": (1.0, 2.0)}))
+    root = read_tags(path).root
+    assert root.text("Text") == "µm"
+    assert root.get("Pair") == (1.0, 2.0)
+    stored = root.get("Numbers")
+    assert isinstance(stored, StoredArray)
+    assert (stored.codes, stored.count) == ("f", 10)
+
+
+READ_ALL = """
+import resource, sys
+from emsr_fast.io.registry import open_source
+with open_source(sys.argv[1]) as source:
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    for z in range(source.shape[0]):
+        source.read(z, slice(None), slice(None))
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+
+
+def test_a_stack_is_read_slice_by_slice(tmp_path):
+    path = write_dm(tmp_path / "a.dm4", thumbnail(), image(pixels("u2", (25, 1024, 1024))))
+    done = subprocess.run([sys.executable, "-c", READ_ALL, path], capture_output=True, text=True, check=True)
+    assert int(done.stdout) * 1024 < 2 * 2**20 + 20e6  # a slice and 20 MB, of a stack of 50 MB
+
+
+@genuine
+@pytest.mark.parametrize(
+    ("name", "shape", "pixel_nm"),
+    [
+        ("neoarm-gatan_image_dataZeroed.dm4", (1, 1024, 1024), 0.0192314),
+        ("Titan_survey_image_dataZeroed.dm3", (1, 1024, 1024), 0.138108),
+        ("Titan_STEM_stack_dataZeroed.dm3", (12, 1024, 1024), None),
+    ],
+)
+def test_genuine_files(tmp_path, name, shape, pixel_nm):
+    with open_source(unpacked(name, tmp_path)) as source:
+        assert source.shape == shape
+        sides = source.info.voxel_size_nm[1:]
+        assert sides == ((None, None) if pixel_nm is None else pytest.approx((pixel_nm, pixel_nm), rel=1e-5))
+        assert source.read(shape[0] - 1, slice(None), slice(None)).shape == shape[1:]
+
+
+@genuine
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [("Titan_EELS_proc_1_dataZeroed.dm3", "spectrum"), ("test_corrupted.dm3", "truncated or damaged")],
+)
+def test_genuine_files_without_an_image_are_refused(tmp_path, name, reason):
+    with pytest.raises(VolumeError, match=reason):
+        open_source(unpacked(name, tmp_path))

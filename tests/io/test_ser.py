@@ -1,0 +1,122 @@
+"""SER files of TIA: both versions, types, series that stopped early, and what is refused."""
+
+import struct
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from emsr_fast.errors import VolumeError
+from emsr_fast.io.registry import open_source
+from ser_files import write_ser
+
+MICROSCOPES = Path(__file__).parents[3] / "shared" / "data" / "microscopes"
+genuine = pytest.mark.skipif(not MICROSCOPES.is_dir(), reason="the genuine files of microscopes are not there")
+STACK = (np.arange(3 * 7 * 9).reshape(3, 7, 9) * 5).astype("u2")
+
+
+def unpacked(name, folder):
+    with tarfile.open(MICROSCOPES / f"{name}.tar.gz") as packed:
+        packed.extractall(folder, filter="data")
+    return folder / name
+
+
+@pytest.mark.parametrize("version", [0x210, 0x220])
+def test_a_series_of_either_version_is_read_top_row_first(tmp_path, version):
+    with open_source(write_ser(tmp_path / "a.ser", STACK, version=version)) as source:
+        assert source.info.format == f"TIA SER 0x{version:x}"
+        assert (source.shape, source.dtype) == (STACK.shape, np.uint16)
+        assert source.info.voxel_size_nm == (None, 2.0, 3.0)
+        assert source.info.notes == ()
+        for z, plane in enumerate(STACK):
+            np.testing.assert_array_equal(source.read(z, slice(None), slice(None)), plane)
+        np.testing.assert_array_equal(source.read(1, slice(2, 5), slice(3, 8)), STACK[1, 2:5, 3:8])
+        np.testing.assert_array_equal(source.read(2, slice(0, 3), slice(None)), STACK[2, :3])
+
+
+@pytest.mark.parametrize("dtype", ["u1", "i1", "i2", "f4"])
+def test_pixels_of_kept_types_keep_their_type(tmp_path, dtype):
+    plane = (STACK[:1] % 100).astype(dtype)
+    with open_source(write_ser(tmp_path / "a.ser", plane)) as source:
+        assert source.dtype == np.dtype(dtype)
+        np.testing.assert_array_equal(source.read(0, slice(None), slice(None)), plane[0])
+
+
+@pytest.mark.parametrize("step", [0.0, 1.0, float("nan")])
+def test_a_pixel_size_that_is_none_is_unknown(tmp_path, step):
+    with open_source(write_ser(tmp_path / "a.ser", STACK, step_m=(step, step))) as source:
+        assert source.info.voxel_size_nm == (None, None, None)
+
+
+def test_a_series_that_stopped_early_has_the_images_that_were_recorded(tmp_path):
+    with open_source(write_ser(tmp_path / "a.ser", STACK, planned=20)) as source:
+        assert source.shape == STACK.shape
+        assert source.info.notes == ("3 of the 20 images that were planned have been recorded",)
+
+
+def test_images_of_different_sizes_are_no_stack(tmp_path):
+    path = write_ser(tmp_path / "a.ser", STACK)
+    data = bytearray(path.read_bytes())
+    second = data.index(struct.pack("<hii", 2, 9, 7), data.index(struct.pack("<hii", 2, 9, 7)) + 1)
+    data[second + 2 : second + 10] = struct.pack("<ii", 7, 9)
+    path.write_bytes(data)
+    with pytest.raises(VolumeError, match="image 1 is 9 x 7, image 0 is 7 x 9"):
+        open_source(path)
+
+
+@pytest.mark.parametrize(
+    ("made", "reason"),
+    [
+        ({"content": 0x4120}, "holds spectra, not images"),
+        ({"content": 0x4121}, "neither images nor spectra"),
+        ({"version": 0x230}, "version 0x230"),
+        ({"stack": STACK.astype("c8")}, "complex numbers"),
+    ],
+)
+def test_what_is_no_grey_image_is_refused_by_name(tmp_path, made, reason):
+    with pytest.raises(VolumeError, match=reason):
+        open_source(write_ser(tmp_path / "a.ser", **{"stack": STACK, **made}))
+
+
+def test_a_key_has_nothing_to_choose(tmp_path):
+    with pytest.raises(VolumeError, match="leave `key=1` out"):
+        open_source(write_ser(tmp_path / "a.ser", STACK), "1")
+
+
+def test_a_file_cut_anywhere_is_refused_in_one_line(tmp_path):
+    whole = write_ser(tmp_path / "a.ser", STACK).read_bytes()
+    cut = tmp_path / "cut.ser"
+    for length in range(4, len(whole) - 8, 7):
+        cut.write_bytes(whole[:length])
+        with pytest.raises(VolumeError, match="truncated") as caught:
+            open_source(cut)
+        assert "\n" not in str(caught.value)
+
+
+@genuine
+@pytest.mark.parametrize(
+    ("name", "shape", "pixel_nm"),
+    [
+        ("Titan_TEM_1_test_ser_image_dataZeroed_1.ser", (1, 1024, 1024), 2.531683),
+        ("Titan_STEM_3_image_stack_dataZeroed_1.ser", (5, 1024, 1024), 1.145288),
+    ],
+)
+def test_genuine_files(tmp_path, name, shape, pixel_nm):
+    with open_source(unpacked(name, tmp_path)) as source:
+        assert (source.shape, source.dtype) == (shape, np.uint16)
+        assert source.info.voxel_size_nm[1:] == pytest.approx((pixel_nm, pixel_nm), rel=1e-6)
+        assert source.read(shape[0] - 1, slice(None), slice(None)).shape == shape[1:]
+
+
+@genuine
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("Titan_TEM_4_eds_line_scan_1_dataZeroed_1.ser", "spectra"),
+        ("Titan_TEM_13_unreadable_ser_1.ser", "content is not SER"),
+    ],
+)
+def test_genuine_files_without_an_image_are_refused(tmp_path, name, reason):
+    with pytest.raises(VolumeError, match=reason):
+        open_source(unpacked(name, tmp_path))
