@@ -1,4 +1,4 @@
-"""Reads image files: one PNG or JPEG, or a folder of PNG, JPEG and one-page TIFF files as a stack."""
+"""Reads image files: one PNG or JPEG, or a folder of files with a slice each: PNG, JPEG, TIFF, DM3, DM4 or SER."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from PIL import Image
 
 from emsr_fast.errors import UsageError, VolumeError
 from emsr_fast.io.axes import Asked, no_channels
-from emsr_fast.io.formats import TIFF_MAGIC, begins_with
+from emsr_fast.io.formats import DM_MAGIC, SER_MAGIC, TIFF_MAGIC, begins_with
+from emsr_fast.io.readers import dm, ser
 from emsr_fast.io.readers.parts.files import DamagedError, check_readable
 from emsr_fast.io.readers.parts.image_names import image_files
 from emsr_fast.io.readers.tiff.ome_set import set_of
@@ -150,10 +151,21 @@ def _described(damaged: Mapping[int, DamagedError], count: int) -> str:
     return f"{len(damaged)} of {count} slices cannot be read: {named}"
 
 
+def _as_stack(file: Path) -> SourceVolume | None:
+    """Return a file of a format that may hold more than a slice, opened for reading; None if it is PNG or JPEG."""
+    if begins_with(file, TIFF_MAGIC):
+        return TiffSource(file, alone=True)
+    if begins_with(file, DM_MAGIC):
+        return dm.open_source(file, None, Asked())
+    if begins_with(file, (SER_MAGIC,)):
+        return ser.open_source(file, None, Asked())
+    return None
+
+
 def _read_header(file: Path) -> _Header:
     check_readable(file)
-    if begins_with(file, TIFF_MAGIC):
-        with TiffSource(file, alone=True) as source:
+    if stack := _as_stack(file):
+        with stack as source:
             info = source.info
         if info.shape[0] != 1:
             raise VolumeError(f"{file} holds {info.shape[0]} slices, a folder needs one per file; give the file itself")
@@ -177,8 +189,8 @@ def _grey_dtype(mode: str, file: Path) -> np.dtype:
 
 def _decode(file: Path) -> np.ndarray:
     check_readable(file)
-    if begins_with(file, TIFF_MAGIC):
-        with TiffSource(file, alone=True) as source:
+    if stack := _as_stack(file):
+        with stack as source:
             return source.read(0, slice(None), slice(None))
     with _opened(file) as image:
         dtype = _grey_dtype(image.mode, file)

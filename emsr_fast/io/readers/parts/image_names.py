@@ -14,7 +14,7 @@ from emsr_fast.io.formats import TIFF_MAGIC, begins_with, is_volume_file
 from emsr_fast.io.readers.parts.unread import contents_of
 from emsr_fast.wording import counted, listed
 
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".dm3", ".dm4", ".ser")
 # TIFF under other names, if its content says so
 _TIFF_SUFFIXES = (".btf", ".tf2", ".tf8", ".bigtiff", ".gtiff", ".lsm", ".stk", ".ptif", ".qptiff")
 _NAMED = 5  # gaps in a note

@@ -16,8 +16,6 @@ _BEGINNINGS = (
     (0, b"GIF8", "GIF"),
     (8, b"WEBP", "WebP"),
     (0, b"\x00\x00\x00\x0cJXL ", "JPEG XL"),
-    (0, b"\x00\x00\x00\x03\x00\x00", "Gatan DM3"),
-    (0, b"\x00\x00\x00\x04\x00\x00", "Gatan DM4"),
     (0, b"NRRD", "NRRD"),
     (128, b"DICM", "DICOM"),
     (344, b"n+1\x00", "NIfTI"),
