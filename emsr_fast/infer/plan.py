@@ -19,6 +19,7 @@ from emsr_fast.infer.tiles import (
     tiles_within,
 )
 from emsr_fast.io.selection import ZYX, Span
+from emsr_fast.io.volume import SourceVolume
 
 DEFAULT_HALO = 32
 DEFAULT_MEMORY = 1_500_000_000
@@ -28,6 +29,9 @@ _LONGEST_OF_ONE_SHAPE = 8192  # px, of an automatic tile; engines that are built
 _LEAST_SIDE = 256  # of a block, LR px, where tiles are smaller: files should not be
 # shares of the memory: a block is held while it fills, again while it is encoded, and its bytes; all with room to spare
 _NETWORK_SHARE, _BLOCK_SHARE = 0.5, 1 / 16
+# and, where the memory is given, what the source holds of decoded chunks: at least, and at most
+_USED_SHARE = 7 / 8  # of the rest; threads keep memory that was freed
+_LEAST_READING_SHARE, _MOST_READING_SHARE = 1 / 8, 1 / 2
 
 
 @dataclass(frozen=True)
@@ -172,6 +176,7 @@ def make_plan(
     itemsize: int,
     bytes_per_px: int,
     max_memory: int | None = None,
+    reading: int = 0,
     equal_reads: bool = False,
     gpu: Gpu | None = None,
 ) -> Plan:
@@ -182,6 +187,7 @@ def make_plan(
         itemsize: bytes of an output voxel.
         bytes_per_px: the network's peak memory, in bytes per LR pixel of a tile.
         max_memory: bytes, for everything but the loaded model; if None, 1.5 GB, or what the given tile needs.
+        reading: bytes of ``max_memory`` that the source needs, see ``limit_reading``.
         equal_reads: see ``Plan``.
         gpu: the GPU to choose the tile for; None for a CPU or another engine.
 
@@ -190,7 +196,8 @@ def make_plan(
     """
     (first, last), (top, bottom), (left, right) = region
     memory = DEFAULT_MEMORY if max_memory is None else max_memory
-    largest = int(memory * _NETWORK_SHARE / bytes_per_px)
+    used = memory if max_memory is None else (memory - reading) * _USED_SHARE
+    largest = int(used * _NETWORK_SHARE / bytes_per_px)
     rows, cols = bottom - top, right - left
     if tile is not None:
         sides = tile, tile
@@ -209,10 +216,28 @@ def make_plan(
     block[0] = min(block[0], _MOST_SLICES, 1 << max(fitting.bit_length() - 1, 0))
     plan = Plan(shape, region, scale, sides, halo, (block[0], block[1], block[2]), tile is not None, equal_reads)
     if max_memory is not None and plan.largest_read_px > largest:
-        needed = plan.largest_read_px * bytes_per_px / _NETWORK_SHARE
+        needed = plan.largest_read_px * bytes_per_px / _NETWORK_SHARE / _USED_SHARE + reading
         advice = "a smaller `tile` or a larger `max_memory`" if tile is not None else "a larger `max_memory`"
         raise UsageError(
             f"tiles of {sides[0]}x{sides[1]} px with halo {halo} need about {needed / 1e6:.0f} MB, "
             f"and `max_memory` is {max_memory / 1e6:.0f} MB; give {advice}"
         )
     return plan
+
+
+def limit_reading(source: SourceVolume, max_memory: int | None) -> int:
+    """Make ``source`` hold no more than its share of ``max_memory``; return how many bytes it may hold.
+
+    Raises:
+        UsageError: it needs more than half of it, for one of its chunks.
+    """
+    if max_memory is None:
+        return 0
+    held = source.limit_memory(int(max_memory * _LEAST_READING_SHARE))
+    if held > max_memory * _MOST_READING_SHARE:
+        chunks = " x ".join(map(str, source.info.chunks))
+        raise UsageError(
+            f"reading {source.info.path}, whose chunks are {chunks}, takes about {held / 1e6:.0f} MB, and `max_memory` "
+            f"is {max_memory / 1e6:.0f} MB; give at least {held / _MOST_READING_SHARE / 1e6:.0f} MB"
+        )
+    return held

@@ -10,7 +10,7 @@ from emsr_fast.callbacks import Say
 from emsr_fast.errors import UsageError
 from emsr_fast.infer import fingerprint
 from emsr_fast.infer.gpu_tile import Gpu
-from emsr_fast.infer.plan import DEFAULT_HALO, Plan, make_plan
+from emsr_fast.infer.plan import DEFAULT_HALO, Plan, limit_reading, make_plan
 from emsr_fast.infer.request import Request, inputs_of, region_of, settings_of
 from emsr_fast.infer.run import EngineOptions, Identity, Run
 from emsr_fast.infer.tiles import ALIGNMENT
@@ -54,6 +54,8 @@ def prepare(
     options = EngineOptions(request.engine, request.precision, request.provider, request.truth_test, request.device)
     network = load_network(request.model, request.window_fit, options)
     source = fit_to_model(source, network.card.lr_pixel_nm, network.card.name, voxel_choice, say)
+    memory = None if request.max_memory is None else parse_memory(request.max_memory)
+    reading = limit_reading(source, memory)
     # a resampled volume has other rows and columns: what is asked for is of these
     region = region_of(request, source)
     begun = work.run() if work.exists() else None
@@ -68,7 +70,7 @@ def prepare(
     else:
         plan = plan_for(
             network, source, region, tile=request.tile, halo=request.halo, precision=request.precision,
-            max_memory=request.max_memory, trust=request.trust, equal_reads=request.engine == "trt",
+            max_memory=memory, reading=reading, trust=request.trust, equal_reads=request.engine == "trt",
         )  # fmt: skip
         engine, truth = load_engine(network, plan, options, say)
         trust = prepare_trust(source, grey, request.model, identity.model.sha256) if request.trust else None
@@ -130,11 +132,12 @@ def plan_for(
     tile: int | None = None,
     halo: int = DEFAULT_HALO,
     precision: str | None = None,
-    max_memory: str | None = None,
+    max_memory: int | None = None,
+    reading: int = 0,
     trust: bool = False,
     equal_reads: bool = False,
 ) -> Plan:
-    """Return how ``region`` of ``source`` is cut for ``network``; the arguments are those of ``Request``.
+    """Return how ``region`` of ``source`` is cut for ``network``; the arguments are those of ``make_plan``.
 
     Raises:
         UsageError: the tile or its memory does not fit, or a tile is too small for this network.
@@ -143,7 +146,8 @@ def plan_for(
         source.shape, region, scale=network.config.scale, tile=tile, halo=halo,
         itemsize=output_dtype(source.dtype).itemsize + (BYTES_PER_HR_PX if trust else 0),
         bytes_per_px=bytes_per_px(network, precision),
-        max_memory=None if max_memory is None else parse_memory(max_memory),
+        max_memory=max_memory,
+        reading=reading,
         equal_reads=equal_reads,
         gpu=gpu_of(network, precision),
     )  # fmt: skip

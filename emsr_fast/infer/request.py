@@ -7,7 +7,7 @@ from pathlib import Path
 
 from emsr_fast.infer.plan import DEFAULT_HALO
 from emsr_fast.infer.retry import Retry, same_call
-from emsr_fast.infer.run import RunInputs, RunSettings
+from emsr_fast.infer.run import NO_LIMIT, RunInputs, RunSettings
 from emsr_fast.io.locations import is_remote, within
 from emsr_fast.io.selection import Span, choose_slices, parse_roi, parse_slices
 from emsr_fast.io.volume import SourceVolume
@@ -68,7 +68,7 @@ def settings_of(request: Request, region: tuple[Span, Span, Span]) -> RunSetting
         range=request.intensity_range or "measured",
         engine=request.engine,
         precision=request.precision or "the engine's own",
-        max_memory=request.max_memory or "default",
+        max_memory=request.max_memory or NO_LIMIT,
         ome_zarr=request.ome_zarr,
         trust=request.trust,
     )

@@ -25,6 +25,7 @@ from emsr_fast.wording import listed, shell
 
 FORMAT = 5  # of the file; to be raised whenever a part of ``Run`` changes
 JOURNAL = "journal.json"
+NO_LIMIT = "default"  # where no memory is given
 _MOST_NAMED = 3  # differences in a message
 
 
@@ -62,7 +63,7 @@ class RunSettings:
     range: str
     engine: str
     precision: str
-    max_memory: str
+    max_memory: str  # or NO_LIMIT
     ome_zarr: str
     trust: bool
 

@@ -12,8 +12,8 @@ from emsr_fast.infer.block_builder import FinishedBlock
 from emsr_fast.infer.engine_feed import TileTooLarge
 from emsr_fast.infer.fingerprint import differences, of_input, of_model
 from emsr_fast.infer.pipeline import stream
-from emsr_fast.infer.plan import Block, Plan
-from emsr_fast.infer.run import EngineOptions, Run
+from emsr_fast.infer.plan import Block, Plan, limit_reading
+from emsr_fast.infer.run import NO_LIMIT, EngineOptions, Run
 from emsr_fast.infer.statistics import Statistics
 from emsr_fast.infer.stopped import StoppedBlocks
 from emsr_fast.infer.trust_maps import open_maps
@@ -21,7 +21,7 @@ from emsr_fast.infer.workfolder import WorkFolder
 from emsr_fast.io.destination import system_errors
 from emsr_fast.io.pixel_size import fit_to_model, parse_input_voxel
 from emsr_fast.io.registry import open_source
-from emsr_fast.io.selection import ZYX
+from emsr_fast.io.selection import ZYX, parse_memory
 from emsr_fast.io.volume import SourceVolume
 from emsr_fast.io.writers.multiscale import levels_of
 from emsr_fast.io.writers.ome_zarr import Pyramid
@@ -105,6 +105,8 @@ class Worker:
             open_source(inputs.path, asked.key, asked.axes, asked.channel),
             network.card.lr_pixel_nm, network.card.name, parse_input_voxel(asked.input_voxel),
         )  # fmt: skip
+        memory = run.identity.settings.max_memory
+        limit_reading(source, None if memory == NO_LIMIT else parse_memory(memory))
         seen = replace(run.identity, model=of_model(network), input=of_input(source, run.normalisation))
         different = next(differences(asdict(run.identity), asdict(seen)), None)
         if different is not None:

@@ -103,6 +103,10 @@ class ResampledSource(SourceVolume):
         limits = np.iinfo(self.dtype)
         return np.clip(np.rint(image), limits.min, limits.max).astype(self.dtype)
 
+    def limit_memory(self, most: int) -> int:
+        """Pass it on to the source."""
+        return self._source.limit_memory(most)
+
     def close(self) -> None:
         """Close the source."""
         self._source.close()

@@ -86,6 +86,10 @@ class SourceVolume(Protocol):
         """Close the files; reading afterwards is an error."""
         ...
 
+    def limit_memory(self, most: int) -> int:
+        """Hold ``most`` bytes of decoded pixels, or as little as possible; return how many it may hold at its peak."""
+        return 0  # where pixels are read from their place in the file
+
     @property
     def shape(self) -> tuple[int, int, int]:
         """(Z, Y, X)."""

@@ -146,7 +146,7 @@ def test_automatic_tiles_read_no_more_than_square_ones_would():
 def test_a_given_tile_is_kept_and_refused_only_beyond_a_given_memory():
     assert plan_of((1, 4000, 4000), tile=2000).tile == (2000, 2000)
     with pytest.raises(
-        UsageError, match=r"tiles of 2000x2000 px with halo 32 need about 87\d\d MB, and `max_memory` is 2000 MB"
+        UsageError, match=r"tiles of 2000x2000 px with halo 32 need about 99\d\d MB, and `max_memory` is 2000 MB"
     ):
         plan_of((1, 4000, 4000), tile=2000, max_memory=2 * 10**9)
     with pytest.raises(UsageError, match="give a larger `max_memory`"):

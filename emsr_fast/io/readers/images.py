@@ -125,6 +125,10 @@ class ImagesSource(SourceVolume):
             self._kept = (z, pixels)
         return self._kept[1][rows, cols]
 
+    def limit_memory(self, most: int) -> int:
+        """Return how many bytes it may hold at its peak: an image is decoded whole, while the one before is kept."""
+        return 3 * self.shape[1] * self.shape[2] * self.dtype.itemsize
+
     def close(self) -> None:
         """Forget the kept slice; files are open only while they are decoded."""
         self._kept = None

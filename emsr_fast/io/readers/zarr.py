@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import zarr
 from zarr.abc.store import ByteRequest, RangeByteRequest
-from zarr.core.buffer import Buffer, BufferPrototype
+from zarr.core.buffer import Buffer, BufferPrototype, default_buffer_prototype
 from zarr.storage import LocalStore
 
 from emsr_fast.errors import EmsrError, VolumeError
@@ -26,6 +26,7 @@ from emsr_fast.io.readers.parts.zarr_names import as_stored, other_name
 from emsr_fast.io.readers.parts.zarr_tree import images_below
 from emsr_fast.io.volume import SourceVolume, VolumeInfo, check_pixels, pixel_dtype
 
+_READ_AT_ONCE = 2**20  # bytes; of smaller files several are waited for at a time
 _UNKNOWN_CODEC = re.compile(r"(?:codec not available|Unknown codec): '*([\w.-]+)")
 
 
@@ -212,7 +213,12 @@ class _ContainedStore(LocalStore):
         # zarr asks for the metadata of what may be no group, and no folder
         if place.exists() and not place.is_dir():
             check_regular(place, self.root)
+            size = place.stat().st_size
             # memory for a range is taken before it is read, whatever a damaged shard's index claims
-            if isinstance(byte_range, RangeByteRequest) and byte_range.end > place.stat().st_size:
+            if isinstance(byte_range, RangeByteRequest) and byte_range.end > size:
                 raise VolumeError(f"{place} is cut or damaged: it lacks bytes that its index names; write it again")
+            if size >= _READ_AT_ONCE and byte_range is None:
+                # in this thread: each of a pool's would keep the memory of a chunk for its next one
+                made = default_buffer_prototype() if prototype is None else prototype
+                return made.buffer.from_bytes(place.read_bytes())
         return await super().get(key, prototype, byte_range)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
@@ -48,7 +49,7 @@ class ArraySource(SourceVolume):
         self._array, self._layout, self._close = array, layout, close
         self._cell = _cell(info) if chunked else None
         self._kept: OrderedDict[tuple[int, int, int], np.ndarray] = OrderedDict()
-        self._kept_bytes = 0
+        self._kept_bytes, self._kept_most = 0, _KEPT_BYTES
         self._lock = threading.Lock()
 
     def read(self, z: int, rows: slice, cols: slice) -> np.ndarray:
@@ -67,6 +68,15 @@ class ArraySource(SourceVolume):
                 y, x = row + y - top, col + x - left
                 image[y : y + part.shape[0], x : x + part.shape[1]] = part
         return image
+
+    def limit_memory(self, most: int) -> int:
+        """Hold ``most`` bytes of decoded chunks, or as little as possible; return how many it may hold at its peak."""
+        if self._cell is None:
+            return 0
+        cell = math.prod(self._cell) * self.dtype.itemsize
+        # beside what is kept there is one as it is stored, one as it is decoded, and one put together
+        self._kept_most = min(max(most - 3 * cell, cell), _KEPT_BYTES)
+        return self._kept_most + 3 * cell
 
     def close(self) -> None:
         """Close the file and forget what was decoded."""
@@ -87,7 +97,7 @@ class ArraySource(SourceVolume):
         with self._lock:
             self._kept[index] = cell
             self._kept_bytes = sum(kept.nbytes for kept in self._kept.values())
-            while self._kept_bytes > _KEPT_BYTES and len(self._kept) > 1:
+            while self._kept_bytes > self._kept_most and len(self._kept) > 1:
                 self._kept_bytes -= self._kept.popitem(last=False)[1].nbytes
         return cell
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import copy
 import math
 from collections.abc import Callable
@@ -90,7 +89,8 @@ class _BoundedCodec(BytesBytesCodec):
 
     async def _decode_single(self, chunk_bytes: Buffer, chunk_spec: ArraySpec) -> Buffer:
         most = math.prod(chunk_spec.shape) * chunk_spec.dtype.to_native_dtype().itemsize + self.more
-        content = await asyncio.to_thread(_decode, self.name, chunk_bytes.as_buffer_like(), most)
+        # in this thread: each of a pool's would keep the memory of a chunk for its next one
+        content = _decode(self.name, chunk_bytes.as_buffer_like(), most)
         return chunk_spec.prototype.buffer.from_bytes(content)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 from collections import OrderedDict
@@ -45,7 +46,15 @@ class PageReader:
         self._stored = dtype.newbyteorder(keyframe.parent.byteorder)
         self._whole = shape[0] * shape[1] * dtype.itemsize <= _WHOLE_BYTES
         self._kept: OrderedDict[tuple[int, int], np.ndarray] = OrderedDict()
+        self._kept_most = _KEPT_BYTES
         self._lock = threading.Lock()
+
+    def limit_memory(self, most: int) -> int:
+        """Hold ``most`` bytes of decoded pages or parts, or as little as possible; return how many at the peak."""
+        sides = self._shape if self._whole else self._keyframe.chunks[:2]
+        part = math.prod(sides) * self._dtype.itemsize
+        self._kept_most = min(max(most - 2 * part, part), _KEPT_BYTES)
+        return (part if self._whole else self._kept_most) + 2 * part
 
     def read(self, z: int, page: Page, rows: slice, cols: slice) -> np.ndarray:
         """Return (rows, cols) of ``page``, which is slice ``z``; both slices have ends within it."""
@@ -114,7 +123,7 @@ class PageReader:
             pixels = decode()
             self._kept[key] = pixels
             # a whole page serves the tiles of one slice, parts serve tiles side by side
-            most = pixels.nbytes if self._whole else _KEPT_BYTES
+            most = pixels.nbytes if self._whole else self._kept_most
             while len(self._kept) > 1 and sum(kept.nbytes for kept in self._kept.values()) > most:
                 self._kept.popitem(last=False)
             return pixels

@@ -218,6 +218,10 @@ class TiffSource(SourceVolume):
         pixels = as_pixels(pixels)
         return np.iinfo(pixels.dtype).max - pixels if self._inverted else pixels
 
+    def limit_memory(self, most: int) -> int:
+        """Hold ``most`` bytes of decoded pages, or as little as possible; return how many it may hold at its peak."""
+        return self._reader.limit_memory(most)
+
     def close(self) -> None:
         """Close the file."""
         self._file.close()
