@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from emsr_fast.errors import UsageError, VolumeError
-from emsr_fast.io.outlier_values import values_apart
+from emsr_fast.io.outlier_values import outlier_values
 from emsr_fast.model.config import INPUT_BOUNDS
 from emsr_fast.wording import counted
 
@@ -145,7 +145,7 @@ def measure(source: SourceVolume, *, by_percentile: bool = False) -> Normalisati
     Args:
         source: sampled over its whole depth, so that runs over parts of one volume agree. Slices that cannot be read,
             and pixels that are NaN, infinite or beyond 1e18, are left out: the prediction reports them. A few values
-            far from all others are left out, too (``values_apart``), and named in the map's ``note``.
+            far from all others are left out, too (``outlier_values``), and named in the map's ``note``.
         by_percentile: use percentiles for 8 bits, too, for a model that was trained so.
 
     Raises:
@@ -176,14 +176,14 @@ def measure(source: SourceVolume, *, by_percentile: bool = False) -> Normalisati
             "give images with finite pixels, or give `intensity_range=LO:HI`"
         )
     values = np.sort(values).astype(np.float64)
-    apart = values_apart(values)
-    note = apart.told() if apart else ""
-    if apart and apart.left_out:
-        values = apart.rest
+    outliers = outlier_values(values)
+    note = outliers.told() if outliers else ""
+    if outliers and outliers.left_out:
+        values = outliers.rest
     low, high = (float(value) for value in np.percentile(values, _PERCENTILES))
     origin = f"percentiles {_PERCENTILES[0]} and {_PERCENTILES[1]} of {len(samples)} slices"
-    if apart and apart.left_out:
-        origin += f" without {apart.count} pixels far from the others"
+    if outliers and outliers.left_out:
+        origin += f" without {outliers.count} pixels far from the others"
     if high <= low:
         # nearly all of it is background: the few other pixels are the image
         low, high = float(values[0]), float(values[-1])

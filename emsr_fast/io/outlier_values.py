@@ -17,7 +17,7 @@ _LEAST_DIFFERENT = 16
 
 
 @dataclass(frozen=True)
-class Apart:
+class OutlierValues:
     """Samples with very low or high values, far from all the others."""
 
     low: np.ndarray  # sorted, as the others
@@ -52,7 +52,7 @@ class Apart:
         return f"{found}: taken for image, being many; if they mark absent data, give {given}"
 
 
-def values_apart(values: np.ndarray) -> Apart | None:
+def outlier_values(values: np.ndarray) -> OutlierValues | None:
     """Return the samples that are far from all the others; None if there are none.
 
     The search starts from the densest half of the values and goes outwards. The image ends at the first empty gap that
@@ -82,7 +82,7 @@ def values_apart(values: np.ndarray) -> Apart | None:
         if (lower, upper) == (first, last):
             break
         first, last = lower, upper
-    found = Apart(values[:first], values[first : last + 1], values[last + 1 :])
+    found = OutlierValues(values[:first], values[first : last + 1], values[last + 1 :])
     different = np.count_nonzero(gaps[first:last]) + 1
     return found if found.count and different >= _LEAST_DIFFERENT else None
 
