@@ -8,18 +8,16 @@ An output is made under a hidden name beside its final one, on the same disk:
 At the end: fsync of the output; then, with signals held back, a last check of the final name, one rename, fsync of the
 folder, removal of the old output. After a kill between any two of these, the final name has the whole old output or the
 whole new one. Without an exchange in one step (other systems than Linux, some network disks) the old output may have
-its "replaced" name: ``tidy`` gives it the final name again. ``tidy`` also removes what killed processes left.
+its "replaced" name: leftovers.py gives it the final name again, and removes what
+killed processes left.
 """
 
 from __future__ import annotations
 
 import atexit
 import fcntl
-import hashlib
 import os
-import re
 import secrets
-import shutil
 import stat
 from collections.abc import Callable
 from contextlib import suppress
@@ -29,13 +27,13 @@ from types import TracebackType
 from typing import Any
 
 from emsr_fast.errors import VolumeError
+from emsr_fast.leftovers import hidden, probed, remove, tidy
 from emsr_fast.renaming import exchange, rename_to_free
 from emsr_fast.shield import shielded_from_signals
 
 # raises VolumeError unless the path is free or what lies there may be replaced
 Check = Callable[[Path], object]
 
-_LONGEST_STEM = 40  # characters, of which each may need four of a name's 255 bytes
 _SPECIAL = {
     stat.S_IFCHR: "a character device",
     stat.S_IFBLK: "a block device",
@@ -86,7 +84,7 @@ class Staging:
         check(final)
         self._owner = os.getpid()
         # the process id says whose it is; the token keeps containers with equal ids apart
-        self.path = _hidden(final, "partial")
+        self.path = hidden(final, "partial")
         with shielded_from_signals():
             self._lock = _make(self.path, folder=folder)
             self._open = True
@@ -172,66 +170,43 @@ def last_look(final: Path, check: Check, fate: str) -> None:
 def _take_name(ready: Path, final: Path, check: Check) -> Path | None:
     """Rename in one step; return where the old output is now, None if there is none."""
     while True:
-        taken = os.path.lexists(final)
+        looked_at = _inode(final)
         check(final)
-        if taken:
-            break
-        # what another program puts there after the look is looked at, too
-        with suppress(FileExistsError):
-            if not rename_to_free(ready, final):
-                ready.rename(final)
-            return None
+        if looked_at is None:
+            # what another program puts there after the look is looked at, too
+            with suppress(FileExistsError):
+                if not rename_to_free(ready, final):
+                    ready.rename(final)
+                return None
+        elif not exchange(ready, final):
+            return _take_name_in_two_steps(ready, final)
+        elif _inode(ready) == looked_at:
+            return ready
+        else:
+            exchange(ready, final)  # another program was faster than the exchange: what it put there goes back
+
+
+def _inode(path: Path) -> int | None:
+    try:
+        return path.lstat().st_ino
+    except FileNotFoundError:
+        return None
+
+
+def _take_name_in_two_steps(ready: Path, final: Path) -> Path | None:
     if not ready.is_dir() and not final.is_dir():
         ready.replace(final)
         return None
     # a folder cannot be renamed over anything
-    if exchange(ready, final):
-        return ready
-    old = _hidden(final, "replaced")
-    final.rename(old)
-    try:
-        ready.rename(final)
-    except BaseException:
-        old.rename(final)
-        raise
+    old = hidden(final, "replaced")
+    with probed(final):  # another process must not take it for what a killed one left
+        final.rename(old)
+        try:
+            ready.rename(final)
+        except BaseException:
+            old.rename(final)
+            raise
     return old
-
-
-def tidy(final: Path) -> None:
-    """Remove what killed processes left of earlier tries at ``final``; give an old output its name back.
-
-    Files that a living process holds, or may hold (on a disk without locks), stay.
-    """
-    for old in _siblings(final, "replaced"):
-        with shielded_from_signals(), suppress(OSError):
-            remove(old) if os.path.lexists(final) else old.rename(final)
-    for left in _siblings(final, "partial"):
-        with suppress(OSError):
-            descriptor = os.open(left, os.O_RDONLY | os.O_NOFOLLOW)
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                remove(left)
-            finally:
-                os.close(descriptor)
-
-
-def _siblings(final: Path, what: str) -> list[Path]:
-    ours = re.compile(re.escape(f"{_stem(final)}.{what}") + r"-\d+-[0-9a-f]{6}")
-    with suppress(OSError):
-        return sorted(entry for entry in final.parent.iterdir() if ours.fullmatch(entry.name))
-    return []
-
-
-def _hidden(final: Path, what: str) -> Path:
-    return final.with_name(f"{_stem(final)}.{what}-{os.getpid()}-{secrets.token_hex(3)}")
-
-
-def _stem(final: Path) -> str:
-    name = final.name
-    if len(name) > _LONGEST_STEM:
-        # the hash tells names with the same beginning apart
-        name = f"{name[: _LONGEST_STEM - 9]}-{hashlib.sha256(os.fsencode(name)).hexdigest()[:8]}"
-    return f".{name}"
 
 
 def write_file(final: Path, content: bytes, check: Check = refuse_folder) -> None:
@@ -275,12 +250,3 @@ def _fsync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def remove(path: Path) -> None:
-    """Remove a file, a link or a folder with all in it, as far as the system allows."""
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        with suppress(OSError):
-            path.unlink(missing_ok=True)

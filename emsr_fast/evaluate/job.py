@@ -21,7 +21,7 @@ from emsr_fast.installing import lacking
 from emsr_fast.io.locations import within
 from emsr_fast.io.readers.parts.files import DamagedError
 from emsr_fast.io.selection import choose_slices, parse_slices
-from emsr_fast.publish import tidy
+from emsr_fast.leftovers import tidy
 from emsr_fast.wording import without_folders
 
 DEFAULT_SAMPLES = 16

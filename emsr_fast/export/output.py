@@ -8,7 +8,8 @@ from functools import partial
 from pathlib import Path
 
 from emsr_fast.io.destination import check_output, resolved
-from emsr_fast.publish import Check, tidy
+from emsr_fast.leftovers import tidy
+from emsr_fast.publish import Check
 
 
 def checked_names(output: Path, format: str, *, overwrite: bool, model: Path) -> list[tuple[Path, Check]]:

@@ -28,7 +28,8 @@ from emsr_fast.holding import held
 from emsr_fast.infer.marks import BlockMarks
 from emsr_fast.infer.run import JOURNAL, Publication, Run
 from emsr_fast.io.destination import system_errors
-from emsr_fast.publish import Check, Staging, last_look, publish, tidy
+from emsr_fast.leftovers import tidy
+from emsr_fast.publish import Check, Staging, last_look, publish
 from emsr_fast.shield import shielded_from_signals
 from emsr_fast.wording import shell
 

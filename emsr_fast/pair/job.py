@@ -17,6 +17,7 @@ from emsr_fast.io.intensity import measure
 from emsr_fast.io.registry import ChannelOf
 from emsr_fast.io.selection import choose_slices, parse_slices
 from emsr_fast.io.volume import SourceVolume
+from emsr_fast.leftovers import tidy
 from emsr_fast.pair import write
 from emsr_fast.pair.deform import Deformation, check_spacing, deform
 from emsr_fast.pair.find_field import FieldPosition, check_field, find_field
@@ -26,7 +27,6 @@ from emsr_fast.pair.pose import Pose
 from emsr_fast.pair.refine import Field, Slice, levels, refine
 from emsr_fast.pair.resample_pair import PairedPart, resample_pair
 from emsr_fast.pair.sheet import pair_sheet
-from emsr_fast.publish import tidy
 from emsr_fast.wording import shell
 
 _FOLLOW_LEVEL = 4  # slices are close to their neighbours' pose: no need to start coarser

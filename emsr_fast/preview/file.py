@@ -14,9 +14,10 @@ from emsr_fast.errors import UsageError
 from emsr_fast.io.destination import check_folder, check_output, resolved, system_errors
 from emsr_fast.io.formats import PNG_MAGIC, begins_with
 from emsr_fast.io.locations import within
+from emsr_fast.leftovers import tidy
 from emsr_fast.preview.job import make_preview
 from emsr_fast.preview.sheet import draw_preview
-from emsr_fast.publish import tidy, write_file
+from emsr_fast.publish import write_file
 
 
 def write_preview(

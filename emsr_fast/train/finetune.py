@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import csv
 import math
-import tempfile
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from signal import SIGINT
 from typing import Any
 
 from emsr_fast.callbacks import Say
 from emsr_fast.errors import UsageError, VolumeError
+from emsr_fast.io.destination import system_errors
 from emsr_fast.io.locations import within
+from emsr_fast.leftovers import tidy
 from emsr_fast.model import Emsr, ModelCard, load_model
 from emsr_fast.model.zoo import DEFAULT_MODEL, choose_device, model_path
-from emsr_fast.publish import tidy
+from emsr_fast.publish import Staging
 from emsr_fast.reading import parse_json, read_regular
 from emsr_fast.train.config import TrainConfig
 from emsr_fast.train.finetuned_output import check_names, picture_beside, publish
@@ -89,8 +91,12 @@ def finetune(
         tidy(place)
     start = load_model(model, device=device)
     name, scale = final.stem, start.config.scale
-    with tempfile.TemporaryDirectory(prefix="emsr-finetune-") as work:
-        folder = Path(work)
+    with ExitStack() as ending:
+        with system_errors(final):
+            # beside the output, where the next try removes what a killed one left
+            work = Staging(final, folder=True)
+        ending.callback(work.discard)
+        folder = work.path
         source = _source(images, hr, lr, pairs, intensity_range or _range_of(pairs), folder)
         config = TrainConfig.model_validate(
             {

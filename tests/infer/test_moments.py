@@ -43,6 +43,22 @@ def test_what_comes_there_during_a_run_of_the_command_is_kept(small, tmp_path, s
     assert sorted(entry.name for entry in output.parent.iterdir()) == ["a.ome.zarr", "a.ome.zarr.partial"]
 
 
+@pytest.mark.parametrize("name", ["a.ome.zarr", "a.tif"])
+def test_what_takes_the_place_of_the_old_output_during_a_run_is_kept(small, tmp_path, name):
+    output, theirs = tmp_path / "out" / name, tmp_path / "theirs"
+    assert command(arguments_of(small, output, "--slices", "0:1"))[0] == 0
+    put_folder(theirs)
+    exchanged = 2 if name.endswith("zarr") else 3  # the first is OUT.partial's; a TIFF is given its name in there, too
+    with Paused(arguments_of(small, output, "--overwrite"), tmp_path, "renameat2", exchanged) as paused:
+        output.rename(tmp_path / "old")
+        theirs.rename(output)
+        code, _, errors = paused.go_on()
+    assert code == 3, errors
+    assert "not overwritten; choose another name; it came there during the work, whose result is kept in" in errors
+    assert (output / "thesis.txt").read_text() == "years of work"
+    assert sorted(entry.name for entry in output.parent.iterdir()) == [name, f"{name}.partial"]
+
+
 def test_a_second_run_into_the_same_output_is_refused_and_told_who_has_it(small, tmp_path):
     output = tmp_path / "out" / "a.ome.zarr"
     arguments = arguments_of(small, output)

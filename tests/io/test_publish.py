@@ -8,9 +8,10 @@ import sys
 
 import pytest
 
-from emsr_fast import publish, renaming
+from emsr_fast import leftovers, publish, renaming
 from emsr_fast.errors import VolumeError
-from emsr_fast.publish import Staging, tidy, write_file
+from emsr_fast.leftovers import tidy
+from emsr_fast.publish import Staging, write_file
 from emsr_fast.shield import shielded_from_signals
 
 
@@ -119,6 +120,25 @@ def test_what_comes_there_between_the_look_and_the_rename_is_kept(tmp_path, fold
     assert names(tmp_path) == ["out"]
 
 
+@pytest.mark.parametrize("folder", [False, True])
+def test_what_comes_there_between_the_look_and_the_exchange_is_kept(tmp_path, folder):
+    final, looks = tmp_path / "out", []
+    make(final, "old", folder=folder)
+
+    def look(path):
+        if content_of(path) != whole("old", folder):
+            raise VolumeError(f"output {path} is not ours")
+        looks.append(path)
+        if len(looks) == 2:
+            path.rename(tmp_path / "moved")
+            make(path, "theirs", folder=folder)
+
+    with pytest.raises(VolumeError, match="out is not ours"), Staging(final, look, folder=folder):
+        pass
+    assert content_of(final) == whole("theirs", folder)
+    assert names(tmp_path) == ["moved", "out"]
+
+
 @pytest.mark.parametrize("error", [errno.EIO, errno.ENOSPC])
 def test_without_an_exchange_the_old_one_is_put_back_where_the_rename_fails(tmp_path, monkeypatch, error):
     final = tmp_path / "out"
@@ -210,9 +230,9 @@ KILLED = """
 import pathlib, sys
 sys.path.insert(0, sys.argv[1])
 from kill_at import arm
-from emsr_fast import publish, renaming
+from emsr_fast import leftovers, publish, renaming
 final, way, kind, number = pathlib.Path(sys.argv[2]), sys.argv[3], sys.argv[4], int(sys.argv[5])
-publish.tidy(final)
+leftovers.tidy(final)
 if way == "two steps":
     renaming._renameat2 = lambda *args: False
 with publish.Staging(final, lambda path: None, folder=kind == "folder") as path:
@@ -241,7 +261,7 @@ def test_killed_before_any_step_the_old_one_or_the_new_one_is_whole(request, tmp
         return subprocess.run(command, timeout=60).returncode
 
     for number in range(1, 40):
-        publish.remove(final)
+        leftovers.remove(final)
         if old:
             make(final, "old", folder=folder)
         status = run(number)
@@ -259,19 +279,3 @@ def test_killed_before_any_step_the_old_one_or_the_new_one_is_whole(request, tmp
     assert status == 0
     assert seen[0] == allowed[0]
     assert number > (4 if folder else 2)
-
-
-def test_leftovers_of_the_living_and_of_others_stay(tmp_path):
-    with Staging(tmp_path / "out", folder=True) as ours:
-        dead = tmp_path / ".out.partial-1-0a1b2c"
-        dead.mkdir()
-        (tmp_path / ".out.partial-of-mine").touch()
-        (tmp_path / ".outer.partial-1-0a1b2c").touch()
-        tidy(tmp_path / "out")
-        assert names(tmp_path) == sorted([ours.name, ".out.partial-of-mine", ".outer.partial-1-0a1b2c"])
-
-
-def test_long_names_with_one_beginning_are_told_apart(tmp_path):
-    first, second = (tmp_path / ("x" * 250 + end) for end in "ab")
-    with Staging(first) as one, Staging(second) as other:
-        assert one.name.partition(".partial-")[0] != other.name.partition(".partial-")[0]
