@@ -206,7 +206,7 @@ class Trial:
         case, step = self.case, f"{sent.name} before step {number}"
         self.begin_anew()
         self._start(case.arguments, case.before, marker=str(self._marker), number=number)
-        assert self._forks.stops(self._marker), step
+        self._forks.await_stop(self._marker)
         status, says = self._forks.let_on(sent, self._marker)
         # a command may be done when it sees the signal; code that is no command ends as Python does
         assert status in (-sent, *(() if sent == signal.SIGKILL else (0, 128 + sent))), f"{step}: {says}"

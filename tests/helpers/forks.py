@@ -80,14 +80,13 @@ class Forks:
         self._server.stdin.write(json.dumps({**job, "says": str(self._says)}).encode() + b"\n")
         self._pid = int(self._server.stdout.readline())
 
-    def stops(self, marker):
-        """Return whether the process stops at its step, which makes ``marker``; False where it ends instead."""
+    def await_stop(self, marker):
+        """Wait until the process stops at its step, which makes ``marker``."""
         deadline = time.monotonic() + 120
         while not marker.exists():
             assert time.monotonic() < deadline
             if select.select([self._server.stdout], [], [], 0.002)[0]:
-                return False
-        return True
+                raise AssertionError(f"it never came to its step: {self.end()}")
 
     def let_on(self, number, marker):
         """Send the process that has stopped a signal, and let it on; return its exit status and what it said."""
