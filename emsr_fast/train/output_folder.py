@@ -12,6 +12,7 @@ from torch import Tensor
 
 from emsr_fast.errors import UsageError, VolumeError
 from emsr_fast.holding import held
+from emsr_fast.leftovers import tidy
 from emsr_fast.model import save_model
 from emsr_fast.publish import Staging, write_file
 from emsr_fast.train.config import TrainConfig
@@ -55,6 +56,8 @@ class OutputFolder:
                 ending.callback(lock.unlink, missing_ok=True)
             except OSError as error:
                 raise self._unwritable(error) from error
+            # a run that was killed after its last checkpoint writes it no more
+            tidy(self.checkpoint)
             # another process may have come to its first checkpoint before it ended
             self.check(resume)
             yield

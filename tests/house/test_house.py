@@ -105,13 +105,14 @@ def test_tests_lie_in_the_folder_of_their_room():
 # who writes without publish.py, and where: never under the name of a file that users get
 WRITERS = {
     "publish": "publishes",
+    "leftovers": "gives an old output its name back",
     "evaluate.job": "in the staged folder of the report",
     "pair.write": "in the staged folder of the pair set",
     "io.writers.mrc": "in a staged file",
     "train.finetuned_output": "in staged files",
     "train.state": "in a staged file",
     "train.output_folder": "in a staged file",
-    "train.finetune": "in a temporary folder",
+    "train.finetune": "in a staged folder",
     "train.records": "appends rows to the log of a run",
     "engine.cache": "in its own folder, under a hidden name until it is complete",
     "infer.completion": "a lock",
