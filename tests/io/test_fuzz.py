@@ -16,9 +16,13 @@ import scipy.io
 import tifffile
 import zarr
 
+from dm_files import image, thumbnail, write_dm
+from ser_files import write_ser
+
 CHILD = Path(__file__).with_name("fuzz_child.py")
 MUTANTS = int(os.environ.get("EMSR_FUZZ_MUTANTS", "20"))  # of each kind of file
 PIXELS = np.random.default_rng(0).integers(0, 255, (5, 20, 24)).astype(np.uint8)
+STEPS = ((30.0, "nm"), (4.0, "nm"), (4.0, "nm"))
 NUMBERS = [0, 1, 2, 3, 7, 255, 256, 1023, 2**15, 2**16 - 1, 2**24, 2**31 - 1, 2**31, 2**32 - 1]
 JSON_VALUES = [0, -1, 1, 3, 2**31, 2**63, 10**30, 1e308, "", "x", "nan", None, True, [], {}, [0], ["../../a"], "../a"]
 
@@ -69,6 +73,10 @@ FILES = {
     "v5.mat": lambda path: scipy.io.savemat(path, {"raw": PIXELS, "x": 1.0}),
     "v7.mat": lambda path: scipy.io.savemat(path, {"raw": PIXELS}, do_compression=True),
     "v73.mat": matlab73,
+    "big-endian.dm3": lambda path: write_dm(path, thumbnail(), image(PIXELS, steps=STEPS), version=3, order=">"),
+    "little-endian.dm4": lambda path: write_dm(path, thumbnail(), image(PIXELS, steps=STEPS)),
+    "0x210.ser": lambda path: write_ser(path, PIXELS, version=0x210),
+    "0x220.ser": lambda path: write_ser(path, PIXELS, planned=9),
 }
 
 

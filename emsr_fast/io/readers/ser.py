@@ -116,7 +116,7 @@ def _elements(file: BinaryIO, path: Path) -> tuple[int, list[_Element], int]:
 
 def _element(file: BinaryIO, place: int, size: int, path: Path) -> _Element:
     begin = place + struct.calcsize(_ELEMENT)
-    if not 0 < begin <= size:
+    if place < 0 or begin > size:
         raise DamagedError(
             f"{path} is truncated or damaged: an image should begin at byte {place} of {size}; copy it again"
         )
