@@ -75,7 +75,7 @@ def test_a_message_quotes_no_more_than_a_line(capfd, tmp_path):
     assert emsr_fast.cli.main(["inspect", str(tmp_path / "a.h5"), "--axes", "Z" * 100_000]) == 2
     shown = capfd.readouterr().err
     assert len(shown) < 1100
-    assert shown.startswith("error: axes 'ZZZ")
+    assert shown.startswith("error: --axes 'ZZZ")
 
 
 _BESIDE_A_BAR = f"""

@@ -163,6 +163,22 @@ def test_every_way_to_write_a_file_is_seen(code):
     assert not [*writes("text.replace('a', 'b'); replace(run, plan=plan); path.open('rb'); open(path)")]
 
 
+# words that readers stumble over, and what to write instead
+STUMBLING = {
+    r"\(s\)": "wording.counted",
+    r"\bmend": "correct",
+    r"\b(file|folder|it|that|which|\}) (is|are) no (?!longer\b)": "is not a",
+}
+
+
+def test_errors_use_the_words_that_readers_expect():
+    for path in (ROOT / "emsr_fast").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Raise) and node.exc is not None:
+                for words, instead in STUMBLING.items():
+                    assert not re.search(words, ast.unparse(node.exc)), f"{path.name}:{node.lineno}: write {instead!r}"
+
+
 def test_readers_and_writers_have_one_module_for_each_format():
     readers, writers = {known.reader for known in FORMATS}, {known.writer for known in FORMATS} - {None}
     assert readers == modules_with("open_source", "readers")

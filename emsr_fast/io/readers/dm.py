@@ -85,7 +85,7 @@ def _images(tags: TagFile, path: Path) -> tuple[dict[str, _Image], dict[str, str
     for number, (_, entry) in enumerate(listed):
         if number in thumbnails and len(listed) > 1:
             continue
-        found = _image(entry, tags.order, path) if isinstance(entry, Group) else "an entry of its list is no image"
+        found = _image(entry, tags.order, path) if isinstance(entry, Group) else "an entry of its list is not an image"
         if isinstance(found, str):
             refused[str(number)] = f"image {number} {found}"
         else:
