@@ -2,6 +2,7 @@
 
 import bz2
 import gzip
+import lzma
 
 import google_crc32c
 import numcodecs
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 import zarr
 
+from emsr_fast.errors import VolumeError
 from emsr_fast.io.registry import open_source
 from reading import read_apart
 
@@ -18,7 +20,8 @@ CODECS = {
     2: {
         "zstd": numcodecs.Zstd(3), "zstd, checksum": numcodecs.Zstd(3, checksum=True), "gzip": numcodecs.GZip(),
         "zlib": numcodecs.Zlib(), "bz2": numcodecs.BZ2(), "lz4": numcodecs.LZ4(), "blosc": numcodecs.Blosc("lz4hc"),
-        "lzma": numcodecs.LZMA(), "none": None,
+        "lzma": numcodecs.LZMA(), "lzma, raw": numcodecs.LZMA(lzma.FORMAT_RAW, filters=[{"id": lzma.FILTER_LZMA2}]),
+        "none": None,
     },
     3: {
         "zstd": zarr.codecs.ZstdCodec(), "zstd, checksum": zarr.codecs.ZstdCodec(checksum=True),
@@ -59,13 +62,15 @@ BOMBS = {
     "zstd": lambda: numcodecs.Zstd(3).encode(bytes(EXPANDED)),
     "gzip": lambda: gzip.compress(bytes(EXPANDED)),
     "bz2": lambda: bz2.compress(bytes(EXPANDED)),
+    "lzma": lambda: lzma.compress(bytes(EXPANDED), preset=0),
     "lz4": lambda: numcodecs.LZ4().encode(bytes(EXPANDED)),
     "blosc": lambda: numcodecs.Blosc("zstd", 3).encode(np.zeros(EXPANDED, np.uint8)),
 }
 
 
 @pytest.mark.parametrize(
-    ("zarr_format", "name"), [(2, "zstd"), (2, "gzip"), (2, "bz2"), (2, "lz4"), (2, "blosc"), (3, "zstd"), (3, "gzip")]
+    ("zarr_format", "name"),
+    [(2, "zstd"), (2, "gzip"), (2, "bz2"), (2, "lzma"), (2, "lz4"), (2, "blosc"), (3, "zstd"), (3, "gzip")],
 )
 def test_a_chunk_that_becomes_half_a_gigabyte_takes_no_memory(tmp_path, zarr_format, name):
     path = tmp_path / "a.zarr"
@@ -90,3 +95,22 @@ def check_refused(path):
     assert said.startswith("refused slice")
     assert "a chunk" in said
     assert 0 < peak < 300
+
+
+@pytest.mark.parametrize("part", ["zarr.json", "c/0/0/0"])
+def test_a_part_larger_than_it_can_be_is_refused(tmp_path, part):
+    zarr.create_array(tmp_path / "a.zarr", data=PIXELS, chunks=(4, 64, 64))
+    with (tmp_path / "a.zarr" / part).open("wb") as file:
+        file.truncate(2**36)  # a sparse file
+    said, peak = read_apart(tmp_path / "a.zarr")
+    assert said.startswith("refused")
+    assert "has 68719476736 bytes" in said
+    assert 0 < peak < 300
+
+
+@pytest.mark.parametrize("zarr_format", [2, 3])
+def test_metadata_nested_too_deep_are_refused_in_plain_words(tmp_path, zarr_format):
+    zarr.create_array(tmp_path / "a.zarr", data=PIXELS, zarr_format=zarr_format)
+    (tmp_path / "a.zarr" / (".zattrs" if zarr_format == 2 else "zarr.json")).write_text("[" * 100_000)
+    with pytest.raises(VolumeError, match="its metadata are nested too deep"):
+        open_source(tmp_path / "a.zarr")

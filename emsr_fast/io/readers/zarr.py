@@ -15,7 +15,7 @@ from zarr.storage import LocalStore
 
 from emsr_fast.errors import EmsrError, VolumeError
 from emsr_fast.io.axes import Asked, chosen, layout_of
-from emsr_fast.io.readers.parts.array import ArraySource, check_chunk
+from emsr_fast.io.readers.parts.array import LARGEST_CHUNK, ArraySource, check_chunk
 from emsr_fast.io.readers.parts.attributes import axes_of, sizes_of
 from emsr_fast.io.readers.parts.bounded_chunks import bounded
 from emsr_fast.io.readers.parts.files import check_inside, check_regular
@@ -23,9 +23,11 @@ from emsr_fast.io.readers.parts.missing_chunks import LocalFiles
 from emsr_fast.io.readers.parts.ngff import Multiscale, multiscale_of
 from emsr_fast.io.readers.parts.parent_metadata import image_above, local_groups
 from emsr_fast.io.readers.parts.zarr_names import as_stored, other_name
-from emsr_fast.io.readers.parts.zarr_tree import images_below
+from emsr_fast.io.readers.parts.zarr_tree import MARKS, images_below
 from emsr_fast.io.volume import SourceVolume, VolumeInfo, check_pixels, pixel_dtype
+from emsr_fast.reading import MOST_BYTES
 
+_MOST_OF_A_CHUNK = LARGEST_CHUNK + LARGEST_CHUNK // 8  # bytes of its file: what does not compress becomes longer
 _READ_AT_ONCE = 2**20  # bytes; of smaller files several are waited for at a time
 _UNKNOWN_CODEC = re.compile(r"(?:codec not available|Unknown codec): '*([\w.-]+)")
 
@@ -49,7 +51,8 @@ def open_source(path: Path, key: str | None, asked: Asked) -> SourceVolume:
         raise
     # zarr raises many kinds for what is one thing to the user
     except Exception as error:
-        reason = f"{type(error).__name__}: {error}"
+        deep = isinstance(error, RecursionError)
+        reason = "its metadata are nested too deep" if deep else f"{type(error).__name__}: {error}"
         if codec := _UNKNOWN_CODEC.search(reason):
             raise VolumeError(
                 f"{path}: its chunks are compressed with {codec[1]}, which no installed package has; install the one "
@@ -217,7 +220,10 @@ class _ContainedStore(LocalStore):
             # memory for a range is taken before it is read, whatever a damaged shard's index claims
             if isinstance(byte_range, RangeByteRequest) and byte_range.end > size:
                 raise VolumeError(f"{place} is cut or damaged: it lacks bytes that its index names; write it again")
-            if size >= _READ_AT_ONCE and byte_range is None:
+            most = MOST_BYTES if place.name in MARKS else _MOST_OF_A_CHUNK
+            if byte_range is None and size > most:
+                raise VolumeError(f"{place} has {size} bytes, at most {most} are expected; check how it was written")
+            if byte_range is None and size >= _READ_AT_ONCE:
                 # in this thread: each of a pool's would keep the memory of a chunk for its next one
                 made = default_buffer_prototype() if prototype is None else prototype
                 return made.buffer.from_bytes(place.read_bytes())

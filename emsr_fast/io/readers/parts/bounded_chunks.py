@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import copy
+import lzma
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -22,9 +23,10 @@ _DECODERS: dict[str, Callable[..., Any]] = {
     "gzip": imagecodecs.gzip_decode,
     "zlib": imagecodecs.zlib_decode,
     "bz2": imagecodecs.bz2_decode,
+    "lzma": lambda data, out: lzma.LZMADecompressor().decompress(data, out),
     "lz4": lambda data, out: imagecodecs.lz4_decode(data, header=True, out=out),
 }
-_STOPS = ("bz2",)
+_STOPS = ("bz2", "lzma")
 # what filters and checksums may add to a chunk; filters may store its numbers as wider ones
 _MORE_BYTES, _WIDER = 2**16, 8
 
@@ -51,14 +53,17 @@ def _bounded(codecs: tuple[Codec, ...]) -> list[Codec]:
 def _bounded_codec(codec: Codec, more: int) -> Codec:
     if isinstance(codec, ShardingCodec):
         return replace(codec, codecs=tuple(_bounded(codec.codecs)))
-    if isinstance(codec, BytesBytesCodec) and (name := _name(codec.to_dict().get("name"))):
+    if isinstance(codec, BytesBytesCodec) and (name := _name(codec.to_dict())):
         return _BoundedCodec(codec, name, more)
     return codec
 
 
-def _name(name: Any) -> str | None:
-    short = str(name).removeprefix("numcodecs.")
-    return short if short in _DECODERS else None
+def _name(described: Mapping[str, Any]) -> str | None:
+    """Return the name of a codec that is known here; v2 calls it id, and has no configuration of its own."""
+    name = str(described.get("id") or described.get("name")).removeprefix("numcodecs.")
+    settings = described.get("configuration", described)
+    raw = name == "lzma" and settings.get("format") == lzma.FORMAT_RAW  # which cannot be told from its bytes
+    return name if name in _DECODERS and not raw else None
 
 
 def _decode(name: str, data: Any, most: int) -> bytes:
@@ -95,7 +100,7 @@ class _BoundedCodec(BytesBytesCodec):
 
 
 def _of_v2(metadata: Any) -> Any:
-    name = None if metadata.compressor is None else _name(metadata.compressor.codec_id)
+    name = None if metadata.compressor is None else _name(metadata.compressor.get_config())
     if name is None:
         return metadata.compressor
     most = math.prod(metadata.chunks) * metadata.dtype.to_native_dtype().itemsize
