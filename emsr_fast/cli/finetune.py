@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -12,6 +11,7 @@ from emsr_fast.cli.common import Device, Json, Model, Overwrite, Range, print_js
 from emsr_fast.cli.output import put
 from emsr_fast.errors import PartialError, UsageError
 from emsr_fast.installing import lacking
+from emsr_fast.wording import shell
 
 
 def finetune(
@@ -72,7 +72,7 @@ def finetune(
     )
     if done["kept"]:
         use = ["emsr-fast", "infer", "STACK.tif" if lr is None else str(lr), "-o", "OUT.ome.zarr"]
-        line.say(f"use     {shlex.join([*use, '--model', done['output']])}")
+        line.say(f"use     {shell(*use, '--model', done['output'])}")
     if as_json:
         print_json(done)
     elif done["kept"]:

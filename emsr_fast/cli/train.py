@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
@@ -12,7 +11,7 @@ import typer
 from emsr_fast.cli.common import Option, typed
 from emsr_fast.cli.output import put
 from emsr_fast.errors import UsageError, VolumeError
-from emsr_fast.wording import counted
+from emsr_fast.wording import counted, shell
 
 
 def train(
@@ -38,7 +37,7 @@ def train(
         _write_template(config)
         return 0
     if not config.exists():
-        example = shlex.join(["emsr-fast", "train", str(config), "--init"])
+        example = shell("emsr-fast", "train", config, "--init")
         raise VolumeError(f"{config} does not exist; write an example: {example}")
     from emsr_fast.train import read_config
     from emsr_fast.train import train as run

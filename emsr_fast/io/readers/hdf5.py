@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +19,7 @@ from emsr_fast.io.readers.parts.attributes import axes_of, axistags_of, sizes_of
 from emsr_fast.io.readers.parts.hdf5_filters import check_filters
 from emsr_fast.io.readers.parts.missing_chunks import Stored, grid_of
 from emsr_fast.io.volume import SourceVolume, VolumeInfo, check_pixels, pixel_dtype
+from emsr_fast.wording import shell
 
 _MOST_OBJECTS = 10_000
 _MATLABS_OWN = ("#refs#", "#subsystem#")
@@ -128,7 +128,7 @@ def _advised(reason: str, path: Path) -> str:
         # such a file has no other fault
         return (
             "the program that wrote it has not closed it; wait for its end, or if it was killed, clear its mark with: "
-            f"h5clear -s {shlex.quote(str(path))} (part of the HDF5 tools)"
+            f"{shell('h5clear', '-s', path)} (part of the HDF5 tools)"
         )
     if "unable to lock" in reason:
         return f"{reason}; set HDF5_USE_FILE_LOCKING=FALSE, or copy it to another file system"

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-import shlex
 import sys
 from pathlib import Path
 
 import h5py
 
 from emsr_fast.errors import VolumeError
+from emsr_fast.wording import shell
 
 # as the HDF Group has registered them: those that the package hdf5plugin brings, and others
 _IN_HDF5PLUGIN = {
@@ -40,7 +40,7 @@ def check_filters(data: h5py.Dataset, path: Path) -> None:
         name = _IN_HDF5PLUGIN.get(code) or _OTHERS.get(code) or stated.decode(errors="replace").strip("\0 ")[:40]
         what = f"{path}: the chunks of {data.name} are compressed with filter {code} ({name or 'of no known name'})"
         if code in _IN_HDF5PLUGIN:
-            install = shlex.join([sys.executable, "-m", "pip", "install", "hdf5plugin"])
+            install = shell(sys.executable, "-m", "pip", "install", "hdf5plugin")
             raise VolumeError(f"{what}, which needs a plugin: {install}")
         raise VolumeError(
             f"{what}, which this HDF5 library lacks and hdf5plugin has not: get the plugin from its makers, name its "
