@@ -26,7 +26,7 @@ from emsr_fast.io.selection import Span, choose_slices, parse_memory, parse_slic
 from emsr_fast.io.volume import SourceVolume, TargetSpec, VolumeInfo, output_dtype
 from emsr_fast.io.voxels import described, divided
 from emsr_fast.trust.maps import RUNS, Trust
-from emsr_fast.wording import counted
+from emsr_fast.wording import counted, without_folders
 
 if TYPE_CHECKING:
     from emsr_fast.engine import Engine
@@ -241,7 +241,6 @@ def _as_read(source: SourceVolume, identity: Identity) -> dict[str, Any]:
     """Return which part of the input was read, and what was assumed of it: the notes of ``inspect``."""
     asked = identity.settings
     # where a file was is nobody else's business
-    folder = f"{source.info.path.parent}/"
-    notes = [printable(note.replace(folder, "")) for note in source.info.notes]
+    notes = [printable(without_folders(note, source.info.path)) for note in source.info.notes]
     read = {"key": asked.key, "axes": asked.axes, "channel": asked.channel, "input_notes": notes or None}
     return {name: value for name, value in read.items() if value is not None}
