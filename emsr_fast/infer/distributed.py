@@ -63,6 +63,7 @@ def run_on_dask(
         BackendError: workers died again and again on the same blocks.
     """
     statistics, final, command = Statistics(), str(worker.work.final), secrets.token_hex(8)
+    worker.work.files.write_for(command)
     with _client(where) as client:
         client.wait_for_workers(1)
         dask_workers = max(1, len(client.scheduler_info(n_workers=-1)["workers"]))
@@ -149,6 +150,7 @@ def run_batch(final: str, device: str, command: str, numbers: list[int]) -> Stat
                 _set_threads()
                 _opened.clear()
                 _opened[key] = Worker.open(Path(final), _own_device(device))
+            _opened[key].work.files.write_for(command)
             return _opened[key].run(numbers, check)
         except EmsrError as error:
             return error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -61,7 +62,7 @@ def of_input(source: SourceVolume, grey: Normalisation) -> InputFingerprint:
     mended. A slice that cannot be read, or has NaN or no-data pixels as ``grey`` sees them, has None for a hash.
     """
     depth, height, width = source.shape
-    small = depth * height * width <= _READ_WHOLE
+    small = is_read_whole(source.shape)
     numbers = range(depth) if small else np.linspace(0, depth - 1, min(depth, _SAMPLES)).round().astype(int)
     places = [(slice(0, height), slice(0, width))] if small else _parts(height, width)
     samples: dict[str, str | None] = {}
@@ -77,6 +78,11 @@ def of_input(source: SourceVolume, grey: Normalisation) -> InputFingerprint:
             continue
         samples[str(z)] = digest.hexdigest()[:16]
     return InputFingerprint(source.shape, source.dtype.name, source.info.voxel_size_nm, samples)
+
+
+def is_read_whole(shape: tuple[int, int, int]) -> bool:
+    """Return whether a fingerprint is of all pixels of a volume of ``shape``, and not of samples."""
+    return math.prod(shape) <= _READ_WHOLE
 
 
 def _parts(height: int, width: int) -> list[tuple[slice, slice]]:

@@ -13,13 +13,16 @@ import numpy as np
 from emsr_fast.callbacks import Progress, Say
 from emsr_fast.errors import Interrupted, PartialError, UsageError, VolumeError
 from emsr_fast.infer.completion import complete, note_bounded
+from emsr_fast.infer.damage import drop_damaged
+from emsr_fast.infer.input_watch import InputWatch
+from emsr_fast.infer.parts import strangers
 from emsr_fast.infer.prepare import bytes_per_px, prepare
 from emsr_fast.infer.request import Request
 from emsr_fast.infer.run import Run
 from emsr_fast.infer.statistics import Statistics
 from emsr_fast.infer.tiles import ALIGNMENT, check_tiling
 from emsr_fast.infer.trust_maps import create_maps, map_path
-from emsr_fast.infer.worker import Worker, open_trust, open_volume
+from emsr_fast.infer.worker import Worker, open_volume
 from emsr_fast.infer.workfolder import WorkFolder
 from emsr_fast.io.destination import check_destination, check_space, printable, resolved
 from emsr_fast.io.formats import output_format, stored_dtype
@@ -27,10 +30,10 @@ from emsr_fast.io.locations import within
 from emsr_fast.io.registry import open_source
 from emsr_fast.io.selection import parse_memory, parse_share, parse_slices
 from emsr_fast.io.writers.multiscale import VERSIONS
-from emsr_fast.io.writers.ome_zarr import Pyramid
+from emsr_fast.io.writers.ome_zarr import Put, Pyramid
 from emsr_fast.model.config import check_window_fit
 from emsr_fast.publish import Check
-from emsr_fast.wording import counted
+from emsr_fast.wording import counted, listed
 
 
 def infer(
@@ -68,10 +71,13 @@ def carry_out(request: Request, say: Say, progress: Progress) -> dict[str, Any]:
     share = _check(request)
     work = WorkFolder(resolved(request.output_path))
     try:
-        return _infer(request, share, work, say, progress)
+        summary = _infer(request, share, work, say, progress)
     except Interrupted as stop:
         stop.kept = work.path if work.exists() else None
         raise
+    if summary.get("complete") and (kept := strangers(work.path)):
+        say(f"note    {work.path} is kept: it holds {listed(kept, 3)}, which emsr-fast did not make")
+    return summary
 
 
 def _infer(request: Request, share: tuple[int, int], work: WorkFolder, say: Say, progress: Progress) -> dict[str, Any]:
@@ -89,6 +95,7 @@ def _infer(request: Request, share: tuple[int, int], work: WorkFolder, say: Say,
     check_destination(request.output_path, overwrite=request.overwrite, source=_container(request))
     if request.finish:
         return _finish_only(request, work, say)
+    watch = InputWatch(request.input_path)
     with open_source(request.input_path, request.key, request.axes, request.channel) as stored:
         source, network, engine, run = prepare(request, work, stored, say)
         if request.dry_run:
@@ -98,7 +105,8 @@ def _infer(request: Request, share: tuple[int, int], work: WorkFolder, say: Say,
         run = _begin(request, work, run, say)
         with work.locked(alone=request.shard is None):
             try:
-                return _work(request, share, Worker(work, run, source, engine, say), run, say, progress)
+                worker = Worker(work, run, source, engine, network.card, watch, say)
+                return _work(request, share, worker, run, say, progress)
             except PartialError:
                 raise  # it says how to go on
             except BaseException:
@@ -147,12 +155,9 @@ def _begin(request: Request, work: WorkFolder, run: Run, say: Say) -> Run:
         check_space(work.final, z * y * x * (itemsize + len(run.map_names) * np.dtype(np.float32).itemsize))
     title = printable(work.final.name)
 
-    def make_volume(path: Path, unfinished: Path) -> None:
-        Pyramid.create(
-            path, spec, run.plan.shard,
-            title=title, version=request.ome_zarr, pyramid=run.pyramid, unfinished=unfinished,
-        )  # fmt: skip
-        create_maps(path, unfinished, run)
+    def make_volume(path: Path, put: Put) -> None:
+        Pyramid.create(path, spec, run.plan.shard, title=title, version=request.ome_zarr, pyramid=run.pyramid, put=put)
+        create_maps(path, put, run)
 
     return run if work.create(run, make_volume) else _begun_by_another(work, run)
 
@@ -190,6 +195,9 @@ def _work(
         if plan.number_of(index) in ours:
             worker.forget(index)
             work.marks.forgive(index)
+    done_before = [number for number in ours if worker.is_done(number)]
+    if done_before:
+        drop_damaged(work, plan, worker.volume, worker.maps, done_before, say)
     to_do = [number for number in ours if not worker.is_done(number)]
     if len(to_do) < len(ours):
         say(f"resume  {len(ours) - len(to_do)} of {len(ours)} blocks are done")
@@ -213,15 +221,16 @@ def _work(
         say(f"note    {counted(statistics.padding, 'input pixel')} of padding, large areas of nothing but 0, stay 0")
     summary = _summary(work.final, run, statistics, resumed=len(ours) - len(to_do), bounded=bounded, wall_s=wall_s)
     return summary | complete(
-        work, run, worker.volume, worker.maps, ours, retry=request.retry(), say=say, check=_free(request)
-    )
+        work, run, worker, ours,
+        shared=request.shard is not None, retry=request.retry(), say=say, check=_free(request),
+    )  # fmt: skip
 
 
 def _leave(request: Request, work: WorkFolder, run: Run, say: Say) -> None:
     """Say how to continue after an error, or remove the folder if no block is done."""
     if not work.exists():
         return
-    volume = open_volume(work, run)
+    volume, _ = open_volume(work, run)
     some = any(work.stopped.glob("*")) or any(volume.has(0, index) for index in volume.levels[0].indices())
     if request.shard is None and not some:
         work.remove()
@@ -237,12 +246,9 @@ def _finish_only(request: Request, work: WorkFolder, say: Say) -> dict[str, Any]
         blocks = range(len(run.plan))
         bounded = note_bounded(work, run, say)
         summary = _summary(work.final, run, Statistics(), resumed=len(blocks), bounded=bounded)
-        volume, maps = open_volume(work, run), open_trust(work, run)
         # what goes on is the command that does blocks
         retry = request.retry(finish=None)
-        return summary | complete(
-            work, run, volume, maps, blocks, retry=retry, say=say, check=_free(request), finish=True
-        )
+        return summary | complete(work, run, None, blocks, shared=False, retry=retry, say=say, check=_free(request))
 
 
 def _summary(

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from emsr_fast.errors import VolumeError
+from emsr_fast.infer.parts import BOUNDED, FAILED, to_start_anew
 from emsr_fast.infer.strict_json import read_as
 from emsr_fast.io.destination import printable
 from emsr_fast.io.selection import ZYX
 from emsr_fast.publish import write_durably
-from emsr_fast.wording import shell
 
 Mark = TypeVar("Mark")
 
@@ -39,12 +39,11 @@ class _BoundedPixels:
 class BlockMarks:
     """The marks in the folder of a run, OUT.partial."""
 
-    FOLDERS = ("failed", "bounded")
-
     def __init__(self, run_folder: Path, unfinished: Path) -> None:
         """Use ``run_folder``, which need not exist yet; files being written are in ``unfinished``."""
         self._run_folder, self._unfinished = run_folder, unfinished
-        self._failed, self._bounded = (run_folder / name for name in self.FOLDERS)
+        self._failed, self._bounded = (run_folder / name for name in (FAILED, BOUNDED))
+        self.list = run_folder / "failed.json"  # for people
 
     def set_failed(self, index: ZYX, slices: dict[int, str]) -> None:
         """Note which slices of block ``index`` failed, and why; to be called before its shard is written."""
@@ -83,10 +82,9 @@ class BlockMarks:
         try:
             mark: Mark = read_as(kind, json.loads(path.read_bytes()), path.stem)
             return mark
-        except (ValueError, RecursionError) as error:
+        except (ValueError, RecursionError, IsADirectoryError) as error:
             raise VolumeError(
-                f"{path} is damaged ({error}), so what is done cannot be trusted; to start anew, delete the folder: "
-                f"{shell('rm', '-r', self._run_folder)}"
+                f"{path} is damaged ({error}), so what is done cannot be trusted; {to_start_anew(self._run_folder)}"
             ) from error
 
     def forgive(self, index: ZYX) -> None:
@@ -96,7 +94,7 @@ class BlockMarks:
 
     def write_list(self, retry: str) -> Path:
         """Write failed.json for people, or remove it if nothing failed; return its path."""
-        path, failed = self._run_folder / "failed.json", self.failed()
+        path, failed = self.list, self.failed()
         if failed:
             slices: dict[int, str] = {}
             for reasons in failed.values():

@@ -14,6 +14,7 @@ from typing import Any
 
 from emsr_fast.errors import VolumeError
 from emsr_fast.infer.fingerprint import InputFingerprint, ModelFingerprint, differences
+from emsr_fast.infer.parts import JOURNAL, to_start_anew
 from emsr_fast.infer.plan import Plan
 from emsr_fast.infer.strict_json import read_as
 from emsr_fast.io.intensity import Normalisation
@@ -23,8 +24,7 @@ from emsr_fast.publish import write_durably
 from emsr_fast.trust.maps import Trust
 from emsr_fast.wording import listed, shell
 
-FORMAT = 5  # of the file; to be raised whenever a part of ``Run`` changes
-JOURNAL = "journal.json"
+FORMAT = 6  # of the file; to be raised whenever a part of ``Run``, or of what lies beside the file, changes
 NO_LIMIT = "default"  # where no memory is given
 _MOST_NAMED = 3  # differences in a message
 
@@ -151,7 +151,7 @@ class Run:
             what = "is not JSON: it is nested too deeply"
         except ValueError as error:
             what = str(error)
-        raise VolumeError(f"{path} {what}; nothing can go on from it: to start anew, delete the folder: {_rm(folder)}")
+        raise VolumeError(f"{path} {what}; {to_start_anew(folder)}")
 
     def check_same(self, identity: Identity, folder: Path) -> None:
         """Raise VolumeError, which says what differs, unless this run in ``folder`` is of the same ``identity``."""
@@ -159,7 +159,7 @@ class Run:
         if different:
             raise VolumeError(
                 f"{folder} was begun with something else: {listed(different, _MOST_NAMED, '; ')}; give the same "
-                f"again, choose another output, or throw the work away: {_rm(folder)}"
+                f"again, choose another output, or throw the work away: {shell('rm', '-r', folder)}"
             )
 
 
@@ -187,7 +187,3 @@ def _parsed(data: bytes) -> Run:
 
 def _sha256(values: Any) -> str:
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
-
-
-def _rm(folder: Path) -> str:
-    return shell("rm", "-r", folder)

@@ -17,8 +17,8 @@ from emsr_fast.io.intensity import Normalisation
 from emsr_fast.io.selection import ZYX
 from emsr_fast.io.volume import SourceVolume, TargetSpec
 from emsr_fast.io.voxels import multiplied
-from emsr_fast.io.writers.multiscale import levels_of
-from emsr_fast.io.writers.ome_zarr import DurableStore, Pyramid
+from emsr_fast.io.writers.multiscale import Level, levels_of
+from emsr_fast.io.writers.ome_zarr import DurableStore, Put, Pyramid, metadata_files
 from emsr_fast.metrics.noise import noise_of
 from emsr_fast.trust.calibration import calibration_path, read_calibration
 from emsr_fast.trust.maps import MAPS, RESIDUAL, Trust
@@ -95,28 +95,40 @@ def _shard(name: str, plan: Plan) -> ZYX:
     return plan.block if name == RESIDUAL else plan.shard
 
 
-def create_maps(volume: Path, unfinished: Path, run: Run) -> None:
+def create_maps(volume: Path, put: Put, run: Run) -> None:
     """Make the empty maps inside the new ``volume``, if ``run`` has any."""
     if run.trust is None:
         return
     names = {name: MAPS[name] for name in run.map_names}
-    store = DurableStore(volume / GROUP, unfinished=unfinished)
+    store = DurableStore(volume / GROUP, put)
     zarr.create_group(store, zarr_format=2 if run.ome_zarr == "0.4" else 3, attributes={"maps": names})
     for name in names:
         Pyramid.create(
             volume / GROUP / name, map_spec(run.output, name, run.plan), _shard(name, run.plan),
-            title=name, version=run.ome_zarr, pyramid=run.pyramid, unfinished=unfinished,
+            title=name, version=run.ome_zarr, pyramid=run.pyramid, put=put,
         )  # fmt: skip
 
 
-def open_maps(volume: Path, unfinished: Path, run: Run) -> dict[str, Pyramid]:
+def map_levels(run: Run) -> dict[str, list[Level]]:
+    """Return the levels of each map of ``run``, by name."""
+    return {
+        name: levels_of(map_spec(run.output, name, run.plan), _shard(name, run.plan), run.ome_zarr, pyramid=run.pyramid)
+        for name in run.map_names
+    }
+
+
+def open_maps(volume: Path, put: Put, run: Run) -> dict[str, Pyramid]:
     """Return the maps of ``run`` inside ``volume`` by name, open for writing."""
-    maps = {}
-    for name in run.map_names:
-        spec = map_spec(run.output, name, run.plan)
-        levels = levels_of(spec, _shard(name, run.plan), run.ome_zarr, pyramid=run.pyramid)
-        maps[name] = Pyramid(volume / GROUP / name, levels, unfinished)
-    return maps
+    return {name: Pyramid(volume / GROUP / name, levels, put) for name, levels in map_levels(run).items()}
+
+
+def map_metadata(volume: Path, run: Run) -> Iterator[Path]:
+    """Yield the files that say how the maps of ``run`` inside ``volume`` are stored."""
+    levels = map_levels(run)
+    if levels:
+        yield from metadata_files(volume / GROUP, 0, run.ome_zarr)
+    for name in levels:
+        yield from metadata_files(volume / GROUP / name, len(levels[name]), run.ome_zarr)
 
 
 def map_path(final: Path, name: str) -> Path:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import zarr
 from emsr_fast.errors import VolumeError
 from emsr_fast.infer.trust_maps import GROUP
 from emsr_fast.infer.workfolder import WorkFolder, work_path
+from emsr_fast.infer.written import WrittenFiles, hash_of_file, sum_as_text
 from emsr_fast.io.formats import output_format
 from emsr_fast.io.registry import open_source
 
@@ -20,7 +21,9 @@ from emsr_fast.io.registry import open_source
 def verify(path: str | Path) -> dict[str, Any]:
     """Check the output at ``path``, or OUT.partial while there is no output; return the problems as JSON values.
 
-    Every voxel is decoded. Zarr checks the checksums in its files. Formats without checksums are only read.
+    Every voxel is decoded. Zarr checks the checksums in its files. Formats without checksums are only read. The files
+    of a Zarr output are also compared with the checksums that ``infer`` left in its metadata, and each file of
+    OUT.partial with its own: so a file that was exchanged for another whole one is found.
 
     Raises:
         VolumeError: neither exists.
@@ -29,16 +32,18 @@ def verify(path: str | Path) -> dict[str, Any]:
     work = WorkFolder(final)
     problems: list[str] = []
     checked = 0
+    files: WrittenFiles | None = None
     if final.exists():
         place = final
     elif work.exists():
-        place = work.volume
+        place, files = work.volume, work.files
+        files.look_again()
         problems.append(f"{final} is not complete yet: {work.path} is what there is")
         problems += [f"slice {z}: {why}" for slices in work.marks.failed().values() for z, why in slices.items()]
     else:
         raise VolumeError(f"neither {final} nor {work_path(final)} exists; check the path")
     if place.is_dir() and any((place / mark).exists() for mark in ("zarr.json", ".zgroup")):
-        results: Iterator[str | None] = itertools.chain(_zarr_shards(place), _maps(place))
+        results = _volume(place, files)
     else:
         output_format(final)
         results = _slices(place)
@@ -49,44 +54,64 @@ def verify(path: str | Path) -> dict[str, Any]:
     return {"output": str(place), "complete": not problems, "checked": checked, "problems": problems}
 
 
-def _maps(path: Path) -> Iterator[str | None]:
-    """Yield the same for the maps of trust inside an output, if it has any."""
-    for map_folder in sorted((path / GROUP).glob("*/")):
-        for problem in _zarr_shards(map_folder):
-            yield None if problem is None else f"{GROUP}/{map_folder.name}: {problem}"
-
-
-def _zarr_shards(path: Path) -> Iterator[str | None]:
-    """Yield, for every shard and recorded failure, what is wrong with it or None."""
-    try:
-        group = zarr.open_group(str(path), mode="r")
-        attributes = dict(group.attrs)
-        multiscales: Any = attributes.get("ome", attributes)
-        names = [dataset["path"] for dataset in multiscales["multiscales"][0]["datasets"]]
-        arrays = [(name, group[name]) for name in names]
-    except Exception as error:  # zarr raises many kinds for what is one thing to the user
-        yield f"metadata cannot be read: {type(error).__name__}: {error}"
-        return
-    own: Any = attributes.get("emsr_fast", {})
-    for z, reason in own.get("failed_slices", {}).items():
-        yield f"slice {z} is 0: {reason}"
-    for name, array in arrays:
-        if not isinstance(array, zarr.Array):
-            yield f"level {name} is not an array"
+def _volume(volume: Path, files: WrittenFiles | None) -> Iterator[str | None]:
+    """Yield, for every shard and recorded failure of an output and its maps of trust, what is wrong with it or None."""
+    expected: Mapping[str, str] = {}
+    for folder in (volume, *sorted((volume / GROUP).glob("*/"))):
+        prefix = "" if folder == volume else f"{GROUP}/{folder.name}/"
+        try:
+            attributes, arrays = _opened(folder)
+        except Exception as error:  # zarr raises many kinds for what is one thing to the user
+            yield f"{prefix}metadata cannot be read: {type(error).__name__}: {error}"
             continue
-        sides = array.shards or array.chunks
-        counts = [-(-size // side) for size, side in zip(array.shape, sides, strict=True)]
-        for index in itertools.product(*map(range, counts)):
-            yield _shard_problem(path, name, array, sides, index)
+        own: Any = attributes.get("emsr_fast", {})
+        for z, reason in own.get("failed_slices", {}).items():
+            yield f"{prefix}slice {z} is 0: {reason}"
+        if folder == volume:
+            expected = own.get("checksums", {})
+        for name, array in arrays.items():
+            if isinstance(array, zarr.Array):
+                yield from _level(volume, f"{prefix}{name}", array, files, expected.get(f"{prefix}{name}"))
+            else:
+                yield f"{prefix}level {name} is no array"
 
 
-def _shard_problem(
-    path: Path, name: str, array: zarr.Array, sides: tuple[int, ...], index: tuple[int, ...]
-) -> str | None:
-    key = f"{name}/{array.metadata.encode_chunk_key(index)}"
-    if not (path / key).is_file():
+def _opened(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    group = zarr.open_group(str(folder), mode="r")
+    attributes = dict(group.attrs)
+    multiscales: Any = attributes.get("ome", attributes)
+    names = [dataset["path"] for dataset in multiscales["multiscales"][0]["datasets"]]
+    return attributes, {name: group[name] for name in names}
+
+
+def _level(
+    volume: Path, name: str, array: zarr.Array, files: WrittenFiles | None, expected: str | None
+) -> Iterator[str | None]:
+    sides = array.shards or array.chunks
+    counts = [-(-size // side) for size, side in zip(array.shape, sides, strict=True)]
+    total, damaged = 0, False
+    for index in itertools.product(*map(range, counts)):
+        key = f"{name}/{array.metadata.encode_chunk_key(index)}"
+        place = tuple(slice(at * side, (at + 1) * side) for at, side in zip(index, sides, strict=True))
+        problem = _shard_problem(volume / key, key, array, place)
+        if problem is None and files is not None and files.hash_of(volume / key, read=True) is None:
+            problem = f"{key} is not as written: changed, or a copy of another"
+        if problem is None and expected is not None:
+            total += hash_of_file(volume / key, volume)
+        damaged = damaged or problem is not None
+        yield problem
+    if expected is not None and not damaged and sum_as_text(total) != expected:
+        yield f"{name}: every file is whole, but they are not those written: some were exchanged, or changed since"
+
+
+def _shard_problem(path: Path, key: str, array: zarr.Array, place: tuple[slice, ...]) -> str | None:
+    try:
+        if path.stat().st_size == 0:
+            return f"{key} is empty"  # zarr takes it for one of nothing but the fill value
+        if not path.is_file():
+            return f"{key} is no file"
+    except (FileNotFoundError, NotADirectoryError):
         return f"{key} is missing"
-    place = tuple(slice(at * side, (at + 1) * side) for at, side in zip(index, sides, strict=True))
     try:
         pixels = np.asarray(array[place])
     except Exception as error:  # each codec has its own

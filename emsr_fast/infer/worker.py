@@ -9,14 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 from emsr_fast.errors import VolumeError
 from emsr_fast.infer.block_builder import FinishedBlock
+from emsr_fast.infer.damage import check_whole
 from emsr_fast.infer.engine_feed import TileTooLarge
-from emsr_fast.infer.fingerprint import differences, of_input, of_model
+from emsr_fast.infer.fingerprint import InputFingerprint, differences, of_input, of_model
+from emsr_fast.infer.input_watch import InputWatch
 from emsr_fast.infer.pipeline import stream
 from emsr_fast.infer.plan import Block, Plan, limit_reading
-from emsr_fast.infer.run import NO_LIMIT, EngineOptions, Run
+from emsr_fast.infer.run import NO_LIMIT, EngineOptions, Run, RunSettings
 from emsr_fast.infer.statistics import Statistics
 from emsr_fast.infer.stopped import StoppedBlocks
-from emsr_fast.infer.trust_maps import open_maps
+from emsr_fast.infer.trust_maps import map_metadata, open_maps
 from emsr_fast.infer.workfolder import WorkFolder
 from emsr_fast.io.destination import system_errors
 from emsr_fast.io.pixel_size import fit_to_model, parse_input_voxel
@@ -24,11 +26,12 @@ from emsr_fast.io.registry import open_source
 from emsr_fast.io.selection import ZYX, parse_memory
 from emsr_fast.io.volume import SourceVolume
 from emsr_fast.io.writers.multiscale import levels_of
-from emsr_fast.io.writers.ome_zarr import Pyramid
+from emsr_fast.io.writers.ome_zarr import Pyramid, metadata_files
+from emsr_fast.wording import shell
 
 if TYPE_CHECKING:
     from emsr_fast.engine import Engine
-    from emsr_fast.model import Emsr
+    from emsr_fast.model import Emsr, ModelCard
 
 
 def load_network(model: str | Path | None, window_fit: str | None, options: EngineOptions) -> Emsr:
@@ -73,12 +76,23 @@ class Worker:
         run: Run,
         source: SourceVolume,
         engine: Engine,
+        card: ModelCard,
+        watch: InputWatch,
         say: Callable[[str], None] = lambda line: None,
     ) -> None:
+        """Take what is open.
+
+        Args:
+            card: of the network.
+            watch: of the input, made before ``source`` was opened.
+            say: called with a line for the user.
+        """
         self.work, self.source, self.engine = work, source, engine
+        self._watch, self._known = watch, run.identity.input
+        self._input_path, self._asked, self._card = run.inputs.path, run.identity.settings, card
+        self._unsure: list[ZYX] = []  # blocks written since the last look at the input
         self.plan, self.spec = run.plan, run.output
-        self.volume = open_volume(work, run)
-        self.maps = open_trust(work, run)
+        self.volume, self.maps = open_volume(work, run)
         self.stopped = StoppedBlocks(work.stopped, work.unfinished, run.identity.key, say)
         self._kept_px: dict[int, int] = {}
         self._say = say
@@ -101,19 +115,15 @@ class Worker:
             options = replace(options, device=device)
         network = load_network(inputs.model, inputs.window_fit, options)
         engine, _ = load_engine(network, run.plan, options)
-        source = fit_to_model(
-            open_source(inputs.path, asked.key, asked.axes, asked.channel),
-            network.card.lr_pixel_nm, network.card.name, parse_input_voxel(asked.input_voxel),
-        )  # fmt: skip
-        memory = run.identity.settings.max_memory
-        limit_reading(source, None if memory == NO_LIMIT else parse_memory(memory))
+        watch = InputWatch(inputs.path)
+        source = open_input(inputs.path, asked, network.card)
         seen = replace(run.identity, model=of_model(network), input=of_input(source, run.normalisation))
         different = next(differences(asdict(run.identity), asdict(seen)), None)
         if different is not None:
             raise VolumeError(
                 f"the model or input on this machine differs from the one that {work.path} was begun with: {different}"
             )
-        return cls(work, run, source, engine)
+        return cls(work, run, source, engine, network.card, watch)
 
     def is_done(self, number: int) -> bool:
         """Return whether block ``number`` is written."""
@@ -159,12 +169,18 @@ class Worker:
                     self._to_do(numbers), self.source, self.engine, plan, self._grey, self.spec.dtype, self._write,
                     statistics=statistics, trust=self._trust, stopped=self.stopped, progress=progress,
                 )  # fmt: skip
+                self.check_input()
                 return statistics
             except TileTooLarge:
                 if plan.tile_is_given or plan.halved() == plan:
                     raise
                 halvings += 1
                 self.work.halve_once_more(halvings)
+            except Exception:
+                raise
+            except BaseException:
+                self._keep_of_one_input(numbers)
+                raise
 
     def _halved(self, times: int) -> Plan:
         plan = self.plan
@@ -178,8 +194,46 @@ class Worker:
             if not self.volume.has(0, block.index):
                 yield block
 
+    def check_input(self, *, last: bool = False) -> None:
+        """Raise VolumeError where the input is another than when it was opened; what is made of that is removed.
+
+        Args:
+            last: whether there is no later look. Only then are the pixels of an input without times compared.
+        """
+        if self._watch.is_remote and not last:
+            return
+        what = self._watch.change(self._known, self._look_at_input)
+        if what is not None:
+            for index in self._unsure:
+                self.forget(index)
+                self.work.marks.forgive(index)
+            folder = self.work.path
+            raise VolumeError(
+                f"{self._input_path} changed during the run: {what}; what {folder} holds is of the input as it was: "
+                f"bring that back and repeat the command, or throw the work away: {shell('rm', '-r', folder)}"
+            )
+        self._unsure.clear()
+
+    def _keep_of_one_input(self, numbers: list[int]) -> None:
+        """Raise VolumeError, and remove the tiles that a stop kept of the blocks ``numbers``, if the input changed."""
+        try:
+            self.check_input()
+        except VolumeError:
+            for number in numbers:
+                self.stopped.forget(self.plan.block_at(number).index)
+            raise
+
+    def _look_at_input(self) -> InputFingerprint:
+        with open_input(self._input_path, self._asked, self._card) as source:
+            return of_input(source, self._grey)
+
     def _write(self, finished: FinishedBlock) -> None:
         index = finished.block.index
+        # what was read before a look that finds no change is of the input as it was
+        if self._watch.is_due():
+            self.check_input()
+        else:
+            self._unsure.append(index)
         with system_errors(self.work.final):
             if finished.failed:
                 # first the mark: nobody must take the zeros for an image
@@ -194,14 +248,28 @@ class Worker:
         self.stopped.forget(index)
 
 
-def open_volume(work: WorkFolder, run: Run) -> Pyramid:
-    """Return the volume of ``work``, open for writing."""
+def open_input(path: str, asked: RunSettings, card: ModelCard) -> SourceVolume:
+    """Return the volume at ``path``, resampled if so asked."""
+    source = open_source(path, asked.key, asked.axes, asked.channel)
+    source = fit_to_model(source, card.lr_pixel_nm, card.name, parse_input_voxel(asked.input_voxel))
+    limit_reading(source, None if asked.max_memory == NO_LIMIT else parse_memory(asked.max_memory))
+    return source
+
+
+def open_volume(work: WorkFolder, run: Run) -> tuple[Pyramid, dict[str, Pyramid]]:
+    """Return the volume of ``work`` and its maps of trust by name, open for writing.
+
+    Raises:
+        VolumeError: see ``check_volume``.
+    """
+    check_volume(work, run)
     levels = levels_of(run.output, run.plan.shard, run.ome_zarr, pyramid=run.pyramid)
     with system_errors(work.final):
-        return Pyramid(work.volume, levels, work.unfinished)
+        return Pyramid(work.volume, levels, work.files.write), open_maps(work.volume, work.files.write, run)
 
 
-def open_trust(work: WorkFolder, run: Run) -> dict[str, Pyramid]:
-    """Return the maps of trust of ``work`` by name, open for writing."""
+def check_volume(work: WorkFolder, run: Run) -> None:
+    """Raise VolumeError where the folder has lost a part, or what says how the volume is stored is not as written."""
+    levels = levels_of(run.output, run.plan.shard, run.ome_zarr, pyramid=run.pyramid)
     with system_errors(work.final):
-        return open_maps(work.volume, work.unfinished, run)
+        check_whole(work, (*metadata_files(work.volume, len(levels), run.ome_zarr), *map_metadata(work.volume, run)))

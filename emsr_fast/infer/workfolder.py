@@ -5,6 +5,7 @@
     OUT.partial/failed/        slices that could not be done, and why (marks.py); failed.json has the same for people
     OUT.partial/bounded/       how many pixels were beyond what the network is given (marks.py)
     OUT.partial/stopped/       the finished tiles of blocks that Ctrl-C or a signal cut short (stopped.py)
+    OUT.partial/written/       hashes of the files of volume/ (written.py)
     OUT.partial/unfinished/    files being written; leftovers of killed processes
     OUT.partial/export/        an output of another format, written from the finished volume
 
@@ -26,12 +27,14 @@ from typing import Any
 from emsr_fast.errors import VolumeError
 from emsr_fast.holding import held
 from emsr_fast.infer.marks import BlockMarks
-from emsr_fast.infer.run import JOURNAL, Publication, Run
+from emsr_fast.infer.parts import FOLDERS, JOURNAL, UNFINISHED, is_part, to_start_anew
+from emsr_fast.infer.run import Publication, Run
+from emsr_fast.infer.written import WrittenFiles
 from emsr_fast.io.destination import system_errors
+from emsr_fast.io.writers.ome_zarr import Put
 from emsr_fast.leftovers import tidy
 from emsr_fast.publish import Check, Staging, last_look, publish
 from emsr_fast.shield import shielded_from_signals
-from emsr_fast.wording import shell
 
 _LONGEST_NAME = 240  # bytes; file systems take 255
 
@@ -43,9 +46,10 @@ class WorkFolder:
         self.final = final
         self.path = work_path(final)
         self.volume = self.path / "volume"
-        self.unfinished = self.path / "unfinished"
+        self.unfinished = self.path / UNFINISHED
         self.stopped = self.path / "stopped"
         self.marks = BlockMarks(self.path, self.unfinished)
+        self.files = WrittenFiles(self.path)
 
     def tidy(self) -> None:
         """Remove what killed processes left beside the output; give an old output its name back."""
@@ -62,10 +66,7 @@ class WorkFolder:
         """Raise VolumeError if the path of this folder is taken by something else than a run or an empty folder."""
         # another process may begin or end a run meanwhile: the journal comes with the folder, and goes last
         if not self.exists() and self._is_taken() and not self.exists():
-            raise VolumeError(
-                f"{self.path} holds no run: it has no {JOURNAL}; nothing can go on from it: rename it, or delete it: "
-                f"{shell('rm', '-r', self.path)}"
-            )
+            raise VolumeError(f"{self.path} holds no run: it has no {JOURNAL}; {to_start_anew(self.path)}")
 
     def _is_taken(self) -> bool:
         try:
@@ -75,19 +76,19 @@ class WorkFolder:
         except NotADirectoryError:
             return self.path.exists()  # it is a file; not where a parent folder is one
 
-    def create(self, run: Run, make_volume: Callable[[Path, Path], Any]) -> bool:
+    def create(self, run: Run, make_volume: Callable[[Path, Put], Any]) -> bool:
         """Make the complete folder in one step; return whether this process made it, not another.
 
         Args:
-            make_volume: makes the empty volume, given its path and a folder for unfinished files.
+            make_volume: makes the empty volume, given its path and a function that writes its files.
         """
         try:
             with system_errors(self.final), Staging(self.path, _refuse_any, folder=True, durable=True) as start:
-                for folder in ("unfinished", *BlockMarks.FOLDERS):
+                for folder in FOLDERS:
                     (start / folder).mkdir()
-                make_volume(start / "volume", start / "unfinished")
+                make_volume(start / "volume", WrittenFiles(start).write)
                 (start / "lock").touch()
-                run.save(start, start / "unfinished")
+                run.save(start, start / UNFINISHED)
         except VolumeError:
             if self.exists():
                 return False  # another process was faster
@@ -191,13 +192,18 @@ class WorkFolder:
         return folder
 
     def remove(self) -> None:
-        """Remove the folder, the journal last, so that a kill leaves a folder that can be recognised."""
+        """Remove the files of the run, the journal last, so that a kill leaves a folder that can be recognised.
+
+        The folder stays if it holds anything else.
+        """
         with shielded_from_signals():
             with suppress(FileNotFoundError):
                 for entry in self.path.iterdir():
-                    if entry.name != JOURNAL:
+                    if is_part(entry.name) and entry.name != JOURNAL:
                         _remove(entry)
-            _remove(self.path)
+            _remove(self.path / JOURNAL)
+            with suppress(OSError):
+                self.path.rmdir()
             tidy(self.path)
 
 

@@ -116,6 +116,7 @@ WRITERS = {
     "train.records": "appends rows to the log of a run",
     "engine.cache": "in its own folder, under a hidden name until it is complete",
     "infer.completion": "a lock",
+    "infer.written": "appends records to a run's folder",
     "cli.streams": "the null device",
     "bench.machine": "a counter of the kernel",
 }

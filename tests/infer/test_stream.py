@@ -2,6 +2,7 @@
 
 import threading
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ from emsr_fast.io.intensity import Normalisation
 from emsr_fast.io.registry import open_source
 from emsr_fast.io.volume import SourceVolume, TargetSpec, VolumeInfo
 from emsr_fast.io.writers.ome_zarr import Pyramid
+from emsr_fast.publish import write_durably
 from streaming import IDENTITY
 
 
@@ -55,7 +57,7 @@ def test_each_voxel_is_written_once_and_a_coordinate_ramp_is_displaced_by_nothin
     spec = TargetSpec(plan.output_shape, np.dtype("f4"), 3)
     pyramid = Pyramid.create(
         folder / "out.zarr", spec, plan.shard,
-        title="out", version="0.5", pyramid=True, unfinished=folder / "unfinished",
+        title="out", version="0.5", pyramid=True, put=partial(write_durably, unfinished=folder / "unfinished"),
     )  # fmt: skip
     writes, statistics, done = np.zeros(plan.output_shape, int), Statistics(), []
 

@@ -1,6 +1,7 @@
 """The pyramid: each level is the mean of the one before, whole at shard borders and odd ends, and valid OME-Zarr."""
 
 import itertools
+from functools import partial
 
 import numpy as np
 import ome_zarr_models.v04
@@ -14,6 +15,7 @@ from emsr_fast.io.resize import block_means
 from emsr_fast.io.volume import TargetSpec
 from emsr_fast.io.writers import multiscale
 from emsr_fast.io.writers.ome_zarr import Pyramid
+from emsr_fast.publish import write_durably
 
 ISOTROPIC, FLAT = (8.0, 8 / 3, 8 / 3), (40.0, 4.0, 4.0)
 
@@ -39,7 +41,13 @@ def write(folder, pixels, shard, version="0.5", voxel=ISOTROPIC, order=None):
     spec = TargetSpec(pixels.shape, pixels.dtype, 3, voxel, first_slice=5, first_pixel=(10, 20))
     (folder / "unfinished").mkdir(parents=True)
     pyramid = Pyramid.create(
-        folder / "a.zarr", spec, shard, title="a", version=version, pyramid=True, unfinished=folder / "unfinished"
+        folder / "a.zarr",
+        spec,
+        shard,
+        title="a",
+        version=version,
+        pyramid=True,
+        put=partial(write_durably, unfinished=folder / "unfinished"),
     )
     indices = list(pyramid.levels[0].indices())
     for index in order(indices) if order else indices:

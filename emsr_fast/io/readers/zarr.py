@@ -217,6 +217,9 @@ class _ContainedStore(LocalStore):
         if place.exists() and not place.is_dir():
             check_regular(place, self.root)
             size = place.stat().st_size
+            # zarr takes an empty shard for one of nothing but the fill value, and no chunk is encoded as nothing
+            if size == 0:
+                raise VolumeError(f"{place} is empty (0 bytes); copy or write it again")
             # memory for a range is taken before it is read, whatever a damaged shard's index claims
             if isinstance(byte_range, RangeByteRequest) and byte_range.end > size:
                 raise VolumeError(f"{place} is cut or damaged: it lacks bytes that its index names; write it again")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,15 +30,19 @@ def create_target(path: Path, spec: TargetSpec, *, overwrite: bool) -> TargetVol
     return OmeZarrTarget(path, spec, overwrite=overwrite)
 
 
-class DurableStore(LocalStore):
-    """Writes files that appear only when they are complete and on the disk; unfinished ones are in another folder."""
+# writes a file in one step that no kill can halve
+Put = Callable[[Path, Any], None]
 
-    def __init__(self, root: Path | str, *, unfinished: Path, read_only: bool = False) -> None:
+
+class DurableStore(LocalStore):
+    """Writes files that appear only when they are complete and on the disk."""
+
+    def __init__(self, root: Path | str, put: Put, *, read_only: bool = False) -> None:
         super().__init__(root, read_only=read_only)
-        self.unfinished = unfinished
+        self._put = put
 
     def with_read_only(self, read_only: bool = False) -> DurableStore:
-        return type(self)(self.root, unfinished=self.unfinished, read_only=read_only)
+        return type(self)(self.root, self._put, read_only=read_only)
 
     async def set(self, key: str, value: Buffer) -> None:
         # in this thread: one of zarr's own, which waits for nothing else
@@ -45,7 +50,7 @@ class DurableStore(LocalStore):
 
     def set_sync(self, key: str, value: Buffer) -> None:
         self._check_writable()
-        write_durably(self.root / key, value.as_buffer_like(), self.unfinished)
+        self._put(self.root / key, value.as_buffer_like())
 
 
 def _with_checksums(array: zarr.Array) -> zarr.Array:
@@ -54,19 +59,26 @@ def _with_checksums(array: zarr.Array) -> zarr.Array:
     return zarr.Array(zarr.AsyncArray(type(array.metadata).from_dict(metadata), array.store_path))
 
 
-def _forget_key(path: Path, unfinished: Path) -> None:
+def _forget_key(path: Path, put: Put) -> None:
     """Remove the key "checksum" from an array's .zarray: many readers refuse it, and all check frames without it."""
     described = json.loads(path.read_text())
     described["compressor"].pop("checksum", None)
-    write_durably(path, json.dumps(described, indent=1).encode(), unfinished)
+    put(path, json.dumps(described, indent=1).encode())
+
+
+def metadata_files(path: Path, levels: int, version: str) -> Iterator[Path]:
+    """Yield the files that say how the group at ``path`` and its levels are stored."""
+    v2 = version == "0.4"
+    yield from (path / name for name in ((".zgroup", ".zattrs") if v2 else ("zarr.json",)))
+    yield from (path / str(number) / (".zarray" if v2 else "zarr.json") for number in range(levels))
 
 
 class Pyramid:
     """A multiscale Zarr group open for writing by whole shards, by any number of processes."""
 
-    def __init__(self, path: Path, levels: list[Level], unfinished: Path) -> None:
+    def __init__(self, path: Path, levels: list[Level], put: Put) -> None:
         self.path, self.levels = path, levels
-        store = DurableStore(path, unfinished=unfinished)
+        store = DurableStore(path, put)
         # a shard of nothing but zeros is a file too: that a file is there means that its work is done
         with zarr.config.set({"array.write_empty_chunks": True}):
             group = zarr.open_group(store, mode="r+")
@@ -75,12 +87,12 @@ class Pyramid:
 
     @classmethod
     def create(
-        cls, path: Path, spec: TargetSpec, shard: ZYX, *, title: str, version: str, pyramid: bool, unfinished: Path
+        cls, path: Path, spec: TargetSpec, shard: ZYX, *, title: str, version: str, pyramid: bool, put: Put
     ) -> Pyramid:
         """Make the group and its empty levels at ``path``."""
         levels = levels_of(spec, shard, version, pyramid=pyramid)
         group = zarr.create_group(
-            DurableStore(path, unfinished=unfinished),
+            DurableStore(path, put),
             zarr_format=2 if version == "0.4" else 3,
             attributes=attributes(spec, levels, title, version),
         )
@@ -101,8 +113,8 @@ class Pyramid:
                 str(number), shape=level.shape, chunks=level.chunk, dtype=spec.dtype, fill_value=0, **options
             )
             if version == "0.4":
-                _forget_key(path / str(number) / ".zarray", unfinished)
-        return cls(path, levels, unfinished)
+                _forget_key(path / str(number) / ".zarray", put)
+        return cls(path, levels, put)
 
     def has(self, level: int, index: ZYX) -> bool:
         """Return whether shard ``index`` is complete."""
@@ -130,12 +142,17 @@ class Pyramid:
         """Return all of shard ``index``, decoded."""
         return np.asarray(self.arrays[level][self.levels[level].place(index)])
 
-    def forget(self, index: ZYX) -> None:
-        """Remove shard ``index`` of level 0, then those above it, which are means of it."""
-        for number, level in enumerate(self.levels):
-            z, y, x = (at // f for at, f in zip(index, level.factor, strict=True))
+    def above(self, index: ZYX, level: int = 0) -> Iterator[tuple[int, ZYX]]:
+        """Yield level and index of each shard that is made of shard ``index`` of ``level``, from below."""
+        for number, coarser in enumerate(self.levels[level + 1 :], level + 1):
+            z, y, x = (at // f for at, f in zip(index, coarser.factor, strict=True))
             index = (z, y, x)
-            for file in self.files(number, index):
+            yield number, index
+
+    def forget(self, index: ZYX, level: int = 0) -> None:
+        """Remove shard ``index`` of ``level``, then those above it, which are means of it."""
+        for number, place in ((level, index), *self.above(index, level)):
+            for file in self.files(number, place):
                 file.unlink(missing_ok=True)
 
     def raise_above(self, index: ZYX) -> None:
@@ -143,12 +160,10 @@ class Pyramid:
 
         Two processes that finish the last two parts at the same time may both write it, with the same bytes.
         """
-        for number, level in enumerate(self.levels[1:], 1):
-            z, y, x = (at // f for at, f in zip(index, level.factor, strict=True))
-            index = (z, y, x)
-            if self.has(number, index) or not all(self.has(number - 1, below) for below in self._below(number, index)):
+        for number, place in self.above(index):
+            if self.has(number, place) or not all(self.has(number - 1, below) for below in self._below(number, place)):
                 return
-            self.reduce(number, index)
+            self.reduce(number, place)
 
     def reduce(self, number: int, index: ZYX) -> None:
         """Write shard ``index`` of level ``number`` as means of the level before, one of its chunks after another."""
@@ -199,7 +214,7 @@ class OmeZarrTarget(TargetVolume):
                     title=printable(self._staging.final.name),
                     version="0.5",
                     pyramid=True,
-                    unfinished=self._staging.path,
+                    put=partial(write_durably, unfinished=self._staging.path),
                 )
         except BaseException:
             self.abort()

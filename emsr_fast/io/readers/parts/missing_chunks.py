@@ -44,7 +44,7 @@ class LocalFiles:
     """A folder on a disk."""
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder
+        self.folder = folder
 
     def names(self) -> Iterator[str]:
         """Yield the files' names relative to the folder."""
@@ -52,9 +52,9 @@ class LocalFiles:
         while waiting:
             place = waiting.pop()
             # a volume without chunks may lack the folder for them
-            if not (self._folder / place).exists():
+            if not (self.folder / place).exists():
                 continue
-            with os.scandir(self._folder / place) as entries:
+            with os.scandir(self.folder / place) as entries:
                 for number, entry in enumerate(entries):
                     if number % 256 == 0 and time.monotonic() > end:
                         raise UnlistedError
@@ -65,11 +65,11 @@ class LocalFiles:
                         if place.count("/") < _DEEPEST:
                             waiting.append(f"{place}{entry.name}/")
                     elif os.path.exists(entry.path):
-                        check_regular(Path(entry.path), self._folder)
+                        check_regular(Path(entry.path), self.folder)
 
     def has(self, names: Sequence[str]) -> int:
         """Return how many of ``names`` are there."""
-        return sum((self._folder / name).is_file() for name in names)
+        return sum((self.folder / name).is_file() for name in names)
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,8 @@ from dataclasses import replace
 from pathlib import PurePath
 from typing import Any
 
-from emsr_fast.io.readers.parts.missing_chunks import Files, Naming, grid_of, look_for, numbered
+from emsr_fast.io.readers.parts.missing_chunks import Files, LocalFiles, Naming, grid_of, look_for, numbered
+from emsr_fast.io.readers.parts.shard_index import look_inside
 from emsr_fast.wording import counted
 
 
@@ -52,7 +53,12 @@ def as_stored(
         told = [f"{others} {there} not read: the metadata say {said.name(first)}, and there are such"]
     notes, absent = read.checked(path, fill, unit)
     if unit == "shards":
-        told.append(f"what its shards lack inside is not counted, and reads as the fill value {fill}")
+        naming = _naming(described, _separator(described) or separators[0])
+        inside = look_inside(files.folder, described, naming) if isinstance(files, LocalFiles) else None
+        if inside is None:
+            told.append(f"what its shards lack inside is not counted, and reads as the fill value {fill}")
+        else:
+            notes, absent = (*notes, *inside.checked(path, fill)), absent | inside.numbers
     return dict(described), (*told, *notes), absent
 
 
