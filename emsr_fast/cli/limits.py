@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import errno
 import os
+import resource
 import threading
 
 from emsr_fast.errors import BackendError
 
 _OURS = 4  # threads that read, write and scale grey values, and zarr's own: less than any command needs
+_MOST_EACH = 64  # threads of OpenBLAS and of OpenMP that are tried: to start them takes milliseconds
 _SIGNS = ("can't start new thread", os.strerror(errno.EAGAIN), os.strerror(errno.ENOMEM), "failed to map segment")
 
 
@@ -19,7 +21,7 @@ def refuse_too_few_threads() -> None:
     """
     # OpenBLAS and OpenMP have one thread for each core or as many as this variable says, beside the main one
     asked = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0]
-    each = int(asked) if asked.isdecimal() else len(os.sched_getaffinity(0))
+    each = min(int(asked) if asked.isdecimal() else os.cpu_count() or 1, _MOST_EACH)
     enough = threading.Event()
     started: list[threading.Thread] = []
     try:
@@ -43,7 +45,8 @@ def told(error: Exception) -> str | None:
         # NumPy's error on import has twenty lines
         sign = next((sign for sign in _SIGNS if sign in str(error)), None)
     else:
-        sign = None
+        limited = resource.getrlimit(resource.RLIMIT_AS)[0] != resource.RLIM_INFINITY
+        sign = os.strerror(errno.ENOMEM) if limited and isinstance(error, MemoryError) else None
     if sign is None:
         return None
     return (

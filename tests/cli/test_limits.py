@@ -1,10 +1,13 @@
 """Limits on threads and memory end a command with exit code 5 and one line that names them."""
 
 import os
+import resource
 import subprocess
 import sys
 
 import pytest
+
+from emsr_fast.cli import limits
 
 LIMITED = """
 import os, resource, sys
@@ -44,3 +47,13 @@ def test_a_limit_on_threads_or_memory_is_one_line_that_names_it(option):
     assert "in.tif" in without_limit
     assert line.startswith("error: the system allows no more threads or memory")
     assert f"ulimit {option}" in line
+
+
+def test_memory_that_lacks_under_a_limit_names_the_limit():
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    assert limits.told(MemoryError()) is None or before[0] != resource.RLIM_INFINITY
+    resource.setrlimit(resource.RLIMIT_AS, (2**46, before[1]))
+    try:
+        assert "ulimit -v" in limits.told(MemoryError())
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, before)
