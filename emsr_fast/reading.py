@@ -35,7 +35,7 @@ def read_regular(path: Path, most: int = MOST_BYTES, *, ours: bool = False) -> b
             raise OSError(errno.EPERM, reason, str(path))
         if found.st_size > most:
             raise OSError(errno.EFBIG, f"it has {found.st_size} bytes, at most {most} are expected", str(path))
-        return file.read(most)
+        return file.read(found.st_size)
 
 
 def parse_json(text: str | bytes) -> Any:

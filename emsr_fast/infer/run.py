@@ -21,6 +21,7 @@ from emsr_fast.io.intensity import Normalisation
 from emsr_fast.io.selection import Span
 from emsr_fast.io.volume import TargetSpec
 from emsr_fast.publish import write_durably
+from emsr_fast.reading import read_regular
 from emsr_fast.trust.maps import Trust
 from emsr_fast.wording import listed, shell
 
@@ -144,7 +145,7 @@ class Run:
         """
         path = folder / JOURNAL
         try:
-            return _parsed(path.read_bytes())
+            return _parsed(read_regular(path))
         except OSError as error:
             what = f"cannot be read: {error.strerror or error}"
         except RecursionError:

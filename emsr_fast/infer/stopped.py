@@ -9,6 +9,7 @@ import hashlib
 import io
 import json
 import re
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ import numpy as np
 from emsr_fast.infer.plan import Plan
 from emsr_fast.io.selection import ZYX
 from emsr_fast.publish import write_durably
+from emsr_fast.reading import read_regular
 
 _SUFFIX = ".tiles"
 _HASH_BYTES = hashlib.sha256().digest_size
@@ -65,7 +67,7 @@ class StoppedBlocks:
     def load(self, index: ZYX, plan: Plan) -> StartedBlock | None:
         """Return what is saved of the block at ``index``; None if there is nothing, or it cannot be used."""
         try:
-            data = memoryview(self._path(index).read_bytes())
+            data = memoryview(read_regular(self._path(index), sys.maxsize))
         except OSError:
             return None
         if data[:_HASH_BYTES] != self._hash(index, plan, data[_HASH_BYTES:]):

@@ -15,6 +15,7 @@ from emsr_fast.infer.trust_maps import GROUP
 from emsr_fast.infer.workfolder import WorkFolder, work_path
 from emsr_fast.infer.written import WrittenFiles, hash_of_file, sum_as_text
 from emsr_fast.io.formats import output_format
+from emsr_fast.io.readers.zarr import ContainedStore
 from emsr_fast.io.registry import open_source
 
 
@@ -77,7 +78,7 @@ def _volume(volume: Path, files: WrittenFiles | None) -> Iterator[str | None]:
 
 
 def _opened(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    group = zarr.open_group(str(folder), mode="r")
+    group = zarr.open_group(ContainedStore(folder, read_only=True), mode="r")
     attributes = dict(group.attrs)
     multiscales: Any = attributes.get("ome", attributes)
     names = [dataset["path"] for dataset in multiscales["multiscales"][0]["datasets"]]
@@ -106,10 +107,11 @@ def _level(
 
 def _shard_problem(path: Path, key: str, array: zarr.Array, place: tuple[slice, ...]) -> str | None:
     try:
-        if path.stat().st_size == 0:
-            return f"{key} is empty"  # zarr takes it for one of nothing but the fill value
+        size = path.stat().st_size
         if not path.is_file():
             return f"{key} is no file"
+        if size == 0:
+            return f"{key} is empty"  # zarr takes it for one of nothing but the fill value
     except (FileNotFoundError, NotADirectoryError):
         return f"{key} is missing"
     try:

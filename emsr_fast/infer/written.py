@@ -14,6 +14,7 @@ import itertools
 import os
 import secrets
 import stat
+import sys
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -23,6 +24,7 @@ import numpy as np
 
 from emsr_fast.infer.parts import UNFINISHED, WRITTEN
 from emsr_fast.publish import write_durably
+from emsr_fast.reading import read_regular
 
 T = TypeVar("T")
 
@@ -65,7 +67,7 @@ class WrittenFiles:
         parts, ours = [np.empty(0, _RECORD)], [np.empty(0, bool)]
         for path in sorted(self._folder.glob("*-*")):
             # a record may be half written
-            data = path.read_bytes()
+            data = read_regular(path, sys.maxsize)
             parts.append(np.frombuffer(data, _RECORD, len(data) // _RECORD.itemsize))
             ours.append(np.full(len(parts[-1]), path.name.startswith(f"{self._command}-")))
         records, own = np.concatenate(parts), np.concatenate(ours)

@@ -10,6 +10,7 @@ from typing import Any
 import zarr
 
 from emsr_fast.io.provenance import read_provenance
+from emsr_fast.io.readers.zarr import ContainedStore
 from emsr_fast.io.volume import SourceVolume
 from emsr_fast.io.voxels import nanometres
 
@@ -61,7 +62,7 @@ def placement_of(source: SourceVolume) -> Placement:
 
 def _attributes(path: Path) -> Mapping[str, Any]:
     try:
-        found = dict(zarr.open_group(str(path), mode="r").attrs)
+        found = dict(zarr.open_group(ContainedStore(path, read_only=True), mode="r").attrs)
     except Exception:  # no group: a plain array, or another format's folder
         return {}
     ome = found.get("ome", found)

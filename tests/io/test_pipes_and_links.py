@@ -123,3 +123,16 @@ def test_a_pipe_in_the_place_of_a_model_settings_or_a_table_is_refused(tmp_path,
     )
     assert done.returncode == 3
     assert "pipe or device" in done.stderr or "a pipe, device or folder" in done.stderr
+
+
+@pytest.mark.parametrize("part", ["zarr.json", "c/1/0/0"])
+def test_verify_waits_for_no_pipe(tmp_path, part):
+    group = zarr.create_group(tmp_path / "a.zarr", attributes={"multiscales": [{"datasets": [{"path": "0"}]}]})
+    group.create_array("0", data=PIXELS, chunks=(2, 16, 18))
+    (tmp_path / "a.zarr" / "0" / part).unlink()
+    os.mkfifo(tmp_path / "a.zarr" / "0" / part)
+    done = subprocess.run(
+        [sys.executable, "-m", "emsr_fast", "verify", tmp_path / "a.zarr"], capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 4, done.stderr
+    assert "a pipe, device or folder" in done.stdout or "is no file" in done.stdout

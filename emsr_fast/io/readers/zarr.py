@@ -35,7 +35,7 @@ _UNKNOWN_CODEC = re.compile(r"(?:codec not available|Unknown codec): '*([\w.-]+)
 def open_source(path: Path, key: str | None, asked: Asked) -> SourceVolume:
     """Return the array or level ``key`` of the folder, or the only image in it, opened for reading."""
     try:
-        store = _ContainedStore(path, read_only=True)
+        store = ContainedStore(path, read_only=True)
         array, level, image = _find(store, key, asked, path)
         there = levels_there(image[0], path / level.removesuffix(image[1])) if image else []
         if image is None and not asked.axes:
@@ -118,7 +118,7 @@ def zarr_source(
 
 
 def _find(
-    store: _ContainedStore, key: str | None, asked: Asked, path: Path
+    store: ContainedStore, key: str | None, asked: Asked, path: Path
 ) -> tuple[zarr.Array, str, tuple[Multiscale, str] | None]:
     """Return the array asked for, its path, and the multiscale image below ``path`` that lists it, with its name."""
     root = _node(store, "")
@@ -152,7 +152,7 @@ def _find(
     return array, level, (image, first)
 
 
-def _node(store: _ContainedStore, place: str) -> zarr.Array | zarr.Group | None:
+def _node(store: ContainedStore, place: str) -> zarr.Array | zarr.Group | None:
     """Return the array or group at ``place``; None if it has no metadata, which groups above an array may lack."""
     try:
         return zarr.open(store=store, path=place, mode="r")
@@ -173,7 +173,7 @@ def absent_level(path: PurePath, level: str, there: list[str]) -> VolumeError:
     return VolumeError(f"{path}: level {level} is not there; there are: {', '.join(there)}; name one with `key`")
 
 
-def _image_of(store: _ContainedStore, place: str, path: Path) -> tuple[Multiscale, str] | None:
+def _image_of(store: ContainedStore, place: str, path: Path) -> tuple[Multiscale, str] | None:
     """Return the multiscale image of a group above the array at ``place`` that lists it, and its name there."""
     parts = place.split("/")
     for depth in range(len(parts)):
@@ -191,7 +191,7 @@ def _named_axes(array: Any) -> list[Any] | None:
     return named or array.attrs.get("_ARRAY_DIMENSIONS") or array.attrs.get("axis_names")
 
 
-class _ContainedStore(LocalStore):
+class ContainedStore(LocalStore):
     """A folder whose links are followed only inside it: a foreign volume must not make us read other files."""
 
     _level = ""
