@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-# pixels; a part of an image that is 0 this far around a pixel is no image
+# pixels; a part of an image that is 0 this far around a pixel is no image. Slices no wider have no padding
 REACH = 32
 # any area of padding has two points of this grid along each axis
 _GRID = 16

@@ -179,7 +179,7 @@ def _padding(source: SourceVolume, z: int, image: np.ndarray, block: Block, halo
         image: what was read for the tiles, with their halo.
     """
     # most volumes have none, and are not read a second time for that
-    if halo >= REACH and not may_have_padding(image):
+    if min(source.shape[1:]) <= REACH or (halo >= REACH and not may_have_padding(image)):
         return None
     own = block.own[1:]
     seen = context_of(own, source.shape[1:])

@@ -92,6 +92,13 @@ def test_padding_is_0_to_its_edge_in_every_dtype_and_tiling(padded, dtype, tile)
     assert (result[~black] != 0).mean() > 0.7
 
 
+def test_a_slice_that_is_no_larger_than_the_reach_has_no_padding(monkeypatch):
+    monkeypatch.setattr(pipeline, "padding_of", None)  # would fail if it were called
+    super_resolve(np.zeros((REACH, 40), np.uint8))
+    with pytest.raises(TypeError):
+        super_resolve(np.zeros((REACH + 1, 40), np.uint8))
+
+
 def test_nothing_else_changes(padded, monkeypatch):
     with_rule = super_resolve(padded)
     without = tissue(140, 180)
