@@ -21,7 +21,9 @@ def refuse_too_few_threads() -> None:
     """
     # OpenBLAS and OpenMP have one thread for each core or as many as this variable says, beside the main one
     asked = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0]
-    each = min(int(asked) if asked.isdecimal() else os.cpu_count() or 1, _MOST_EACH)
+    # a job has fewer cores than its machine; not every system tells
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    each = min(int(asked) if asked.isdecimal() else cores, _MOST_EACH)
     enough = threading.Event()
     started: list[threading.Thread] = []
     try:
