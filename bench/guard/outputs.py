@@ -48,7 +48,7 @@ CASES: dict[str, tuple[list[str], ...]] = {
     "slices.h5": (["in8.tif", "--slices", "2:5"],),
     "resampled.ome.zarr": (["in8.tif", "--input-voxel", "20"],),
     "shares.ome.zarr": tuple(
-        ["in8.tif", "--tile", "32", "--max-memory", "20MB", "--shard", f"{n}/3"] for n in (2, 1, 3)
+        ["in8.tif", "--tile", "32", "--max-memory", "30MB", "--shard", f"{n}/3"] for n in (2, 1, 3)
     ),
     "trust.ome.zarr": (["in8.tif", "--slices", "0:2", "--trust"],),
     "trust.ome.tif": (["in8.tif", "--slices", "0:2", "--trust"],),

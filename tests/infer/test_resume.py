@@ -271,7 +271,7 @@ def test_options_that_exclude_each_other_are_refused(stack, tmp_path):
     refused = (
         ({"shard": "1/2", "dask": "local:2"}, "one of them"),
         ({"ome_zarr": "0.3"}, "0.5, 0.4"),
-        ({"roi": "0,0,0:1,1,1", "slices": ":1"}, "both given"),
+        ({"roi": "0,0,0:1,1,1", "slices": ":1"}, "given together"),
         ({"finish": True}, "nothing to finish"),
     )
     for options, words in refused:

@@ -135,7 +135,7 @@ def test_nothing_is_overwritten_unasked(small, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
-        (["--slice", "5"], 2, "slice is 5, and the volume has 5 (0 to 4)"),
+        (["--slice", "5"], 2, "--slice is 5, and the volume has slices 0 to 4"),
         (["--slice", "-1"], 2, "slice is -1"),
         (["--slice", "1", "--roi", "0,0,0:1,9,9"], 2, "--slice and --roi are both given"),
         (["--roi", "0,0,0:2,9,9"], 2, "has 2 slices, and a preview shows one"),
