@@ -118,7 +118,7 @@ def test_over_http_leftovers_never_go_before_chunks_with_the_right_name(tmp_path
         found = read(source)
         assert ((found == PIXELS) | (found == 9)).all()
         assert source.info.absent["not_stored"] == 32
-        assert "36 files named like 0/0/0 are not read" in " ".join(source.info.notes)
+        assert "36 files named like 0/0/0 not read" in " ".join(source.info.notes)
 
 
 def test_what_precomputed_shards_lack_inside_is_said_to_be_unseen(tmp_path):
