@@ -21,6 +21,7 @@ from emsr_fast.model.card import CARD_KEY, ModelCard, parse_card
 from emsr_fast.model.config import EmsrConfig
 from emsr_fast.model.network import Emsr
 from emsr_fast.publish import write_file
+from emsr_fast.wording import counted
 
 log = logging.getLogger(__name__)
 
@@ -129,9 +130,11 @@ def _describe(content: Any) -> str:
 def _load(model: Emsr, tensors: Mapping[str, Tensor], path: Path) -> None:
     wanted = model.state_dict()
     if missing := sorted(wanted.keys() - tensors.keys()):
-        raise CheckpointError(f"model {str(path)!r} lacks {len(missing)} tensors, the first {missing[0]!r}")
+        raise CheckpointError(f"model {str(path)!r} lacks {counted(len(missing), 'tensor')}, the first {missing[0]!r}")
     if unknown := sorted(tensors.keys() - wanted.keys()):
-        raise CheckpointError(f"model {str(path)!r} has {len(unknown)} unknown tensors, the first {unknown[0]!r}")
+        raise CheckpointError(
+            f"model {str(path)!r} has {counted(len(unknown), 'unknown tensor')}, the first {unknown[0]!r}"
+        )
     for name, tensor in tensors.items():
         if tensor.shape != wanted[name].shape:
             raise CheckpointError(

@@ -122,9 +122,9 @@ def break_prefix(tensors):
     ("damage", "message"),
     [
         (break_unknown, "1 unknown tensors, the first 'blocks.0.extra.weight'"),
-        (break_missing, "lacks 1 tensors, the first 'blocks.1.body.2.conv1.weight'"),
+        (break_missing, "lacks 1 tensor, the first 'blocks.1.body.2.conv1.weight'"),
         (break_shape, r"'blocks.1.conv_out.weight' has shape \(16, 16, 5, 5\), expected \(16, 16, 3, 3\)"),
-        (break_foreign, "no EMSR checkpoint: expected 'conv_in.weight' of rank 4, found none among 1 tensors"),
+        (break_foreign, "not an EMSR checkpoint: expected 'conv_in.weight' of rank 4, found none among 1 tensors"),
         (break_numbers, "NaN or infinite"),
         (break_layout, "sparse_coo.*expected dense float values"),
         (break_dtype, "torch.int8.*expected dense float values"),
