@@ -121,7 +121,7 @@ def break_prefix(tensors):
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (break_unknown, "1 unknown tensors, the first 'blocks.0.extra.weight'"),
+        (break_unknown, "1 unknown tensor, the first 'blocks.0.extra.weight'"),
         (break_missing, "lacks 1 tensor, the first 'blocks.1.body.2.conv1.weight'"),
         (break_shape, r"'blocks.1.conv_out.weight' has shape \(16, 16, 5, 5\), expected \(16, 16, 3, 3\)"),
         (break_foreign, "not an EMSR checkpoint: expected 'conv_in.weight' of rank 4, found none among 1 tensors"),
