@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from emsr_fast.io.volume import SourceVolume, TargetSpec, TargetVolume
 
 READABLE = (
-    "TIFF stacks, PNG and JPEG images, folders of these, OME-Zarr and Zarr, HDF5, MATLAB, MRC, DM3, DM4, SER, N5 "
+    "TIFF stacks, PNG and JPEG images, folders of these, OME-Zarr and Zarr, HDF5, MATLAB, MRC, DM3, DM4, SER, EMD, N5 "
     "or Neuroglancer precomputed"
 )
 

@@ -23,7 +23,8 @@ def write_ser(
     wide = "i" if version == 0x210 else "q"
     planned = planned or len(stack)
     head = struct.pack("<2shhiiii", b"II", 0x197, version, content, 0x4152, planned, len(stack))
-    at = len(head) + struct.calcsize(f"<{wide}i")
+    dimension = struct.pack("<iddi", planned, 0, 1, 0) + struct.pack("<i6si", 6, b"Number", 0)
+    at = len(head) + struct.calcsize(f"<{wide}i") + len(dimension)
     begin = at + 2 * planned * struct.calcsize(wide)
     step_y, step_x = step_m
     planes = []
@@ -35,6 +36,10 @@ def write_ser(
     places = np.cumsum([begin, *map(len, planes)])[:-1].tolist() + [0] * (planned - len(stack))
     tags = [0] * planned
     path.write_bytes(
-        head + struct.pack(f"<{wide}i", at, 0) + struct.pack(f"<{2 * planned}{wide}", *places, *tags) + b"".join(planes)
+        head
+        + struct.pack(f"<{wide}i", at, 1)
+        + dimension
+        + struct.pack(f"<{2 * planned}{wide}", *places, *tags)
+        + b"".join(planes)
     )
     return path

@@ -17,6 +17,7 @@ import tifffile
 import zarr
 
 from dm_files import image, thumbnail, write_dm
+from emd_files import ncem, velox
 from ser_files import write_ser
 
 CHILD = Path(__file__).with_name("fuzz_child.py")
@@ -75,6 +76,8 @@ FILES = {
     "v73.mat": matlab73,
     "big-endian.dm3": lambda path: write_dm(path, thumbnail(), image(PIXELS, steps=STEPS), version=3, order=">"),
     "little-endian.dm4": lambda path: write_dm(path, thumbnail(), image(PIXELS, steps=STEPS)),
+    "velox.emd": lambda path: velox(path, PIXELS),
+    "ncem.emd": lambda path: ncem(path, PIXELS, [([0, 30], "z", "nm"), ([0, 4], "y", "nm"), ([0, 4], "x", "nm")]),
     "0x210.ser": lambda path: write_ser(path, PIXELS, version=0x210),
     "0x220.ser": lambda path: write_ser(path, PIXELS, planned=9),
 }

@@ -13,7 +13,7 @@ import numpy as np
 
 from emsr_fast.errors import EmsrError, UsageError, VolumeError
 from emsr_fast.io.axes import Asked, Layout, chosen, layout_of
-from emsr_fast.io.readers.parts import bigdataviewer, imaris
+from emsr_fast.io.readers.parts import bigdataviewer, emd, imaris
 from emsr_fast.io.readers.parts.array import ArraySource, check_chunk
 from emsr_fast.io.readers.parts.attributes import axes_of, axistags_of, sizes_of
 from emsr_fast.io.readers.parts.hdf5_filters import check_filters
@@ -30,17 +30,24 @@ _BEING_WRITTEN = "a program that writes it for readers (SWMR) has not closed it:
 def open_source(path: Path, key: str | None, asked: Asked) -> SourceVolume:
     """Return the dataset ``key`` of the file, or the only image in it, opened for reading."""
     with opened(path) as (file, notes):
-        listed = images(file)
+        listed = emd.images_of(file, images(file))
         name = chosen(listed if key else imaris.finest(file, listed, asked.channel), key_of(file, key, path), path)
         data = file[name]
         dtype = np.dtype(data.dtype)
+        kind = "HDF5"
         if place := imaris.place_of(file, name):
+            kind = "Imaris HDF5"
             if asked.channel not in (None, place.channel):
                 raise UsageError(f"channel {asked.channel}: key {name!r} is channel {place.channel}; give one of them")
             layout, padded = imaris.without_padding(data, path)
             words = "ZYX"
             voxel_size_nm, stated, told = imaris.voxel_size(file, layout.stack)
             notes += [*padded, *told, *imaris.levels_note(file, place)]
+        elif told_by_emd := emd.stated_of(file, name):
+            kind, stated = told_by_emd.format, told_by_emd.sizes_from
+            layout, words = layout_of(data.shape, path, asked=asked, stated=told_by_emd.axes)
+            voxel_size_nm = layout.in_order(told_by_emd.sizes_nm, None)
+            notes += told_by_emd.notes
         else:
             layout, words = layout_of(data.shape, path, asked=asked, stated=_stated_axes(data))
             voxel_size_nm, stated = sizes_of(data.attrs, layout)
@@ -52,7 +59,7 @@ def open_source(path: Path, key: str | None, asked: Asked) -> SourceVolume:
                 dtype = np.dtype(np.uint16)
                 notes.append("BigDataViewer's int16 stands for uint16: read as uint16")
         return dataset_source(
-            path, file, data, layout, dtype, notes, format="Imaris HDF5" if place else "HDF5", key=name, axes=words,
+            path, file, data, layout, dtype, notes, format=kind, key=name, axes=words,
             voxel_size_nm=voxel_size_nm, voxel_size_from=stated,
         )  # fmt: skip
 

@@ -1,0 +1,91 @@
+"""EMD files of Velox and NCEM: which datasets are images, their axes and pixel sizes."""
+
+import numpy as np
+import pytest
+
+from emd_files import ncem, velox
+from emsr_fast.errors import VolumeError
+from emsr_fast.io.registry import open_source
+
+STACK = (np.arange(3 * 6 * 8).reshape(3, 6, 8) * 3 % 251).astype("u2")  # Z, Y, X
+EVERYTHING = slice(None)
+
+
+def check(source, stack):
+    assert (source.shape, source.dtype) == (stack.shape, stack.dtype)
+    for z, plane in enumerate(stack):
+        np.testing.assert_array_equal(source.read(z, EVERYTHING, EVERYTHING), plane)
+        np.testing.assert_array_equal(source.read(z, slice(1, 4), slice(2, 7)), plane[1:4, 2:7])
+
+
+def test_velox_frames_are_slices_and_come_last(tmp_path):
+    with open_source(velox(tmp_path / "a.emd", STACK)) as source:
+        check(source, STACK)
+        assert source.info.format == "Velox EMD"
+        assert source.info.voxel_size_nm == (None, 2.0, 3.0)
+        assert source.info.voxel_size_from == "Velox metadata"
+
+
+def test_of_several_velox_images_the_key_chooses_and_the_detector_is_named(tmp_path):
+    path = velox(tmp_path / "a.emd", STACK, STACK[:1] + 1)
+    with pytest.raises(VolumeError, match=r"2 images; .*0/Data \(HAADF, 6 x 8 x 3 uint16\).*1/Data \(DF2, "):
+        open_source(path)
+    with open_source(f"{path}:/Data/Image/{1:032x}/Data") as source:
+        check(source, STACK[:1] + 1)
+
+
+@pytest.mark.parametrize(
+    ("made", "sizes"),
+    [
+        ({"unit": "1/m"}, (None, None, None)),
+        ({"unit": ""}, (None, None, None)),
+        ({"pixel": ("x", None)}, (None, None, None)),
+        ({"metadata": b"{"}, (None, None, None)),
+        ({"metadata": b"[]"}, (None, None, None)),
+        ({"metadata": b"[" * 3900}, (None, None, None)),
+        ({"unit": "nm", "pixel": ("0.5", "0.25")}, (None, 0.5, 0.25)),
+    ],
+)
+def test_velox_metadata_that_state_no_length_leave_the_size_unknown(tmp_path, made, sizes):
+    with open_source(velox(tmp_path / "a.emd", STACK, **made)) as source:
+        check(source, STACK)
+        assert source.info.voxel_size_nm == sizes
+
+
+def test_a_velox_file_without_images_is_refused(tmp_path):
+    with pytest.raises(VolumeError, match="Velox file without images, with spectra only"):
+        open_source(velox(tmp_path / "a.emd"))
+
+
+STEPS = [(30.0 * np.arange(3), "z", "[n_m]"), (2.0 * np.arange(6), "y", "[n_m]"), ((0.0, 0.003), "x", "[u_m]")]
+
+
+def test_ncem_axes_and_steps_are_those_of_the_dim_vectors(tmp_path):
+    with open_source(ncem(tmp_path / "a.emd", STACK, STEPS)) as source:
+        check(source, STACK)
+        assert source.info.format == "NCEM EMD"
+        assert source.info.voxel_size_nm == pytest.approx((30.0, 2.0, 3.0), rel=1e-6)
+        assert source.info.voxel_size_from == "EMD dim vectors"
+
+
+def test_ncem_axes_in_another_order_are_put_in_order(tmp_path):
+    order = [STEPS[1], STEPS[2], STEPS[0]]
+    with open_source(ncem(tmp_path / "a.emd", np.moveaxis(STACK, 0, -1), order)) as source:
+        check(source, STACK)
+        assert source.info.voxel_size_nm == pytest.approx((30.0, 2.0, 3.0), rel=1e-6)
+
+
+def test_ncem_vectors_counted_from_the_fastest_axis_are_told_by_their_lengths(tmp_path):
+    counted = [(values if len(values) > 2 else 3.0 * np.arange(8), name, "nm") for values, name, _ in STEPS[::-1]]
+    with open_source(ncem(tmp_path / "a.emd", STACK, counted)) as source:
+        check(source, STACK)
+        assert source.info.voxel_size_nm == pytest.approx((30.0, 2.0, 3.0), rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    "dims", [[], [([0], "z", ""), ([0], "y", ""), ([0], "x", "")], [(v, "a", "[px]") for v, _, _ in STEPS]]
+)
+def test_ncem_without_names_or_lengths_is_a_stack_of_unknown_size(tmp_path, dims):
+    with open_source(ncem(tmp_path / "a.emd", STACK, dims)) as source:
+        check(source, STACK)
+        assert source.info.voxel_size_nm == (None, None, None)
