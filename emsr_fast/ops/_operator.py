@@ -22,6 +22,9 @@ _PLAIN = (Tensor, Parameter)
 _VALUES = (type(None), str, int, float, bool)
 # the dispatcher's keys of a tensor and of this thread; the usual ones ask it for no work besides the kernel on a CPU
 _keys_of, _keys_of_thread = torch._C._dispatch_keys, torch._C._dispatch_tls_local_include_set
+_function_mode, _profiled = torch._C._is_torch_function_mode_enabled, torch._C._autograd._profiler_enabled
+_any_autocast, _grad_enabled = torch._C._is_any_autocast_enabled, torch.is_grad_enabled
+_compiling = torch.compiler.is_dynamo_compiling
 _USUAL = ("CPU", "AutogradCPU", "AutocastCPU", "ADInplaceOrView", "BackendSelect")
 _UNUSUAL = ~functools.reduce(
     operator.or_, (torch._C.DispatchKeySet(getattr(torch._C.DispatchKey, key)).raw_repr() for key in _USUAL)
@@ -121,7 +124,7 @@ class Operator:
         checked nor chosen for again.
         """
         if kind is not None:
-            key = kind, backend, _backends.preferred(), torch.is_autocast_enabled(arguments[0].device.type)
+            key = kind, backend, _backends.preferred()
             if (chosen := self._known.get(key)) is not None:
                 return chosen
         self.check(*arguments)
@@ -153,16 +156,16 @@ def look_at(arguments: Sequence[Any]) -> tuple[tuple[Any, ...] | None, bool]:
     for autograd, ``torch.func``, ``torch.compile``, modes, tracers and profilers, for tensors that are not on the CPU,
     and for those that are not what lies in their memory (subclasses, negated views, zeros).
     """
-    if torch.compiler.is_dynamo_compiling():
+    if _compiling():
         return None, False
-    direct = (
-        not _keys_of_thread().raw_repr() & _UNUSUAL
-        and forward_ad._current_level < 0
-        and not torch._C._is_torch_function_mode_enabled()
-        and not torch._C._autograd._profiler_enabled()
-    )
-    recorded = torch.is_grad_enabled()
     kind: list[Any] = []
+    direct = not (
+        _keys_of_thread().raw_repr() & _UNUSUAL or forward_ad._current_level >= 0 or _function_mode() or _profiled()
+    )
+    if _any_autocast():
+        direct = False
+        kind.append(torch.is_autocast_enabled(arguments[0].device.type))
+    recorded = _grad_enabled()
     for argument in arguments:
         if type(argument) in _PLAIN:
             kind += argument.shape, argument.dtype

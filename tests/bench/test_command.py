@@ -142,7 +142,7 @@ def test_the_page_is_what_the_script_writes(monkeypatch):
         "slice_cpu": {"runs": 2, "published_tiles": 36, "published_timed": 2, "wall": clock, "processor": clock},
         "scaling_cpu": {"axis": "size", "threads": 2, "batch": 1, "size": 9, "lr_mpx_per_s": 1.0, "times_first": 1.0},
         "python_cpu": {"network": "emsr-x3", "threads": 1, "size": 9, "calls": 81}
-        | {"pass": [1.1], "kernels": [1.0], "python": [0.05]},
+        | {"pass": [1.1, 1.2, 1.3], "kernels": [1.0, 1.0, 1.0], "python": [0.05]},
         "commits_cpu": {"name": "a pass", "base": [2.0, 2.0, 2.0], "head": [1.0, 3.0, 2.0]},
     }
     place = machine.describe() | {"processor": "ACME 3000"}
@@ -156,7 +156,7 @@ def test_the_page_is_what_the_script_writes(monkeypatch):
     assert shown.count("load 1.5 on") == 5
     assert "**WRONG**" in shown
     assert "| seconds | 2.0 | 44 | 22.0 |" in shown
-    assert "| emsr-x3 | 1 | 9 | 81 | 1100 | 1000 | 50 | 1.100 |" in shown
+    assert "| emsr-x3 | 1 | 9 | 81 | 1200 | 1000 | 50 | 1.200 | 1.100 |" in shown
     assert "| a pass | 2 | 2 | 1.000 (0.500 to 1.500) |" in shown
     assert write.page(shown, write.documents()) == text
 
