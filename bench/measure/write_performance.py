@@ -109,8 +109,11 @@ def _python(found: list[Document]) -> str:
 def _commits(found: list[Document]) -> str:
     parts = []
     for document in found:
-        parts.append(f"{document['settings']['rounds']} rounds; {_where(document)}:\n")
-        parts.append(commits_cpu.table(document["rows"], document["settings"]) + "\n")
+        settings = document["settings"]
+        # the script may have run from another commit than those that it compared
+        place = {**document, "machine": {**document["machine"], "commit": settings["head"]}}
+        parts.append(f"{settings['rounds']} rounds; {_where(place)}:\n")
+        parts.append(commits_cpu.table(document["rows"], settings) + "\n")
     return "\n".join(parts)
 
 
