@@ -62,8 +62,8 @@ def folder(tmp_path):
         ("../absent.tif", "lies in another folder"),
         ("/dev/zero", "lies in another folder"),
         ("link.tif", "is a link that leads out of the volume"),
-        ("pipe.tif", "is a pipe, device or folder and no file"),
-        ("inner", "is a pipe, device or folder and no file"),
+        ("pipe.tif", "is a pipe, device or folder, not a file"),
+        ("inner", "is a pipe, device or folder, not a file"),
         ("notes.tif", "which is no TIFF file"),
     ],
 )
