@@ -123,7 +123,7 @@ def test_tiles_of_nothing_but_padding_are_not_given_to_the_network(monkeypatch, 
     assert len(given) == (128 // tile) * (64 // tile)
 
 
-@pytest.mark.parametrize(("halo", "more"), [(0, ()), (32, ("--trust",))])
+@pytest.mark.parametrize(("halo", "more"), [(0, ()), pytest.param(32, ("--trust",), marks=pytest.mark.exhaustive)])
 def test_any_halo_shards_and_trust_have_the_same_padding(tmp_path, halo, more):
     image = tissue(84, 288)
     image[:, 200:] = 0
