@@ -170,7 +170,7 @@ CASES = {
 CASES |= {
     f"{name}, two steps": replace(CASES[name], way="two steps")
     for name in CASES
-    if name.startswith(("infer a.ome.zarr", "infer a.tif --", "evaluate --", "pair --", "train", "export --"))
+    if name.endswith("--overwrite") and not name.startswith(("infer a.h5", "infer a.mrc"))
 }
 
 
