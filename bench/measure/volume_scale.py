@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import zarr
 
-from emsr_fast.infer.distributed import batches_of, in_flight
+from emsr_fast.infer.distributed import batches_of, results_of_batches
 from emsr_fast.infer.job import infer
 from emsr_fast.infer.plan import Plan
 
@@ -127,9 +127,9 @@ def million(blocks: int) -> dict:
             ("batches", len(plan), batches_of(list(range(len(plan))), 2)),
             ("single", 5000, iter([[number] for number in range(5000)])),
         ):
-            list(in_flight(client, no_op, iter([[0]] * 50), (), 6))
+            list(results_of_batches(client, no_op, iter([[0]] * 50), (), 6))
             start, own = time.perf_counter(), time.process_time()
-            sizes = [done for _, done in in_flight(client, no_op, batches, (), 6)]
+            sizes = [done for _, done in results_of_batches(client, no_op, batches, (), 6)]
             seconds = time.perf_counter() - start
             assert sum(sizes) == numbers
             found[name] = {

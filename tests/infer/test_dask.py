@@ -15,7 +15,7 @@ from distributed import Client, LocalCluster
 
 from emsr_fast.errors import BackendError, UsageError, VolumeError
 from emsr_fast.infer import local_workers
-from emsr_fast.infer.distributed import batches_of, in_flight
+from emsr_fast.infer.distributed import batches_of, results_of_batches
 from emsr_fast.infer.job import infer
 from emsr_fast.infer.verify import verify
 from many_blocks import AS_OPTIONS, MANY_BLOCKS
@@ -117,7 +117,7 @@ def test_blocks_that_kill_every_worker_end_the_run_with_one_line():
     ):
         client.run_on_scheduler(lambda dask_scheduler: setattr(dask_scheduler, "allowed_failures", 0))
         with pytest.raises(BackendError, match="several workers died on blocks 3 to 5"):
-            list(in_flight(client, _die, iter([[3, 4, 5]]), (), 1))
+            list(results_of_batches(client, _die, iter([[3, 4, 5]]), (), 1))
 
 
 def test_a_million_blocks_are_some_ten_thousand_tasks():

@@ -74,7 +74,7 @@ def test_a_second_run_into_the_same_output_is_refused_and_told_who_has_it(small,
 def test_a_second_run_that_comes_as_the_first_one_ends_is_told_so(small, tmp_path):
     output = tmp_path / "out" / "a.ome.zarr"
     arguments = arguments_of(small, output)
-    with Paused(arguments, tmp_path, "os.remove journal.json") as first:
+    with Paused(arguments, tmp_path, f"os.remove {output}.partial/journal.json") as first:
         # the volume is published, the folder nearly gone
         code, _, errors = command(arguments)
         assert code in (0, 3), errors
