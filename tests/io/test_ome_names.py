@@ -64,7 +64,7 @@ def folder(tmp_path):
         ("link.tif", "is a link that leads out of the volume"),
         ("pipe.tif", "is a pipe, device or folder, not a file"),
         ("inner", "is a pipe, device or folder, not a file"),
-        ("notes.tif", "which is no TIFF file"),
+        ("notes.tif", "which is not a TIFF file"),
     ],
 )
 def test_a_part_that_is_not_a_tiff_file_of_the_folder_is_refused(folder, name, reason):
