@@ -38,6 +38,7 @@ class VolumeInfo:
     # chunks that are not stored and read as the fill value: how many, of how many; empty where there are none
     absent: Mapping[str, int] = field(default_factory=dict)
     damaged: Mapping[int, str] = field(default_factory=dict)  # slices known to be unreadable, and why
+    instrument: str | None = None  # that made the volume, where its files say so
     # where a target of the same format finds what only that format holds, such as an extended header
     carried: Mapping[str, str] = field(default_factory=dict)
 
@@ -53,6 +54,7 @@ def described_info(info: VolumeInfo) -> list[str]:
     return [
         f"path    {info.path}",
         f"format  {info.format}",
+        *([f"made by {info.instrument}"] if info.instrument else []),
         *([f"key     {info.key or '/'}"] if info.key is not None else []),
         f"shape   {' x '.join(map(str, info.shape))} (Z, Y, X)",
         f"dtype   {info.dtype.name}",

@@ -91,9 +91,9 @@ def _bad_inputs(folder):
     cut = stack(folder / "cut.tif", rng.integers(0, 255, (5, 40, 40)).astype(np.uint8))
     cut.write_bytes(cut.read_bytes()[:5000])
     yield "truncated", cut, 3, "truncated"
-    tifffile.imwrite(folder / "rgb.tif", np.zeros((9, 9, 3), np.uint8), photometric="rgb")
-    yield "RGB", folder / "rgb.tif", 3, "samples per pixel"
-    Image.new("RGB", (9, 9)).save(folder / "rgb.png")
+    tifffile.imwrite(folder / "rgb.tif", rng.integers(0, 255, (9, 9, 3)).astype(np.uint8), photometric="rgb")
+    yield "RGB", folder / "rgb.tif", 3, "colour image"
+    Image.new("RGB", (9, 9), "red").save(folder / "rgb.png")
     yield "RGB image", folder / "rgb.png", 3, "colour image"
     holes = rng.random((3, 9, 9), dtype=np.float32)
     holes[1, 2, 3] = np.nan

@@ -207,8 +207,11 @@ def test_every_cut_through_every_flavour_is_noticed(tmp_path, flavour):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda f: tifffile.imwrite(f, np.zeros((9, 9, 3), "u1"), photometric="rgb"), "samples per pixel .RGB"),
-        (lambda f: tifffile.imwrite(f, np.zeros((3, 9, 9), "u1"), photometric="rgb"), "photometric='minisblack'"),
+        (lambda f: tifffile.imwrite(f, np.eye(9, 27, dtype="u1").reshape(9, 9, 3), photometric="rgb"), "colour image"),
+        (
+            lambda f: tifffile.imwrite(f, np.arange(243, dtype="u1").reshape(3, 9, 9), photometric="rgb"),
+            "photometric='minisblack'",
+        ),
         (
             lambda f: tifffile.imwrite(
                 f, np.zeros((9, 9), "u1"), photometric="palette", colormap=np.zeros((3, 256), "u2")

@@ -16,6 +16,7 @@ from emsr_fast.io.axes import Asked, no_channels
 from emsr_fast.io.formats import DM_MAGIC, SER_MAGIC, TIFF_MAGIC, begins_with
 from emsr_fast.io.readers import dm, ser
 from emsr_fast.io.readers.parts.files import DamagedError, check_readable
+from emsr_fast.io.readers.parts.greys import grey_ramp, one_channel, ramp_note
 from emsr_fast.io.readers.parts.image_names import image_files
 from emsr_fast.io.readers.tiff.ome_set import set_of
 from emsr_fast.io.readers.tiff.source import TiffSource
@@ -25,10 +26,10 @@ from emsr_fast.wording import listed
 
 _NAMED = 3  # slices in a note
 _DTYPES = {"1": np.bool_, "L": np.uint8, "I;16": np.uint16, "I;16B": np.uint16, "I;16L": np.uint16}
+# read as grey where red, green and blue are equal; samples of a pixel
+_CHANNELS = {"LA": 2, "RGB": 3, "RGBA": 4}
 _REFUSED_MODES = {
-    "P": "has a colour palette; convert it to grey first",
-    "PA": "has a colour palette with alpha; convert it to grey first",
-    "LA": "has an alpha channel; save it as grey without alpha",
+    "PA": "has a palette with alpha; convert it to grey first",
     "La": "has an alpha channel; save it as grey without alpha",
     "I": "has 32-bit integer pixels; save it with 8 or 16 bits",
     "F": "has float pixels in a format that is read as integers; save it as TIFF",
@@ -45,6 +46,8 @@ class _Header:
     voxel_size_nm: VoxelSize
     voxel_size_from: str
     notes: tuple[str, ...]
+    instrument: str | None = None
+    channels: str = ""  # "RGB" and the like, where only the pixels tell grey from colour
 
 
 def open_source(path: Path, key: str | None, asked: Asked) -> SourceVolume:
@@ -92,6 +95,9 @@ class ImagesSource(SourceVolume):
                     f"{self._files[z]} is {_size(header)}, but {self._files[first_z].name} is {_size(first)}; "
                     "slices of a stack must agree: move it elsewhere or crop it"
                 )
+        # colours show early: in the first file, and in those of another kind; the others are looked at when read
+        for z in (z for z, one in found.items() if one.channels and (z == first_z or one.channels != first.channels)):
+            self._kept = (z, _decode(self._files[z]))
         if self._damaged:
             notes.append(_described(self._damaged, len(self._files)))
         shape = (len(self._files), *first.shape)
@@ -112,6 +118,7 @@ class ImagesSource(SourceVolume):
             voxel_size_from=stated if described(voxel_size_nm) != "unknown" else "not stated in the file",
             notes=tuple(dict.fromkeys((*notes, *(note for header in headers for note in header.notes)))),
             damaged={z: str(error) for z, error in self._damaged.items()},
+            instrument=listed(list(dict.fromkeys(one.instrument for one in headers if one.instrument)), 2) or None,
         )
 
     def read(self, z: int, rows: slice, cols: slice) -> np.ndarray:
@@ -173,22 +180,41 @@ def _read_header(file: Path) -> _Header:
             info = source.info
         if info.shape[0] != 1:
             raise VolumeError(f"{file} holds {info.shape[0]} slices, a folder needs one per file; give the file itself")
-        return _Header(info.format, info.shape[1:], info.dtype, info.voxel_size_nm, info.voxel_size_from, info.notes)
+        size, origin = info.voxel_size_nm, info.voxel_size_from
+        return _Header(info.format, info.shape[1:], info.dtype, size, origin, info.notes, info.instrument)
     with _opened(file) as image:
-        kind, dtype = str(image.format), _grey_dtype(image.mode, file)
+        kind, dtype, own_notes = str(image.format), *_grey(image, file)
         shape = (image.height, image.width)
-        notes = check_pixels(shape, dtype, file)
+        notes = (*own_notes, *check_pixels(shape, dtype, file))
+        channels = image.mode if image.mode in _CHANNELS else ""
         dpi = image.info.get("dpi", (0, 0))
     (x, doubt), (y, _) = from_density(float(dpi[0]), "inch"), from_density(float(dpi[1]), "inch")
     notes = (*notes, doubt) if doubt else notes
-    return _Header(kind, shape, pixel_dtype(dtype), (None, y, x), "image resolution", notes)
+    size = (None, y, x)
+    return _Header(kind, shape, pixel_dtype(dtype), size, "image resolution", notes, channels=channels)
 
 
-def _grey_dtype(mode: str, file: Path) -> np.dtype:
-    if mode in _DTYPES:
-        return np.dtype(_DTYPES[mode])
-    reason = _REFUSED_MODES.get(mode, f"is a colour image ({mode}); convert it to grey first")
+def _grey(image: Image.Image, file: Path) -> tuple[np.dtype, tuple[str, ...]]:
+    """Return the dtype of the grey values, and notes; raise VolumeError if the image is known to be no grey one."""
+    if image.mode in _DTYPES:
+        return np.dtype(_DTYPES[image.mode]), ()
+    if image.mode == "P":
+        return np.dtype(np.uint8), (ramp_note(_ramp(image, file)[1]),)
+    if image.mode in _CHANNELS:
+        # Pillow would halve the bits of 16
+        if any(";16" in str(tile) for tile in getattr(image, "tile", ())):
+            raise VolumeError(f"{file} is a colour image of 16 bits; convert it to grey first")
+        return np.dtype(np.uint8), (f"stored as {image.mode} with equal channels: read as grey",)
+    reason = _REFUSED_MODES.get(image.mode, f"is a colour image ({image.mode}); convert it to grey first")
     raise VolumeError(f"{file} {reason}")
+
+
+def _ramp(image: Image.Image, file: Path) -> tuple[np.ndarray, int]:
+    palette = np.array(image.getpalette("RGB") or (), np.uint8).reshape(-1, 3).T
+    ramp = grey_ramp(palette)
+    if ramp is None:
+        raise VolumeError(f"{file} has a colour palette; convert it to grey first")
+    return ramp
 
 
 def _decode(file: Path) -> np.ndarray:
@@ -197,7 +223,13 @@ def _decode(file: Path) -> np.ndarray:
         with stack as source:
             return source.read(0, slice(None), slice(None))
     with _opened(file) as image:
-        dtype = _grey_dtype(image.mode, file)
+        dtype, _ = _grey(image, file)
+        if image.mode in _CHANNELS:
+            return one_channel(np.asarray(image), str(file))
+        if image.mode == "P":
+            pixels = _ramp(image, file)[0][np.asarray(image)]
+            # transparent entries: one alpha for all pixels, or refused
+            return one_channel(np.dstack((pixels, np.asarray(image.convert("RGBA").getchannel("A")))), str(file))
         return as_pixels(np.asarray(image).astype(dtype, copy=False))
 
 

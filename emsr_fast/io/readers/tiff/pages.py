@@ -20,6 +20,7 @@ Page = tifffile.TiffPage | tifffile.TiffFrame
 _WHOLE_BYTES = 2**26
 # of decoded pages, strips and tiles, which neighbouring tiles share
 _KEPT_BYTES = 2**28
+_SEPARATE = 2  # PlanarConfiguration: a plane for each sample
 
 
 def keyframe_of(page: Page) -> tifffile.TiffPage:
@@ -34,17 +35,32 @@ class PageReader:
     """Parts of pages of one kind, (Y, X) each, in native byte order."""
 
     def __init__(
-        self, keyframe: tifffile.TiffPage, shape: tuple[int, int], dtype: np.dtype, sparse: Collection[int] = ()
+        self,
+        keyframe: tifffile.TiffPage,
+        shape: tuple[int, int],
+        dtype: np.dtype,
+        sparse: Collection[int] = (),
+        samples: int = 1,
     ) -> None:
         """Take the page whose tags all share.
 
         Args:
             shape: of a page, (Y, X).
             sparse: slices of which some strips or tiles are not stored: these read as ``keyframe.nodata``.
+            samples: of each pixel; parts of a page have them as third axis if there are several.
+
+        Raises:
+            VolumeError: the samples of a large page lie in planes.
         """
+        self._samples, self._tail = samples, (samples,) if samples > 1 else ()
+        self._planes = samples > 1 and int(keyframe.planarconfig) == _SEPARATE
         self._keyframe, self._shape, self._dtype, self._sparse = keyframe, shape, dtype, frozenset(sparse)
         self._stored = dtype.newbyteorder(keyframe.parent.byteorder)
-        self._whole = shape[0] * shape[1] * dtype.itemsize <= _WHOLE_BYTES
+        self._whole = shape[0] * shape[1] * samples * dtype.itemsize <= _WHOLE_BYTES
+        if self._planes and (sparse or not self._whole):
+            raise VolumeError(
+                f"a page of {shape[0]} x {shape[1]} pixels stores its channels one by one; save it as grey"
+            )
         self._kept: OrderedDict[tuple[int, int], np.ndarray] = OrderedDict()
         self._kept_most = _KEPT_BYTES
         self._lock = threading.Lock()
@@ -64,7 +80,7 @@ class PageReader:
         if stored and self._keyframe.is_final and page.is_contiguous and _follow_each_other(page):
             return self.read_raw(page, page.dataoffsets[0], rows, cols)
         high, wide = self._keyframe.chunks[:2]
-        image = np.zeros((rows.stop - rows.start, cols.stop - cols.start), self._dtype)
+        image = np.zeros((rows.stop - rows.start, cols.stop - cols.start, *self._tail), self._dtype)
         across = -(-self._shape[1] // wide)
         for down in range(rows.start // high, -(-rows.stop // high)):
             for right in range(cols.start // wide, -(-cols.stop // wide)):
@@ -79,14 +95,14 @@ class PageReader:
 
     def read_raw(self, page: Page, offset: int, rows: slice, cols: slice) -> np.ndarray:
         """Return (rows, cols) of uncompressed pixels that begin at byte ``offset`` of the file of ``page``."""
-        size, width = self._dtype.itemsize, cols.stop - cols.start
-        image = np.empty((rows.stop - rows.start, width), self._dtype)
+        size, width = self._dtype.itemsize * self._samples, cols.stop - cols.start
+        image = np.empty((rows.stop - rows.start, width, *self._tail), self._dtype)
         with _descriptor(page) as descriptor:
             for index, row in enumerate(range(rows.start, rows.stop)):
                 line = os.pread(descriptor, width * size, offset + (row * self._shape[1] + cols.start) * size)
                 if len(line) < width * size:
                     raise VolumeError(f"row {row} ends at byte {len(line)} of {width * size}: the file became shorter")
-                image[index] = np.frombuffer(line, self._stored)
+                image[index] = np.frombuffer(line, self._stored).reshape(width, *self._tail)
         return image
 
     def _page(self, page: Page) -> np.ndarray:
@@ -99,20 +115,22 @@ class PageReader:
         finally:
             if closed:
                 handle.close()
-        return pixels.reshape(self._shape).astype(self._dtype, copy=False)
+        if self._planes:
+            pixels = np.moveaxis(pixels.reshape(self._samples, *self._shape), 0, -1)
+        return pixels.reshape(*self._shape, *self._tail).astype(self._dtype, copy=False)
 
     def _segment(self, page: Page, number: int) -> np.ndarray:
         offset, count = page.dataoffsets[number], page.databytecounts[number]
         keyframe = self._keyframe
         if count == 0:
             high, wide = keyframe.chunks[:2]
-            return np.full((high, wide), keyframe.nodata, self._dtype)
+            return np.full((high, wide, *self._tail), keyframe.nodata, self._dtype)
         with _descriptor(page) as descriptor:
             data = os.pread(descriptor, count, offset)
         decoded = keyframe.decode(data, number, jpegtables=page.jpegtables, jpegheader=keyframe.jpegheader)[0]
         if decoded is None:
             raise VolumeError(f"strip or tile {number} is missing; export the file again")
-        pixels: np.ndarray = decoded[0, :, :, 0]
+        pixels: np.ndarray = decoded[0] if self._samples > 1 else decoded[0, :, :, 0]
         return pixels.astype(self._dtype, copy=False)
 
     def _keep(self, key: tuple[int, int], decode: Callable[[], np.ndarray]) -> np.ndarray:

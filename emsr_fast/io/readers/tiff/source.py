@@ -19,16 +19,17 @@ from emsr_fast.io.readers.parts.array import check_chunk
 from emsr_fast.io.readers.parts.files import DamagedError
 from emsr_fast.io.readers.parts.missing_chunks import Stored
 from emsr_fast.io.readers.tiff.beside import check_ome
+from emsr_fast.io.readers.tiff.greys import check_one_palette, greys_of, samples_of
 from emsr_fast.io.readers.tiff.ome_set import missing_of, others_of, why_no_ome
 from emsr_fast.io.readers.tiff.pages import Page, PageReader, keyframe_of
 from emsr_fast.io.readers.tiff.stack import slices_of
+from emsr_fast.io.readers.tiff.vendors import read_vendors
 from emsr_fast.io.readers.tiff.voxels import read_position, read_voxel_size
 from emsr_fast.io.volume import SourceVolume, VolumeInfo, as_pixels, check_pixels, pixel_dtype
 from emsr_fast.wording import counted
 
 _NAMED = 3  # missing files in a message
-_WHITE_IS_ZERO, _BLACK_IS_ZERO = 0, 1
-_COLOURS = {2: "RGB", 3: "a colour palette", 5: "CMYK", 6: "YCbCr colour", 8: "L*a*b* colour"}
+_LOOKED_AT = 2**22  # pixels whose channels are compared before a run begins
 # tifffile only warns where it would hand out zeros for pixels that are not there
 _LOSS = re.compile(r"zeroed|missing|corrupted|incomplete|out of range|invalid (offset|page)|failed to read", re.I)
 # what is looked at here, too: metadata that do not parse, and files of a set that are not there
@@ -90,30 +91,29 @@ class TiffSource(SourceVolume):
             raise DamagedError(f"{path} is truncated: it has a TIFF header and no complete page; copy it again")
         self._pages, axes = self._stack(path, notes)
         first = keyframe_of(next(page for page in self._pages if page is not None))
-        _check_grey(first, path)
+        greys = self._greys = greys_of(first, path)
+        if greys.greys is not None:
+            check_one_palette(self._pages, path)
         pixels = np.dtype(first.dtype or "V1").newbyteorder("=")
-        height, width = (int(side) for side in first.shape[-2:])
+        height, width = int(first.imagelength), int(first.imagewidth)
         shape = (len(self._numbers), height, width)
         notes.extend(check_pixels(shape, pixels, path))
         sparse, told, absent = self._check_extent(path)
         # pixels as they are in one piece, as we write them, are read by their place, however many
         if not (first.is_final and len(first.dataoffsets) == 1):
             check_chunk(tuple(int(side) for side in first.chunks), pixels, path)
-        self._reader = PageReader(first, (height, width), pixels, sparse)
-        self._inverted = int(first.photometric) == _WHITE_IS_ZERO
-        if self._inverted:
-            if pixels.kind not in "ub" or first.bitspersample not in (1, 8, 16):
-                raise VolumeError(f"{path} stores white as zero in {pixels.name}; save it with black as zero first")
-            notes.append("stored with white as zero: inverted while reading, so that black is zero")
+        self._reader = PageReader(first, (height, width), pixels, sparse, greys.samples)
+        notes.extend(greys.notes)
         damaged = {z: self._lost(z) for z, page in enumerate(self._pages) if page is None}
         if damaged:
             notes.append(f"{len(damaged)} of {shape[0]} slices cannot be read: {next(iter(damaged.values()))}")
-        voxel_size_nm, stated, voxel_notes = read_voxel_size(described, self._series)
+        vendor = read_vendors(described, path, notes)
+        voxel_size_nm, stated, voxel_notes = read_voxel_size(described, self._series, vendor)
         self.info = VolumeInfo(
             path=path,
             format=_format_name(described),
             shape=shape,
-            dtype=pixel_dtype(pixels),
+            dtype=pixel_dtype(greys.dtype),
             axes=axes,
             chunks=(1, int(first.chunks[0]), int(first.chunks[1])),
             key=self._key,
@@ -123,7 +123,19 @@ class TiffSource(SourceVolume):
             notes=(*notes, *voxel_notes, *told),
             absent=absent,
             damaged=damaged,
+            instrument=vendor.instrument if vendor else None,
         )
+        self._alpha: int | float | None = None
+        if greys.samples > 1:
+            self._look_at_colours()
+
+    def _look_at_colours(self) -> None:
+        """Raise VolumeError if the first slice begins with colours; the others are looked at when they are read."""
+        z = next(number for number, page in enumerate(self._pages) if page is not None)
+        _, height, width = self.shape
+        block = self._stored(z, slice(0, min(height, max(1, _LOOKED_AT // width))), slice(0, width))
+        self._greys.of(block, f"slice {z} of {self._path}")
+        self._alpha = block[0, 0, -1].item() if self._greys.samples in (2, 4) else None
 
     def _stack(self, path: Path, notes: list[str]) -> tuple[list[Page | None], str]:
         """Return the page of each slice (None for a lost one), and the axes as the file or the user names them."""
@@ -142,9 +154,12 @@ class TiffSource(SourceVolume):
             raise VolumeError(f"{path} has no pixels: its shape is {first.shape}; check how it was written")
         appended = len(series) > 1
         axes, shape = ("I" + first.axes, (len(series), *first.shape)) if appended else (first.axes, first.shape)
+        if "S" in axes and samples_of(first.keyframe):
+            shape = tuple(side for name, side in zip(axes, shape, strict=True) if name != "S")
+            axes = axes.replace("S", "")
         axes, self._numbers = slices_of(axes, shape, self._asked, path, notes)
         pages: list[Page | None] = [page for one in series for page in one.pages]
-        stored = math.prod(shape) // math.prod(first.keyframe.shape[-2:])
+        stored = math.prod(shape) // (int(first.keyframe.imagelength) * int(first.keyframe.imagewidth))
         # a big ImageJ stack has one page entry, its slices follow each other behind it
         self._in_one_page = stored if first.is_truncated and not appended and stored > 1 else 0
         if self._in_one_page:
@@ -206,21 +221,18 @@ class TiffSource(SourceVolume):
         """Return pixels of slice ``z``, (rows, cols)."""
         _, height, width = self.shape
         rows, cols = slice(*rows.indices(height)), slice(*cols.indices(width))
+        pixels = self._stored(z, rows, cols)
+        return as_pixels(self._greys.of(pixels, f"slice {z} of {self._path}", self._alpha))
+
+    def _stored(self, z: int, rows: slice, cols: slice) -> np.ndarray:
         page = self._pages[z]
         if page is None:
             raise DamagedError(self._lost(z))
         with _tifffile_errors(self._path, f"slice {z}"):
             if self._in_one_page:
                 offset = page.dataoffsets[0] + self._numbers[z] * page.nbytes
-                pixels = self._reader.read_raw(page, offset, rows, cols)
-            else:
-                pixels = self._reader.read(z, page, rows, cols)
-        pixels = as_pixels(pixels)
-        return np.iinfo(pixels.dtype).max - pixels if self._inverted else pixels
-
-    def limit_memory(self, most: int) -> int:
-        """Hold ``most`` bytes of decoded pages, or as little as possible; return how many it may hold at its peak."""
-        return self._reader.limit_memory(most)
+                return self._reader.read_raw(page, offset, rows, cols)
+            return self._reader.read(z, page, rows, cols)
 
     def close(self) -> None:
         """Close the file."""
@@ -230,15 +242,6 @@ class TiffSource(SourceVolume):
 def _format_name(file: tifffile.TiffFile) -> str:
     flavour = "OME-" if file.is_ome else "ImageJ " if file.is_imagej else ""
     return f"{flavour}{'BigTIFF' if file.is_bigtiff else 'TIFF'}"
-
-
-def _check_grey(page: tifffile.TiffPage, path: Path) -> None:
-    photometric = int(page.photometric)
-    if page.samplesperpixel != 1 or photometric not in (_WHITE_IS_ZERO, _BLACK_IS_ZERO):
-        what = _COLOURS.get(photometric, f"photometric {photometric}")
-        raise VolumeError(f"{path} holds {what}, {page.samplesperpixel} samples per pixel; convert it to grey first")
-    if len(page.shape) != 2 and min(page.shape) > 0:
-        raise VolumeError(f"{path} stores {page.shape} voxels in one page; save it with one page per slice")
 
 
 @contextmanager

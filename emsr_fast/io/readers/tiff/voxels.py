@@ -1,4 +1,4 @@
-"""Voxel sizes in TIFF files: OME's PhysicalSize, ImageJ's spacing and unit, microscopes' tags, the resolution tags."""
+"""Voxel sizes in TIFF files: OME's PhysicalSize, ImageJ's spacing and unit, microscopes' own, the resolution tags."""
 
 from __future__ import annotations
 
@@ -7,26 +7,31 @@ import xml.etree.ElementTree as ElementTree
 
 import tifffile
 
+from emsr_fast.io.readers.tiff.vendor_texts import Stated
 from emsr_fast.io.voxels import RATIO, UNKNOWN, VoxelSize, amount, from_density, meant, nanometres
 
 _RESOLUTION_UNITS = {2: "inch", 3: "cm"}
 
 
-def read_voxel_size(file: tifffile.TiffFile, series: int = 0) -> tuple[VoxelSize, str, tuple[str, ...]]:
+def read_voxel_size(
+    file: tifffile.TiffFile, series: int = 0, stated: Stated | None = None
+) -> tuple[VoxelSize, str, tuple[str, ...]]:
     """Return the voxel size in nm (z, y, x), where it was found, and notes on values that are ignored.
 
     Args:
         file: an open TIFF.
         series: which of OME's images it is about.
+        stated: what the microscope wrote, see ``read_vendors``.
     """
     notes: list[str] = []
-    for found, origin in (
-        (_from_ome(file, series, notes), "OME PhysicalSize"),
-        (_from_imagej(file, notes), "ImageJ unit, spacing and resolution"),
-        (_from_microscope(file), "the microscope's own TIFF tag"),
-        (_from_resolution(file, notes), "TIFF resolution tags"),
+    own = stated or Stated("")
+    for read, origin in (
+        (lambda: _from_ome(file, series, notes), "OME PhysicalSize"),
+        (lambda: _from_imagej(file, notes), "ImageJ unit, spacing and resolution"),
+        (lambda: own.pixel_nm, own.pixel_from),
+        (lambda: UNKNOWN if own.printers_resolution else _from_resolution(file, notes), "TIFF resolution tags"),
     ):
-        if found != UNKNOWN:
+        if (found := read()) != UNKNOWN:
             return found, origin, tuple(notes)
     return UNKNOWN, "not stated in the file", tuple(notes)
 
@@ -103,27 +108,6 @@ def _from_imagej(file: tifffile.TiffFile, notes: list[str]) -> VoxelSize:
         for step, unit, what in zip(steps, units, ("spacing", "pixel height", "pixel width"), strict=True)
     )
     return (z, y, x)
-
-
-def _from_microscope(file: tifffile.TiffFile) -> VoxelSize:
-    """Return the voxel size in tags of FEI and Thermo, Zeiss, and Olympus; their resolution tags are a printer's."""
-    try:
-        if metadata := file.fei_metadata:
-            scan = metadata["Scan"] if "PixelWidth" in metadata.get("Scan", ()) else metadata["EScan"]
-            return (None, nanometres(float(scan["PixelHeight"]), "m"), nanometres(float(scan["PixelWidth"]), "m"))
-        if metadata := file.sem_metadata:
-            _, size, unit = metadata["ap_image_pixel_size"]
-            side = nanometres(float(size), str(unit))
-            return (None, side, side)
-        if metadata := file.sis_metadata:
-            return (
-                None,
-                nanometres(float(metadata["pixelsizey"]), "m"),
-                nanometres(float(metadata["pixelsizex"]), "m"),
-            )
-    except (KeyError, TypeError, ValueError):
-        pass  # a vendor's tag without a size
-    return UNKNOWN
 
 
 def _from_resolution(file: tifffile.TiffFile, notes: list[str]) -> VoxelSize:

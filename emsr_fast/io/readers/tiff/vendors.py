@@ -1,0 +1,68 @@
+"""What microscopes write into their TIFF files, or beside them: the instrument, the pixel size, the image's height."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import tifffile
+
+from emsr_fast.io.readers.tiff import vendors_sem as sem
+from emsr_fast.io.readers.tiff import vendors_tem as tem
+from emsr_fast.io.readers.tiff.vendor_texts import Stated
+from emsr_fast.io.voxels import UNKNOWN
+
+_READERS = (
+    sem.fibics,
+    sem.orion,
+    sem.zeiss,
+    sem.fei,
+    sem.thermo,
+    sem.tescan,
+    tem.tia,
+    tem.micrograph,
+    tem.sightx,
+    tem.tvips,
+    tem.olympus,
+    sem.sidecar,
+)
+
+
+def read_vendors(file: tifffile.TiffFile, path: Path, notes: list[str]) -> Stated | None:
+    """Return what the microscope states; None if no vendor is known by this file.
+
+    Where programs of two vendors wrote into one file, the first in our order that states a thing is believed.
+
+    Args:
+        file: an open TIFF.
+        path: where it lies; files beside it are read, too.
+        notes: a list to which metadata that are ignored are added.
+    """
+    found = [stated for reader in _READERS if (stated := _tried(reader, file, path, notes))]
+    if not found:
+        return None
+    sized = next((one for one in found if one.pixel_nm != UNKNOWN), found[0])
+    framed = next((one for one in found if one.image), found[0])
+    return Stated(
+        instrument=found[0].instrument,
+        pixel_nm=sized.pixel_nm,
+        pixel_from=sized.pixel_from,
+        image=framed.image,
+        image_from=framed.image_from,
+        printers_resolution=any(one.printers_resolution for one in found),
+    )
+
+
+def _tried(
+    reader: Callable[[tifffile.TiffFile, Path, list[str]], Stated | None],
+    file: tifffile.TiffFile,
+    path: Path,
+    notes: list[str],
+) -> Stated | None:
+    try:
+        return reader(file, path, notes)
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
+        # tags of the right number and another content: they say nothing about the pixels
+        what = (reader.__doc__ or "").partition(":")[0]
+        notes.append(f"metadata of {what} ignored: {type(error).__name__}: {error}")
+        return None

@@ -1,0 +1,182 @@
+"""What scanning microscopes state in TIFF tags or beside the file: Fibics, Zeiss, FEI, Thermo, TESCAN, Hitachi, JEOL.
+
+Each function takes an open TIFF, its path and a list for notes. It returns what the vendor states, and None where the
+file is not that vendor's. Lengths are in metres unless a unit is named.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import tifffile
+
+from emsr_fast.io.readers.tiff.vendor_texts import (
+    Stated,
+    beside,
+    child_text,
+    first_line,
+    lines_of,
+    number,
+    parsed_xml,
+    sides,
+    size_of,
+    text_of,
+    whole,
+)
+from emsr_fast.io.voxels import RATIO, UNKNOWN, nanometres
+
+
+def fibics(file: tifffile.TiffFile, path: Path, notes: list[str]) -> Stated | None:
+    """Fibics (Zeiss Atlas, NPVE): the XML in tag 51023."""
+    root = parsed_xml(text_of(file, 51023), "Fibics' TIFF tag 51023", notes)
+    if root is None or root.tag != "Fibics":
+        return None
+    # the steps of one column and one row, as vectors on the sample: a rotated scan has both parts
+    column, row = (
+        [number(child_text(root, f"Scan/{vector}{part}")) or 0.0 for part in "xy"] for vector in ("U", "V")
+    )  # fmt: skip
+    stated = root.find("Scan/Ux")
+    unit = "um" if stated is None else stated.get("units", "um")
+    return Stated(
+        " ".join(filter(None, ("Fibics", child_text(root, "Application/Version"), child_text(root, "Image/Beam")))),
+        sides(math.hypot(*row), math.hypot(*column), unit),
+        "Fibics' TIFF tag 51023",
+        size_of(child_text(root, "Image/Height"), child_text(root, "Image/Width")),
+        "Height in Fibics' TIFF tag 51023",
+    )
+
+
+def orion(file: tifffile.TiffFile, path: Path, notes: list[str]) -> Stated | None:
+    """Zeiss Orion: the XML in tag 65000."""
+    text = text_of(file, 65000)
+    if text is None or not text.lstrip().startswith("<ImageTags"):
+        return None
+    root = parsed_xml(text, "Zeiss' TIFF tag 65000", notes)
+    if root is None:
+        return None
+    lengths = [(number(child_text(root, f"Scaling{axis}/Value")), f"Scaling{axis}/Units") for axis in "YX"]
+    y, x = (nanometres(value or 0, child_text(root, unit)) for value, unit in lengths)
+    # names with a dot are no paths
+    model = next((child_text(node, "Value") for node in root if node.tag == "System.Model"), "")
+    return Stated(
+        f"Zeiss {model.strip('_ ') or 'Orion'}",
+        (None, y, x),
+        "Zeiss' TIFF tag 65000",
+        size_of(child_text(root, "ImageHeight/Value"), child_text(root, "ImageWidth/Value")),
+        "ImageHeight in Zeiss' TIFF tag 65000",
+    )
+
+
+def zeiss(file: tifffile.TiffFile, path: Path, notes: list[str]) -> Stated | None:
+    """Zeiss SEM: tag 34118, which tifffile parses."""
+    metadata = file.sem_metadata
+    if not metadata:
+        return None
+    side, origin = None, "TIFF tag 34118"
+    for name in ("ap_image_pixel_size", "ap_pixel_size"):
+        value = metadata.get(name, ())
+        if side is None and len(value) == 3:
+            side, origin = nanometres(float(value[1]), str(value[2])), f"{name.upper()} in Zeiss' TIFF tag 34118"
+    unnamed = (text_of(file, 34118) or "").split()[:4]
+    if side is None and len(unnamed) == 4 and (pixel := number(unnamed[3])):
+        # without names: the pixel in metres of a picture of 1024 columns
+        side = nanometres(pixel * 1024 / int(file.pages.first.imagewidth), "m", RATIO)
+        origin = "the fourth number in Zeiss' TIFF tag 34118"
+    # "1024 * 768"
+    stored = str((*metadata.get("dp_image_store", ()), "", "")[1]).partition("*")
+    return Stated(
+        "Zeiss SEM", (None, side, side), origin,
+        size_of(stored[2], stored[0]), "DP_IMAGE_STORE in Zeiss' TIFF tag 34118",
+    )  # fmt: skip
+
+
+def fei(file: tifffile.TiffFile, path: Path, notes: list[str]) -> Stated | None:
+    """FEI and Thermo: tags 34680 and 34682, which tifffile parses."""
+    metadata: dict[str, dict[str, Any]] = file.fei_metadata or {}
+    if not metadata:
+        return None
+    beam, image = metadata.get("Beam", {}), metadata.get("Image", {})
+    origin = f"FEI's TIFF tag {34682 if 34682 in file.pages.first.tags else 34680}"
+    pixel = UNKNOWN
+    for name in ("Scan", str(beam.get("Scan")), "EScan", "IScan"):
+        scan = metadata.get(name, {})
+        if pixel == UNKNOWN:
+            pixel = sides(number(scan.get("PixelHeight")), number(scan.get("PixelWidth")))
+    for name in (str(beam.get("Beam")), "EBeam", "IBeam", "IRBeam"):
+        if pixel == UNKNOWN and name in metadata:
+            field = [number(metadata[name].get(side)) for side in ("VFW", "HFW")]
+            count = [number(image.get(side)) for side in ("ResolutionY", "ResolutionX")]
+            y, x = (a / b if a and b else None for a, b in zip(field, count, strict=True))
+            pixel = sides(y, x)
+    return Stated(
+        f"FEI {metadata.get('System', {}).get('SystemType') or ''}".strip(), pixel, origin,
+        size_of(image.get("ResolutionY"), image.get("ResolutionX")), f"ResolutionY in {origin}",
+    )  # fmt: skip
+
+
+def thermo(file: tifffile.TiffFile, path: Path, notes: list[str]) -> Stated | None:
+    """Thermo: the XML in tag 34683."""
+    root = parsed_xml(text_of(file, 34683), "Thermo's TIFF tag 34683", notes)
+    result = None if root is None else root.find("BinaryResult")
+    if root is None or result is None:
+        return None
+    sides = []
+    for axis in "YX":
+        node = result.find(f"PixelSize/{axis}")
+        value = None if node is None else number(node.text)
+        sides.append(None if node is None or value is None else nanometres(value, node.get("unit", "")))
+    return Stated(
+        f"Thermo {child_text(root, 'Instrument/InstrumentClass')}".strip(),
+        (None, sides[0], sides[1]),
+        "Thermo's TIFF tag 34683",
+        size_of(child_text(result, "ImageSize/Y"), child_text(result, "ImageSize/X")),
+        "ImageSize in Thermo's TIFF tag 34683",
+    )
+
+
+def tescan(file: tifffile.TiffFile, path: Path, notes: list[str]) -> Stated | None:
+    """TESCAN: key=value lines in tag 50431, or in the .hdr beside the file."""
+    text, origin = text_of(file, 50431), "TESCAN's TIFF tag 50431"
+    if text is None or "PixelSizeX=" not in text:
+        text, origin = beside(path, (f"{path.stem}.hdr", f"{path.stem}{path.suffix.replace('.', '-')}.hdr"), notes)
+        if text is None or "[MAIN]" not in text or "PixelSizeX=" not in text:
+            return None
+    values = lines_of(text)
+    strip, height = whole(values.get("ImageStripSize")), int(file.pages.first.imagelength)
+    return Stated(
+        values.get("Device") or "TESCAN",
+        sides(number(values.get("PixelSizeY")), number(values.get("PixelSizeX"))),
+        origin,
+        (height - strip, None) if 0 < strip < height else None,
+        f"ImageStripSize in {origin}",
+    )
+
+
+def sidecar(file: tifffile.TiffFile, path: Path, notes: list[str]) -> Stated | None:
+    """Hitachi and JEOL SEM: the .txt beside the file."""
+    text, origin = beside(path, (f"{path.stem}.txt", f"{path.stem}.TXT"), notes)
+    if text is None:
+        return None
+    if first_line(text) in ("[SemImageFile]", "[TemImageFile]"):
+        values = lines_of(text)
+        size, unit = (*values.get("PixelSize", "").split(), "", "nm")[:2] if values.get("PixelSize") else ("", "nm")
+        side = nanometres(number(size) or 0, unit or "nm")
+        width, _, height = values.get("DataSize", "").partition("x")
+        return Stated(
+            f"Hitachi {values.get('InstructName', '')}".strip(), (None, side, side), origin,
+            size_of(height, width), f"DataSize in {origin}",
+        )  # fmt: skip
+    if "$$SM_MICRON_BAR" not in text or "$$SM_MICRON_MARKER" not in text:
+        return None
+    values = lines_of(text, " ")
+    marker, bar = values["$$SM_MICRON_MARKER"], number(values["$$SM_MICRON_BAR"])
+    digits = marker.rstrip("abcdefghijklmnopqrstuvwxyz\u00b5\u03bc ")
+    length = nanometres(number(digits) or 0, marker[len(digits) :])
+    side = length / bar if length and bar and bar > 0 else None
+    width, _, height = values.get("$CM_FULL_SIZE", "").partition(" ")
+    return Stated(
+        f"JEOL {values.get('$CM_INSTRUMENT', '')}".strip(), sides(side, side, "nm"), origin,
+        size_of(height, width), f"$CM_FULL_SIZE in {origin}",
+    )  # fmt: skip
