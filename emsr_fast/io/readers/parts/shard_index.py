@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import math
 import time
 from collections.abc import Mapping
@@ -80,11 +79,12 @@ def look_inside(folder: Path, described: Mapping[str, Any], naming: Naming) -> I
             continue
         shards += 1
         inside = layout.inside(index)
-        chunks += int(inside.sum())
+        chunks += math.prod(inside)
         if entries is None:
             damaged += 1
         else:
-            absent += int((inside & (entries == _ABSENT).all(axis=-1).reshape(inside.shape)).sum())
+            missing = (entries == _ABSENT).all(axis=-1).reshape(layout.counts)
+            absent += int(missing[tuple(map(slice, inside))].sum())
     return Inside(shards, chunks, absent, damaged, all_read=True)
 
 
@@ -118,12 +118,10 @@ class _Layout:
         fits = all(int(offset) + int(part) <= size for offset, part in stored)
         return found if fits else None
 
-    def inside(self, index: Index) -> np.ndarray:
-        """Return which chunks of shard ``index`` begin within the volume, bool, along each axis ``counts``."""
+    def inside(self, index: Index) -> Index:
+        """Return how many chunks of shard ``index``, its first along each axis, begin within the volume."""
         sides = zip(index, self.shard, self.counts, self.chunk, self.shape, strict=True)
-        within = (at * side + np.arange(count) * part < length for at, side, count, part, length in sides)
-        mask: np.ndarray = functools.reduce(np.logical_and.outer, within)
-        return mask
+        return tuple(min(count, -(-(length - at * side) // part)) for at, side, count, part, length in sides)
 
 
 def _layout_of(described: Mapping[str, Any]) -> _Layout | None:
