@@ -26,6 +26,14 @@ Axes = Annotated[str | None, typer.Option(help="Names of the stored axes, slowes
 Channel = Annotated[
     int | None, typer.Option(min=0, metavar="N", help="Channel to read where an input has several, counted from 0.")
 ]
+KeepDataBar = Annotated[
+    bool,
+    typer.Option(
+        "--keep-data-bar",
+        help="Read the printed strip below a microscope's image, too. Default: left out where the file states the "
+        "image's height.",
+    ),
+]
 InputVoxel = Annotated[
     str | None,
     typer.Option(

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from emsr_fast.cli.common import Channel, Json, Overwrite, print_json, typed
+from emsr_fast.cli.common import Channel, Json, KeepDataBar, Overwrite, print_json, typed
 from emsr_fast.cli.output import put
 
 
@@ -45,6 +45,7 @@ def evaluate(
         Path | None, typer.Option(metavar="ALEXNET", help="File with the weights of AlexNet, to measure LPIPS too.")
     ] = None,
     channel: Channel = None,
+    keep_data_bar: KeepDataBar = False,
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
@@ -70,6 +71,7 @@ def evaluate(
         pixel_nm=pixel_nm,
         lpips=lpips,
         channel=channel,
+        keep_data_bar=keep_data_bar,
         overwrite=overwrite,
         say=line.say,
     )

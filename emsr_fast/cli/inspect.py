@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from emsr_fast.cli.common import Axes, Channel, Json, Key, print_json, typed
+from emsr_fast.cli.common import Axes, Channel, Json, KeepDataBar, Key, print_json, typed
 from emsr_fast.cli.output import put
 
 
@@ -24,6 +24,7 @@ def inspect(
     key: Key = None,
     axes: Axes = None,
     channel: Channel = None,
+    keep_data_bar: KeepDataBar = False,
     as_json: Json = False,
 ) -> None:
     """Describe a volume.
@@ -33,7 +34,7 @@ def inspect(
     from emsr_fast.io.registry import open_source
     from emsr_fast.io.volume import described_info, info_as_json
 
-    with open_source(path, key, axes, channel) as source:
+    with open_source(path, key, axes, channel, keep_data_bar) as source:
         info = source.info
     if as_json:
         print_json(info_as_json(info))

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from emsr_fast.cli.common import Channel, Json, Overwrite, print_json, typed
+from emsr_fast.cli.common import Channel, Json, KeepDataBar, Overwrite, print_json, typed
 from emsr_fast.cli.output import put
 from emsr_fast.errors import UsageError
 from emsr_fast.installing import lacking
@@ -56,6 +56,7 @@ def pair(
         str, typer.Option("--format", help="tif for two folders with one file for each slice, zarr for two stacks.")
     ] = "tif",
     channel: Channel = None,
+    keep_data_bar: KeepDataBar = False,
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
@@ -86,6 +87,7 @@ def pair(
         slices=slices,
         kind=kind,
         channel=channel,
+        keep_data_bar=keep_data_bar,
         overwrite=overwrite,
         say=line.say,
         progress=progress,

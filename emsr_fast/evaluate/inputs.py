@@ -95,6 +95,7 @@ def open_inputs(
     intensity_range: str | None,
     pixel_nm: float | None,
     channel: int | None = None,
+    keep_data_bar: bool = False,
 ) -> Iterator[EvaluationInputs]:
     """Open all volumes and check that they fit together; see ``evaluate`` for the arguments.
 
@@ -102,7 +103,7 @@ def open_inputs(
         VolumeError: a volume cannot be read, or is constant.
         UsageError: shapes do not fit.
     """
-    channels = ChannelOf(channel)
+    channels = ChannelOf(channel, keep_data_bar)
     with ExitStack() as stack:
         volumes: dict[str, SourceVolume | None] = {"sr": stack.enter_context(channels.open(sr))}
         for name, path in (("lr", lr), ("reference", reference), ("second scan", second_scan)):

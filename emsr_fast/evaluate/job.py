@@ -43,6 +43,7 @@ def evaluate(
     pixel_nm: float | None = None,
     lpips: str | Path | None = None,
     channel: int | None = None,
+    keep_data_bar: bool = False,
     overwrite: bool = False,
     say: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Any]:
@@ -64,6 +65,7 @@ def evaluate(
         pixel_nm: side of an SR pixel; the files' own by default.
         lpips: file with AlexNet's weights; without it LPIPS is left out.
         channel: which one of volumes that have several, counted from 0; volumes without channels are read as they are.
+        keep_data_bar: whether the printed strip below a microscope's image is read, too.
         overwrite: whether to replace an earlier report in ``output``.
         say: called with each line of progress.
 
@@ -84,7 +86,10 @@ def evaluate(
     given = [within(Path(path))[0] for path in (sr, *paths.values()) if path is not None]
     final = check_report_folder(output, overwrite=overwrite, inputs=given)
     distance = _lpips(lpips)
-    with open_inputs(sr, **paths, intensity_range=intensity_range, pixel_nm=pixel_nm, channel=channel) as inputs:
+    opened = open_inputs(
+        sr, **paths, intensity_range=intensity_range, pixel_nm=pixel_nm, channel=channel, keep_data_bar=keep_data_bar
+    )
+    with opened as inputs:
         chosen = choose_slices(start, stop, inputs.sr.shape[0])
         places = choose_samples(inputs.sr.shape, chosen, samples, region, inputs.scale or 1)
         say(f"measure {len(places)} of {len(chosen)} slices, {places[0].shape[0]} x {places[0].shape[1]} px of each")

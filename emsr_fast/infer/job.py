@@ -96,7 +96,7 @@ def _infer(request: Request, share: tuple[int, int], work: WorkFolder, say: Say,
     if request.finish:
         return _finish_only(request, work, say)
     watch = InputWatch(request.input_path)
-    with open_source(request.input_path, request.key, request.axes, request.channel) as stored:
+    with open_source(request.input_path, request.key, request.axes, request.channel, request.keep_data_bar) as stored:
         source, network, engine, run = prepare(request, work, stored, say)
         if request.dry_run:
             from emsr_fast.infer.estimate import estimate

@@ -243,4 +243,5 @@ def _as_read(source: SourceVolume, identity: Identity) -> dict[str, Any]:
     # where a file was is nobody else's business
     notes = [printable(without_folders(note, source.info.path)) for note in source.info.notes]
     read = {"key": asked.key, "axes": asked.axes, "channel": asked.channel, "input_notes": notes or None}
+    read |= {"keep_data_bar": True} if asked.keep_data_bar else {}
     return {name: value for name, value in read.items() if value is not None}

@@ -22,6 +22,7 @@ class Request:
     key: str | None = None
     axes: str | None = None
     channel: int | None = None
+    keep_data_bar: bool = False
     input_voxel: str | None = None
     model: str | Path | None = None
     window_fit: str | None = None
@@ -61,6 +62,7 @@ def settings_of(request: Request, region: tuple[Span, Span, Span]) -> RunSetting
         key=request.key,
         axes=request.axes,
         channel=request.channel,
+        keep_data_bar=request.keep_data_bar,
         input_voxel=request.input_voxel,
         tile=request.tile or "automatic",
         halo=request.halo,

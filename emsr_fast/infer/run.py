@@ -57,6 +57,7 @@ class RunSettings:
     key: str | None
     axes: str | None
     channel: int | None
+    keep_data_bar: bool
     input_voxel: str | None
     tile: int | str
     halo: int

@@ -250,7 +250,7 @@ class Worker:
 
 def open_input(path: str, asked: RunSettings, card: ModelCard) -> SourceVolume:
     """Return the volume at ``path``, resampled if so asked."""
-    source = open_source(path, asked.key, asked.axes, asked.channel)
+    source = open_source(path, asked.key, asked.axes, asked.channel, asked.keep_data_bar)
     source = fit_to_model(source, card.lr_pixel_nm, card.name, parse_input_voxel(asked.input_voxel))
     limit_reading(source, None if asked.max_memory == NO_LIMIT else parse_memory(asked.max_memory))
     return source

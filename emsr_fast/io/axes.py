@@ -24,10 +24,11 @@ class NoChannelsError(UsageError):
 
 @dataclass(frozen=True)
 class Asked:
-    """What the user says of the stored axes."""
+    """What the user says of how a volume is stored."""
 
     axes: str | None = None  # their names, slowest first; None for what the file says
     channel: int | None = None  # which one along axis C, counted from 0; None if there is but one
+    keep_data_bar: bool = False  # whether the printed strip below a microscope's image is read, too
 
     def of(self, channels: int, path: PurePath) -> int:
         """Return the channel asked for of so many.

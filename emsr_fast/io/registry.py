@@ -26,7 +26,11 @@ READABLE = (
 
 
 def open_source(
-    path: str | Path, key: str | None = None, axes: str | None = None, channel: int | None = None
+    path: str | Path,
+    key: str | None = None,
+    axes: str | None = None,
+    channel: int | None = None,
+    keep_data_bar: bool = False,
 ) -> SourceVolume:
     """Return the volume at ``path``, opened for reading; its content decides the format, not its name.
 
@@ -37,6 +41,8 @@ def open_source(
         axes: the names of the stored axes, slowest first, such as "ZYX" or "CZYX" (MATLAB: in the order of ``size``);
             if None, those in the file.
         channel: which of several channels along axis C, counted from 0.
+        keep_data_bar: whether to read the printed strip below a microscope's image, too; by default it is left out,
+            where the file states the image's height.
 
     Raises:
         NoChannelsError: ``channel`` is given, and there is no axis C.
@@ -45,7 +51,7 @@ def open_source(
     """
     from emsr_fast.io.axes import Asked, check_axes
 
-    asked = Asked(None if axes is None else check_axes(axes), channel)
+    asked = Asked(None if axes is None else check_axes(axes), channel, keep_data_bar)
     container, inside = within(Path(path))
     key = checked_key(key, inside, path)
     remote = is_remote(container)
@@ -57,8 +63,8 @@ def open_source(
 class ChannelOf:
     """Opens several volumes, of those with channels the one asked for; others as they are."""
 
-    def __init__(self, channel: int | None) -> None:
-        self._channel, self._used = channel, False
+    def __init__(self, channel: int | None, keep_data_bar: bool = False) -> None:
+        self._channel, self._used, self._bar = channel, False, keep_data_bar
         self._lacking: UsageError | None = None
 
     def open(self, path: str | Path) -> SourceVolume:
@@ -66,10 +72,10 @@ class ChannelOf:
         from emsr_fast.io.axes import NoChannelsError
 
         try:
-            source = open_source(path, channel=self._channel)
+            source = open_source(path, channel=self._channel, keep_data_bar=self._bar)
         except NoChannelsError as error:
             self._lacking = error
-            return open_source(path)
+            return open_source(path, keep_data_bar=self._bar)
         self._used = True
         return source
 

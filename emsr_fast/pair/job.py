@@ -63,6 +63,7 @@ def pair(
     slices: str = ":",
     kind: str = "tif",
     channel: int | None = None,
+    keep_data_bar: bool = False,
     overwrite: bool = False,
     say: Callable[[str], None] = lambda line: None,
     progress: Progress = lambda lr_pixels: nullcontext(lambda done: None),
@@ -82,6 +83,7 @@ def pair(
         slices: "a:b", HR slices to use.
         kind: "tif", two folders with a file for each slice, or "zarr", two stacks of one shape.
         channel: which one of volumes that have several, counted from 0.
+        keep_data_bar: whether the printed strip below a microscope's image is read, too.
         overwrite: whether to replace an existing pair set, at the very end.
         say: called with each line about the data and the result.
         progress: called with the LR px in all; returns a context manager, whose value is called with the LR px done.
@@ -98,7 +100,7 @@ def pair(
     inputs = [Path(lr_path), Path(hr_path)]
     tidy(Path(output).resolve())
     final = write.check_folder(output, inputs, overwrite=overwrite)
-    channels = ChannelOf(channel)
+    channels = ChannelOf(channel, keep_data_bar)
     with channels.open(lr_path) as lr, channels.open(hr_path) as hr:
         channels.check_used()
         chosen = choose_slices(start, stop, hr.shape[0])

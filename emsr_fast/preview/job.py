@@ -56,6 +56,7 @@ def make_preview(
     key: str | None = None,
     axes: str | None = None,
     channel: int | None = None,
+    keep_data_bar: bool = False,
     input_voxel: str | None = None,
     model: str | Path | None = None,
     intensity_range: str | None = None,
@@ -87,7 +88,7 @@ def make_preview(
     if slice_number is not None and roi is not None:
         raise UsageError("`slice` and `roi` are both given; the first number of each corner of `roi` says the slice")
     choice = parse_input_voxel(input_voxel)
-    with open_source(path, key, axes, channel) as stored:
+    with open_source(path, key, axes, channel, keep_data_bar) as stored:
         given = parse_range(intensity_range, stored.dtype) if intensity_range else None
         say_input(stored.info, say)
         network = load_network(model, None, EngineOptions(device=device))

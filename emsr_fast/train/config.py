@@ -67,6 +67,7 @@ class Source(SettingsGroup):
         None  # "lo:hi", grey values of lr and hr that become 0 and 1; default: measured of each file as infer does
     )
     channel: int | None = Field(default=None, ge=0)  # which one of lr and hr that have several, counted from 0
+    keep_data_bar: bool = False  # whether the printed strip below a microscope's image is read, too
     volume: bool = False  # a folder of images is one volume: its files are consecutive slices
     rows: str = ":"  # HR rows a:b to train on
     slices: str = ":"  # slices a:b to train on

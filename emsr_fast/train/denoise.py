@@ -16,13 +16,19 @@ from emsr_fast.publish import Staging
 
 
 def kept_under(
-    path: Path, kind: str, folder: Path, intensity_range: str | None = None, channel: int | None = None
+    path: Path,
+    kind: str,
+    folder: Path,
+    intensity_range: str | None = None,
+    channel: int | None = None,
+    keep_data_bar: bool = False,
 ) -> Path:
     """Return where the denoised volume of ``path`` is kept; the name changes with its files, their sizes and dates."""
     file, inside = within(path)
     members = sorted(file.rglob("*")) if file.is_dir() else [file]
     dates = [(member.name, member.stat().st_size, member.stat().st_mtime_ns) for member in members]
     more = [*([intensity_range] if intensity_range else []), *([channel] if channel is not None else [])]
+    more += ["with data bar"] if keep_data_bar else []
     key = json.dumps([str(file.resolve()), inside, dates, kind, *more])
     return folder / f"{path.stem}.{kind}.{hashlib.sha256(key.encode()).hexdigest()[:12]}.tif"
 

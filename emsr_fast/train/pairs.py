@@ -117,11 +117,15 @@ def _matched(source: Source, cache: Path) -> Iterator[tuple[TrainingVolume, Trai
                 raise VolumeError(f"{source.lr} has {len(lr)} images and {source.hr} has {len(hr)}; pairs need as many")
             rows = list(zip(lr, hr, strict=True))
     if source.channel is not None:
-        channels = ChannelOf(source.channel)
+        channels = ChannelOf(source.channel, source.keep_data_bar)
         for path in rows[0]:
             channels.open(path).close()
         channels.check_used()
-    as_given: dict[str, Any] = {"intensity_range": source.intensity_range, "channel": source.channel}
+    as_given: dict[str, Any] = {
+        "intensity_range": source.intensity_range,
+        "channel": source.channel,
+        "keep_data_bar": source.keep_data_bar,
+    }
     for origin_path, reference_path in rows:
         origin = TrainingVolume(origin_path, **as_given)
         if source.denoiser:
@@ -132,11 +136,11 @@ def _matched(source: Source, cache: Path) -> Iterator[tuple[TrainingVolume, Trai
             yield origin, origin if same else TrainingVolume(reference_path, **as_given)
 
 
-def _denoised(path: Path, kind: str, cache: Path, *, intensity_range: str | None, channel: int | None) -> Path:
+def _denoised(path: Path, kind: str, cache: Path, **as_given: Any) -> Path:
     """Return a TIFF of the volume at ``path`` with every slice denoised, made now unless it is there already."""
-    target = kept_under(path, kind, cache, intensity_range, channel)
+    target = kept_under(path, kind, cache, **as_given)
     if not target.exists():
-        volume = TrainingVolume(path, intensity_range=intensity_range, channel=channel)
+        volume = TrainingVolume(path, **as_given)
         images = (denoise_slice(volume.normalisation.to_model(volume.whole(z)), kind) for z in range(volume.shape[0]))
         write_stack(target, images)
     return target

@@ -15,7 +15,7 @@ from emsr_fast.io.volume import SourceVolume
 _OPEN_FILES = 32
 _KEPT_BYTES = 2**30  # of decoded slices, in each process
 
-Place = tuple[Path, int | None]  # a volume, and which of its channels
+Place = tuple[Path, int | None, bool]  # a volume, which of its channels, and whether with its data bar
 
 
 class _Shelf:
@@ -35,8 +35,8 @@ class _Shelf:
     def file(self, place: Place) -> SourceVolume:
         self._own()
         if place not in self._files:
-            path, channel = place
-            self._files[place] = ChannelOf(channel).open(path)
+            path, channel, keep_data_bar = place
+            self._files[place] = ChannelOf(channel, keep_data_bar).open(path)
             while len(self._files) > _OPEN_FILES:
                 self._files.popitem(last=False)[1].close()
         self._files.move_to_end(place)
@@ -70,12 +70,13 @@ class TrainingVolume:
         normalisation: Normalisation | None = None,
         intensity_range: str | None = None,
         channel: int | None = None,
+        keep_data_bar: bool = False,
     ) -> None:
-        """Open ``path``, of several channels the one given.
+        """Open ``path``, of several channels the one given, with its data bar if that is asked for.
 
         Its normalisation is given, or from ``intensity_range`` ("LO:HI" or "dtype"), or measured.
         """
-        self.path, self._place = path, (path, channel)
+        self.path, self._place = path, (path, channel, keep_data_bar)
         source = _shelf.file(self._place)
         self.shape, self.dtype, self.damaged = source.shape, source.dtype, source.info.damaged
         self.voxel_size_nm = source.info.voxel_size_nm

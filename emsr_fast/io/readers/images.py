@@ -60,7 +60,7 @@ def open_source(path: Path, key: str | None, asked: Asked) -> SourceVolume:
         raise no_channels(asked.channel, path, "images in files, one slice each")
     if asked.axes not in (None, "ZYX", "YX"):
         raise UsageError(f"`axes` {asked.axes!r} do not fit {path}: images in files are slices, ZYX; leave `axes` out")
-    return ImagesSource(path)
+    return ImagesSource(path, keep_data_bar=asked.keep_data_bar)
 
 
 def _ome_set(folder: Path, key: str | None, asked: Asked) -> SourceVolume | None:
@@ -82,10 +82,12 @@ def _ome_set(folder: Path, key: str | None, asked: Asked) -> SourceVolume | None
 class ImagesSource(SourceVolume):
     """One image file for each slice, all of one shape and dtype; the last decoded one is kept."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, keep_data_bar: bool = False) -> None:
+        """Open the images at ``path``; ``keep_data_bar`` as for ``open_source``."""
+        self._asked = Asked(keep_data_bar=keep_data_bar)
         self._kept: tuple[int, np.ndarray] | None = None
         self._files, notes = image_files(path) if path.is_dir() else ([path], [])
-        found, self._damaged = _read_headers(self._files)
+        found, self._damaged = _read_headers(self._files, self._asked)
         if not found:
             raise self._damaged[0]
         (first_z, first), headers = next(iter(found.items())), list(found.values())
@@ -97,7 +99,7 @@ class ImagesSource(SourceVolume):
                 )
         # colours show early: in the first file, and in those of another kind; the others are looked at when read
         for z in (z for z, one in found.items() if one.channels and (z == first_z or one.channels != first.channels)):
-            self._kept = (z, _decode(self._files[z]))
+            self._kept = (z, _decode(self._files[z], self._asked))
         if self._damaged:
             notes.append(_described(self._damaged, len(self._files)))
         shape = (len(self._files), *first.shape)
@@ -126,7 +128,7 @@ class ImagesSource(SourceVolume):
         if z in self._damaged:
             raise DamagedError(str(self._damaged[z]))
         if self._kept is None or self._kept[0] != z:
-            pixels = _decode(self._files[z])
+            pixels = _decode(self._files[z], self._asked)
             if pixels.shape != self.info.shape[1:] or pixels.dtype != self.info.dtype:
                 raise VolumeError(f"{self._files[z]} changed while it was read; start again when it no longer changes")
             self._kept = (z, pixels)
@@ -145,13 +147,13 @@ def _size(header: _Header) -> str:
     return f"{header.shape[0]}x{header.shape[1]} {header.dtype.name}"
 
 
-def _read_headers(files: Sequence[Path]) -> tuple[dict[int, _Header], dict[int, DamagedError]]:
+def _read_headers(files: Sequence[Path], asked: Asked) -> tuple[dict[int, _Header], dict[int, DamagedError]]:
     """Return the headers of the files, and the reasons why some cannot be read, both by slice."""
     headers: dict[int, _Header] = {}
     damaged: dict[int, DamagedError] = {}
     for z, file in enumerate(files):
         try:
-            headers[z] = _read_header(file)
+            headers[z] = _read_header(file, asked)
         except DamagedError as error:
             damaged[z] = error
     return headers, damaged
@@ -162,10 +164,10 @@ def _described(damaged: Mapping[int, DamagedError], count: int) -> str:
     return f"{len(damaged)} of {count} slices cannot be read: {named}"
 
 
-def _as_stack(file: Path) -> SourceVolume | None:
+def _as_stack(file: Path, asked: Asked) -> SourceVolume | None:
     """Return a file of a format that may hold more than a slice, opened for reading; None if it is PNG or JPEG."""
     if begins_with(file, TIFF_MAGIC):
-        return TiffSource(file, alone=True)
+        return TiffSource(file, asked=asked, alone=True)
     if begins_with(file, DM_MAGIC):
         return dm.open_source(file, None, Asked())
     if begins_with(file, (SER_MAGIC,)):
@@ -173,9 +175,9 @@ def _as_stack(file: Path) -> SourceVolume | None:
     return None
 
 
-def _read_header(file: Path) -> _Header:
+def _read_header(file: Path, asked: Asked) -> _Header:
     check_readable(file)
-    if stack := _as_stack(file):
+    if stack := _as_stack(file, asked):
         with stack as source:
             info = source.info
         if info.shape[0] != 1:
@@ -217,9 +219,9 @@ def _ramp(image: Image.Image, file: Path) -> tuple[np.ndarray, int]:
     return ramp
 
 
-def _decode(file: Path) -> np.ndarray:
+def _decode(file: Path, asked: Asked) -> np.ndarray:
     check_readable(file)
-    if stack := _as_stack(file):
+    if stack := _as_stack(file, asked):
         with stack as source:
             return source.read(0, slice(None), slice(None))
     with _opened(file) as image:

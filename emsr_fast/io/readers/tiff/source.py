@@ -95,19 +95,20 @@ class TiffSource(SourceVolume):
         if greys.greys is not None:
             check_one_palette(self._pages, path)
         pixels = np.dtype(first.dtype or "V1").newbyteorder("=")
-        height, width = int(first.imagelength), int(first.imagewidth)
+        stored, width = int(first.imagelength), int(first.imagewidth)
+        vendor = read_vendors(described, path, notes)
+        height = vendor.rows_of(stored, width, self._asked.keep_data_bar, notes) if vendor else stored
         shape = (len(self._numbers), height, width)
         notes.extend(check_pixels(shape, pixels, path))
         sparse, told, absent = self._check_extent(path)
         # pixels as they are in one piece, as we write them, are read by their place, however many
         if not (first.is_final and len(first.dataoffsets) == 1):
             check_chunk(tuple(int(side) for side in first.chunks), pixels, path)
-        self._reader = PageReader(first, (height, width), pixels, sparse, greys.samples)
+        self._reader = PageReader(first, (stored, width), pixels, sparse, greys.samples)
         notes.extend(greys.notes)
         damaged = {z: self._lost(z) for z, page in enumerate(self._pages) if page is None}
         if damaged:
             notes.append(f"{len(damaged)} of {shape[0]} slices cannot be read: {next(iter(damaged.values()))}")
-        vendor = read_vendors(described, path, notes)
         voxel_size_nm, stated, voxel_notes = read_voxel_size(described, self._series, vendor)
         self.info = VolumeInfo(
             path=path,

@@ -32,6 +32,30 @@ class Stated:
     image_from: str = ""
     printers_resolution: bool = False  # whether the TIFF resolution tags are known to mean something else
 
+    def rows_of(self, height: int, width: int, keep_data_bar: bool, notes: list[str]) -> int:
+        """Return how many rows of a page are read; what is below them is the data bar.
+
+        Args:
+            height: rows of a page.
+            width: columns of it.
+            keep_data_bar: whether all rows are read.
+            notes: a list to which it is added what was left out.
+        """
+        if self.image is None:
+            return height
+        rows, columns = self.image
+        if columns is not None and columns != width:
+            notes.append(f"its metadata state {rows} x {columns} px, its pages have {height} x {width}: read whole")
+            return height
+        if rows >= height:
+            return height
+        bar = f"rows {rows} to {height - 1} are the data bar ({self.image_from})"
+        if keep_data_bar:
+            notes.append(f"{bar}, and are kept as `keep_data_bar` says")
+            return height
+        notes.append(f"{bar}, and are left out; `keep_data_bar=True` keeps them")
+        return rows
+
 
 def text_of(file: tifffile.TiffFile, code: int) -> str | None:
     """Return a tag of the first page as text, whatever type it was written with; None if it is not there."""
