@@ -49,6 +49,15 @@ def test_chunks_of_every_codec_are_read(tmp_path, zarr_format, name, shards):
             np.testing.assert_array_equal(source.read(z, slice(0, 64), slice(0, 64)), PIXELS[z])
 
 
+@pytest.mark.parametrize(("name", "pack"), [("gzip", gzip.compress), ("bz2", bz2.compress), ("lzma", lzma.compress)])
+def test_a_chunk_may_be_several_streams(tmp_path, name, pack):
+    zarr.create_array(tmp_path / "a.zarr", data=PIXELS, chunks=(4, 64, 64), zarr_format=2, compressors=CODECS[2][name])
+    content = PIXELS.tobytes()
+    (tmp_path / "a.zarr" / "0.0.0").write_bytes(pack(content[:5000]) + pack(content[5000:]))
+    with open_source(tmp_path / "a.zarr") as source:
+        np.testing.assert_array_equal(source.read(3, slice(0, 64), slice(0, 64)), PIXELS[3])
+
+
 def test_chunks_behind_a_filter_that_stores_wider_numbers_are_read(tmp_path):
     zarr.create_array(
         tmp_path / "a.zarr", data=PIXELS, chunks=(2, 64, 64), zarr_format=2, compressors=numcodecs.Zstd(3),

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import bz2
 import copy
+import gzip
 import lzma
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from io import BytesIO
+from typing import IO, Any
 
 import imagecodecs
 import zarr
@@ -16,17 +19,23 @@ from zarr.codecs import ShardingCodec
 from zarr.core.array_spec import ArraySpec
 from zarr.core.buffer import Buffer
 
+
+def _start(content: IO[bytes], most: int) -> bytes:
+    with content:
+        return content.read(most)
+
+
 # by Zarr's name; each decodes into so many bytes and fails, or stops, where there are more
 _DECODERS: dict[str, Callable[..., Any]] = {
     "zstd": imagecodecs.zstd_decode,
     "blosc": imagecodecs.blosc_decode,
-    "gzip": imagecodecs.gzip_decode,
+    "gzip": lambda data, out: _start(gzip.open(BytesIO(data)), out),
     "zlib": imagecodecs.zlib_decode,
-    "bz2": imagecodecs.bz2_decode,
-    "lzma": lambda data, out: lzma.LZMADecompressor().decompress(data, out),
+    "bz2": lambda data, out: _start(bz2.open(BytesIO(data)), out),
+    "lzma": lambda data, out: _start(lzma.open(BytesIO(data)), out),
     "lz4": lambda data, out: imagecodecs.lz4_decode(data, header=True, out=out),
 }
-_STOPS = ("bz2", "lzma")
+_STOPS = ("gzip", "bz2", "lzma")  # each may be several streams one after the other
 # what filters and checksums may add to a chunk; filters may store its numbers as wider ones
 _MORE_BYTES, _WIDER = 2**16, 8
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import math
 import re
 import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from io import BytesIO
 from typing import Any
 
 import numpy as np
@@ -107,11 +109,10 @@ class _Packed:
 
     def _unpacked(self, packed: bytes, name: str) -> bytes:
         # a header may claim that it becomes any size
-        unpacker = zlib.decompressobj(wbits=31)
         try:
-            content = unpacker.decompress(packed, self._largest)
-        except zlib.error as error:
-            raise VolumeError(f"{name} is not gzip: {error}; copy it again") from error
-        if not unpacker.eof:
-            raise VolumeError(f"{name} is cut, or larger than a chunk of {self._largest} bytes; copy it again")
+            content = gzip.GzipFile(fileobj=BytesIO(packed)).read(self._largest + 1)
+        except (OSError, EOFError, zlib.error) as error:
+            raise VolumeError(f"{name} is not gzip, or cut: {error}; copy it again") from error
+        if len(content) > self._largest:
+            raise VolumeError(f"{name} is larger than a chunk of {self._largest} bytes; copy it again")
         return content
