@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from io import BytesIO
-from typing import IO, Any
+from typing import Any
 
 import imagecodecs
 import zarr
@@ -20,19 +20,23 @@ from zarr.core.array_spec import ArraySpec
 from zarr.core.buffer import Buffer
 
 
-def _start(content: IO[bytes], most: int) -> bytes:
-    with content:
-        return content.read(most)
+def _start_of(open_stream: Callable[[BytesIO], Any]) -> Callable[..., bytes]:
+    def decode(data: Any, out: int) -> bytes:
+        with open_stream(BytesIO(data)) as content:
+            start: bytes = content.read(out)
+            return start
+
+    return decode
 
 
 # by Zarr's name; each decodes into so many bytes and fails, or stops, where there are more
 _DECODERS: dict[str, Callable[..., Any]] = {
     "zstd": imagecodecs.zstd_decode,
     "blosc": imagecodecs.blosc_decode,
-    "gzip": lambda data, out: _start(gzip.open(BytesIO(data)), out),
+    "gzip": _start_of(gzip.open),
     "zlib": imagecodecs.zlib_decode,
-    "bz2": lambda data, out: _start(bz2.open(BytesIO(data)), out),
-    "lzma": lambda data, out: _start(lzma.open(BytesIO(data)), out),
+    "bz2": _start_of(bz2.open),
+    "lzma": _start_of(lzma.open),
     "lz4": lambda data, out: imagecodecs.lz4_decode(data, header=True, out=out),
 }
 _STOPS = ("gzip", "bz2", "lzma")  # each may be several streams one after the other
