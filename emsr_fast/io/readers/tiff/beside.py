@@ -12,7 +12,7 @@ import tifffile
 
 from emsr_fast.errors import VolumeError
 from emsr_fast.io.formats import TIFF_MAGIC, begins_with
-from emsr_fast.io.readers.parts.files import check_inside, check_regular
+from emsr_fast.io.readers.parts.files import DamagedError, check_inside, check_regular
 
 # so many claimed planes cost no memory worth a word; of more there must be as many bytes as their directories take
 _FEW_PLANES = 2**17
@@ -43,6 +43,18 @@ def check_ome(file: tifffile.TiffFile, path: Path) -> None:
     most = max(_FEW_PLANES, size // _LEAST_DIRECTORY)
     if (claimed := max(_claims(root), default=0)) > most:
         raise VolumeError(f"{path} claims {claimed:.4g} planes, its files have {size} bytes; check how it was written")
+
+
+def check_count(slices: int, page: tifffile.TiffPage, size: int, path: Path) -> None:
+    """Raise DamagedError if a file of ``size`` bytes cannot hold ``slices`` pages, or their pixels behind one of them.
+
+    Args:
+        slices: as many as the file claims.
+        page: one of them.
+    """
+    least = min(_LEAST_DIRECTORY, page.imagelength * page.imagewidth * page.bitspersample // 8)
+    if slices > _FEW_PLANES and slices * least > size:
+        raise DamagedError(f"{path} claims {slices} slices, the file has {size} bytes; copy or export it again")
 
 
 def metadata_of(file: tifffile.TiffFile) -> ElementTree.Element | None:

@@ -18,7 +18,7 @@ from emsr_fast.io.axes import Asked, chosen
 from emsr_fast.io.readers.parts.array import check_chunk
 from emsr_fast.io.readers.parts.files import DamagedError
 from emsr_fast.io.readers.parts.missing_chunks import Stored
-from emsr_fast.io.readers.tiff.beside import check_ome
+from emsr_fast.io.readers.tiff.beside import check_count, check_ome
 from emsr_fast.io.readers.tiff.greys import check_one_palette, greys_of, samples_of
 from emsr_fast.io.readers.tiff.ome_set import missing_of, others_of, why_no_ome
 from emsr_fast.io.readers.tiff.pages import Page, PageReader, keyframe_of
@@ -158,11 +158,13 @@ class TiffSource(SourceVolume):
         if "S" in axes and samples_of(first.keyframe):
             shape = tuple(side for name, side in zip(axes, shape, strict=True) if name != "S")
             axes = axes.replace("S", "")
-        axes, self._numbers = slices_of(axes, shape, self._asked, path, notes)
-        pages: list[Page | None] = [page for one in series for page in one.pages]
         stored = math.prod(shape) // (int(first.keyframe.imagelength) * int(first.keyframe.imagewidth))
         # a big ImageJ stack has one page entry, its slices follow each other behind it
         self._in_one_page = stored if first.is_truncated and not appended and stored > 1 else 0
+        if not first.is_multifile:  # ``check_ome`` has looked at those
+            check_count(stored, first.keyframe, self._file.filehandle.size, path)
+        axes, self._numbers = slices_of(axes, shape, self._asked, path, notes)
+        pages: list[Page | None] = [page for one in series for page in one.pages]
         if self._in_one_page:
             return [pages[0]] * len(self._numbers), axes
         if len(pages) != stored:
