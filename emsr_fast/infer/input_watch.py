@@ -15,12 +15,13 @@ from pathlib import Path
 
 from emsr_fast.errors import VolumeError
 from emsr_fast.infer.fingerprint import InputFingerprint, differences, is_read_whole
+from emsr_fast.io.formats import TIFF_MAGIC, begins_with, is_volume_folder
 from emsr_fast.io.locations import is_remote, within
+from emsr_fast.io.readers.tiff.ome_set import set_of
 from emsr_fast.wording import listed
 
 _LISTING_S = 2.0  # of a folder with more files than can be listed in this time, those found are watched
 _SHARE = 0.01  # of the time may be spent on looking
-_MARKS = ("zarr.json", ".zarray", ".zgroup", ".zattrs", "attributes.json", "info")  # of Zarr, N5, precomputed
 _NAMED = 3  # differences in a message
 
 
@@ -87,8 +88,9 @@ def _files(place: Path) -> Iterator[Path]:
     """Yield the files of an input; of one made of folders also these, whose times tell of new files."""
     if not place.is_dir():
         yield place
+        yield from (place.parent / name for name in _others(place))
         return
-    is_store = any((place / mark).exists() for mark in _MARKS)
+    is_store = _is_store(place)
     end = time.monotonic() + _LISTING_S
     for folder, _, names in os.walk(place):
         if is_store:
@@ -98,6 +100,22 @@ def _files(place: Path) -> Iterator[Path]:
         # what lies in folders of a folder of images is not of it
         if time.monotonic() > end or not is_store:
             return
+
+
+def _others(place: Path) -> list[str]:
+    """Return the names of the other files of a set of OME-TIFFs."""
+    try:
+        return set_of(place) if begins_with(place, TIFF_MAGIC) else []
+    except OSError:
+        return []  # whoever opens it says what is wrong
+
+
+def _is_store(folder: Path) -> bool:
+    """Return whether files in folders of ``folder`` belong to the input: it is one volume, no folder of images."""
+    try:
+        return is_volume_folder(folder)
+    except OSError:
+        return False  # as above
 
 
 def _stamp(path: Path) -> _Stamp | None:

@@ -135,7 +135,49 @@ def zarr_with_a_chunk_that_comes_late(place):
     return place, lambda: array.__setitem__(9, PIXELS[9])
 
 
-@pytest.mark.parametrize("make", [folder_of_images, zarr_folder, zarr_with_a_chunk_that_comes_late])
+def zarr_without_files_of_its_groups(place):
+    """As zarr-python 3.0.0 to 3.0.2 wrote them."""
+    array = zarr.create_array(place / "volumes" / "raw", shape=PIXELS.shape, chunks=(1, 64, 64), dtype="u1")
+    array[:] = PIXELS
+    for left in (place / "zarr.json", place / "volumes" / "zarr.json"):
+        left.unlink(missing_ok=True)
+    return place, lambda: array.__setitem__(9, 255 - PIXELS[9])
+
+
+def ome_tiffs_of_a_set(place):
+    """Two files of six slices, of which the first is given."""
+    place.mkdir()
+    planes = "".join(
+        f'<TiffData IFD="{z % 6}" FirstZ="{z}" PlaneCount="1"><UUID FileName="{z // 6}.ome.tif">{z // 6}</UUID>'
+        "</TiffData>"
+        for z in range(12)
+    )
+    size = 'SizeX="64" SizeY="64" SizeZ="12" SizeC="1" SizeT="1"'
+    for number in range(2):
+        words = (
+            f'<OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06" UUID="{number}"><Image ID="Image:0">'
+            f'<Pixels ID="Pixels:0" DimensionOrder="XYZCT" Type="uint8" {size}><Channel ID="Channel:0:0"/>{planes}'
+            "</Pixels></Image></OME>"
+        )
+        pixels = PIXELS[6 * number : 6 * number + 6]
+        tifffile.imwrite(
+            place / f"{number}.ome.tif", pixels, photometric="minisblack", description=words, metadata=None
+        )
+
+    def change():
+        with tifffile.TiffFile(place / "1.ome.tif") as file:
+            offset = file.pages[1].dataoffsets[0]
+        with (place / "1.ome.tif").open("r+b") as written:
+            written.seek(offset)
+            written.write(bytes(64))
+
+    return place / "0.ome.tif", change
+
+
+ZARR = [zarr_folder, zarr_with_a_chunk_that_comes_late, zarr_without_files_of_its_groups]
+
+
+@pytest.mark.parametrize("make", [folder_of_images, ome_tiffs_of_a_set, *ZARR])
 @pytest.mark.parametrize("sampled", [False, True])
 def test_so_do_inputs_of_many_files(tmp_path, use_nearest, while_running, monkeypatch, make, sampled):
     use_nearest()
@@ -143,10 +185,23 @@ def test_so_do_inputs_of_many_files(tmp_path, use_nearest, while_running, monkey
         # a volume that is large, of whose slices only the first and the last are looked at
         monkeypatch.setattr(fingerprint, "_READ_WHOLE", 100)
         monkeypatch.setattr(fingerprint, "_SAMPLES", 2)
-    source, change = make(tmp_path / "in")
-    with pytest.raises(VolumeError, match=r"in changed during the run: .*(modified at|had \d+ bytes|there now)"):
+    source, change = make(tmp_path / "in.zarr" if make is zarr_without_files_of_its_groups else tmp_path / "in")
+    with pytest.raises(VolumeError, match=r" changed during the run: .*(modified at|had \d+ bytes|there now)"):
         while_running(source, change)
     assert not (tmp_path / "out.zarr").exists()
+
+
+def test_a_damaged_tiff_is_watched_without_a_word(input_file, caplog):
+    """What is wrong with it is said once, by whoever opens it."""
+    data = bytearray(input_file.read_bytes())
+    first_tag = int.from_bytes(data[4:8], "little") + 2
+    data[first_tag + 2 : first_tag + 12] = bytes([2, 0, 255, 255, 255, 0, 255, 255, 255, 0])  # text beyond the end
+    input_file.write_bytes(data)
+    with tifffile.TiffFile(input_file):
+        assert caplog.records
+    caplog.clear()
+    InputWatch(input_file)
+    assert not caplog.records
 
 
 def test_what_was_written_since_the_last_look_is_removed(tmp_path, use_nearest, while_running, monkeypatch):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,11 +22,15 @@ def others_of(file: tifffile.TiffFile) -> list[str]:
 
 def set_of(path: Path) -> list[str]:
     """Return the names of the other files of the set that the TIFF file ``path`` names; none if it cannot be read."""
+    log = logging.getLogger("tifffile")
+    disabled, log.disabled = log.disabled, True  # what is wrong is said when the pixels are read
     try:
         with tifffile.TiffFile(path) as file:
             return others_of(file)
-    except (OSError, LookupError, TypeError, ValueError):
+    except Exception:  # tifffile raises many kinds for a damaged file
         return []
+    finally:
+        log.disabled = disabled
 
 
 def missing_of(names: Sequence[str], folder: Path) -> list[str]:
