@@ -17,6 +17,7 @@ from emsr_fast.io.formats import DM_MAGIC, SER_MAGIC, TIFF_MAGIC, begins_with
 from emsr_fast.io.readers import dm, ser
 from emsr_fast.io.readers.parts.files import DamagedError, check_readable
 from emsr_fast.io.readers.parts.greys import grey_ramp, one_channel, ramp_note
+from emsr_fast.io.readers.parts.image_claims import check_claim, check_png_pixels
 from emsr_fast.io.readers.parts.image_names import image_files
 from emsr_fast.io.readers.tiff.ome_set import set_of
 from emsr_fast.io.readers.tiff.source import TiffSource
@@ -185,8 +186,9 @@ def _read_header(file: Path, asked: Asked) -> _Header:
         size, origin = info.voxel_size_nm, info.voxel_size_from
         return _Header(info.format, info.shape[1:], info.dtype, size, origin, info.notes, info.instrument)
     with _opened(file) as image:
-        kind, dtype, own_notes = str(image.format), *_grey(image, file)
-        shape = (image.height, image.width)
+        kind, shape = str(image.format), (image.height, image.width)
+        check_claim(file, kind, shape)
+        dtype, own_notes = _grey(image, file)
         notes = (*own_notes, *check_pixels(shape, dtype, file))
         channels = image.mode if image.mode in _CHANNELS else ""
         dpi = image.info.get("dpi", (0, 0))
@@ -225,6 +227,8 @@ def _decode(file: Path, asked: Asked) -> np.ndarray:
         with stack as source:
             return source.read(0, slice(None), slice(None))
     with _opened(file) as image:
+        if image.format == "PNG":
+            check_png_pixels(file)
         dtype, _ = _grey(image, file)
         if image.mode in _CHANNELS:
             return one_channel(np.asarray(image), str(file))
