@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,11 @@ from emsr_fast.infer.trust_maps import GROUP
 from emsr_fast.infer.workfolder import WorkFolder, work_path
 from emsr_fast.infer.written import WrittenFiles, hash_of_file, sum_as_text
 from emsr_fast.io.formats import output_format
+from emsr_fast.io.readers.parts.zarr_tree import is_zarr
 from emsr_fast.io.readers.zarr import ContainedStore
 from emsr_fast.io.registry import open_source
+
+_NOTED = ("failed_slices", "checksums")  # by ``infer``, in an output's metadata
 
 
 def verify(path: str | Path) -> dict[str, Any]:
@@ -43,11 +46,9 @@ def verify(path: str | Path) -> dict[str, Any]:
         problems += [f"slice {z}: {why}" for slices in work.marks.failed().values() for z, why in slices.items()]
     else:
         raise VolumeError(f"neither {final} nor {work_path(final)} exists; check the path")
-    if place.is_dir() and any((place / mark).exists() for mark in ("zarr.json", ".zgroup")):
-        results = _volume(place, files)
-    else:
+    if not is_zarr(place):
         output_format(final)
-        results = _slices(place)
+    results = _volume(place, files) if place.is_dir() else _slices(place)
     for problem in results:
         checked += 1
         if problem is not None:
@@ -57,31 +58,40 @@ def verify(path: str | Path) -> dict[str, Any]:
 
 def _volume(volume: Path, files: WrittenFiles | None) -> Iterator[str | None]:
     """Yield, for every shard and recorded failure of an output and its maps of trust, what is wrong with it or None."""
-    expected: Mapping[str, str] = {}
+    expected: dict[str, str] = {}
     for folder in (volume, *sorted((volume / GROUP).glob("*/"))):
         prefix = "" if folder == volume else f"{GROUP}/{folder.name}/"
         try:
             attributes, arrays = _opened(folder)
         except Exception as error:  # zarr raises many kinds for what is one thing to the user
             yield f"{prefix}metadata cannot be read: {type(error).__name__}: {error}"
+            expected = {name: text for name, text in expected.items() if not name.startswith(prefix)}
             continue
         own: Any = attributes.get("emsr_fast", {})
         for z, reason in own.get("failed_slices", {}).items():
             yield f"{prefix}slice {z} is 0: {reason}"
         if folder == volume:
-            expected = own.get("checksums", {})
+            expected = dict(own.get("checksums", {}))
         for name, array in arrays.items():
+            checksum = expected.pop(f"{prefix}{name}", None)
             if isinstance(array, zarr.Array):
-                yield from _level(volume, f"{prefix}{name}", array, files, expected.get(f"{prefix}{name}"))
+                yield from _level(volume, f"{prefix}{name}", array, files, checksum)
             else:
                 yield f"{prefix}level {name} is no array"
+    for name in expected:
+        yield f"{name} is missing, or no metadata name it"
 
 
 def _opened(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     group = zarr.open_group(ContainedStore(folder, read_only=True), mode="r")
     attributes = dict(group.attrs)
+    own: Any = attributes.get("emsr_fast", {})
+    if not isinstance(own, dict) or not all(isinstance(own.get(name, {}), dict) for name in _NOTED):
+        raise ValueError("what infer noted in them is damaged")
     multiscales: Any = attributes.get("ome", attributes)
     names = [dataset["path"] for dataset in multiscales["multiscales"][0]["datasets"]]
+    if not names:
+        raise ValueError("they name no level")
     return attributes, {name: group[name] for name in names}
 
 

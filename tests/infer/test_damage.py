@@ -1,5 +1,6 @@
 """Files of an output that were cut, changed, exchanged or removed: noticed before it has its name, and after."""
 
+import json
 import re
 import shutil
 import subprocess
@@ -79,6 +80,61 @@ def test_verify_notices_two_shards_that_were_exchanged_in_any_level_or_map(begun
         first.write_bytes(before[0])
         last.write_bytes(before[1])
     assert verify(tmp_path / "out.zarr")["complete"]
+
+
+def edited(change):
+    """A damage: ``change`` of the attributes of an output, its multiscale image, and what infer noted there."""
+
+    def damage(output):
+        file = next(file for file in (output / "zarr.json", output / ".zattrs") if file.exists())
+        content = json.loads(file.read_text())
+        attributes = content["attributes"] if file.name == "zarr.json" else content
+        change(attributes, attributes.get("ome", attributes)["multiscales"][0], attributes["emsr_fast"])
+        file.write_text(json.dumps(content))
+
+    return damage
+
+
+def without_a_level(output):
+    """Also its metadata do not name it."""
+    shutil.rmtree(output / "1")
+    edited(lambda attributes, image, own: image["datasets"].pop())(output)
+
+
+def without_metadata(output):
+    for name in ("zarr.json", ".zgroup", ".zattrs"):
+        (output / name).unlink(missing_ok=True)
+
+
+LOST = {
+    "a level": (without_a_level, "1 is missing, or no metadata name it"),
+    "the metadata": (without_metadata, "metadata cannot be read: "),
+    "every level": (edited(lambda attributes, image, own: image.update(datasets=[])), "they name no level"),
+    "what infer noted": (edited(lambda attributes, image, own: attributes.update(emsr_fast=[])), "infer noted in them"),
+    "failed slices": (edited(lambda attributes, image, own: own.update(failed_slices=[1])), "infer noted in them"),
+    "checksums": (edited(lambda attributes, image, own: own.update(checksums=[1])), "infer noted in them"),
+}
+
+
+@pytest.mark.parametrize("what", LOST)
+def test_verify_notices_an_output_that_lost_a_part(begun, tmp_path, capsys, what):
+    shutil.copytree(begun[0] / "whole" / "out.zarr", tmp_path / "out.zarr")
+    damage, said = LOST[what]
+    damage(tmp_path / "out.zarr")
+    assert main(["verify", str(tmp_path / "out.zarr")]) == 4
+    (problem,) = verify(tmp_path / "out.zarr")["problems"]
+    assert said in problem
+
+
+@pytest.mark.parametrize("begun", [pytest.param("trust", marks=pytest.mark.exhaustive)], indirect=True)
+@pytest.mark.parametrize(("lost", "missing"), [("trust", 5), ("trust/error", 2), ("trust/error/zarr.json", 1)])
+def test_verify_notices_maps_of_trust_that_were_removed(begun, tmp_path, lost, missing):
+    shutil.copytree(begun[0] / "whole" / "out.zarr", tmp_path / "out.zarr")
+    place = tmp_path / "out.zarr" / lost
+    shutil.rmtree(place) if place.is_dir() else place.unlink()
+    problems = verify(tmp_path / "out.zarr")["problems"]
+    assert len(problems) == missing
+    assert all(problem.startswith(lost.removesuffix("zarr.json")) for problem in problems)
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
