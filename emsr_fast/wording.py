@@ -31,6 +31,11 @@ def shortened(text: str, most: int = 80) -> str:
     return text if len(text) <= most else f"{text[: most - 3]}..."
 
 
+def quoted(text: str) -> str:
+    """Return ``text`` in quotes and shortened, for a message about what the user gave."""
+    return repr(shortened(text))
+
+
 def without_folders(text: str, *paths: str | PurePath) -> str:
     """Return a message for a file that is made to be shared, without the folders that ``paths`` lie in.
 

@@ -23,7 +23,7 @@ def refuse_too_few_threads() -> None:
     asked = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0]
     # a job has fewer cores than its machine; not every system tells
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    each = min(int(asked) if asked.isdecimal() else cores, _MOST_EACH)
+    each = min(int(asked) if asked.isdecimal() and len(asked) < 10 else cores, _MOST_EACH)
     enough = threading.Event()
     started: list[threading.Thread] = []
     try:

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from emsr_fast.errors import UsageError
+from emsr_fast.wording import quoted
 
 Size = tuple[int, int, int]  # batch, rows, columns in LR pixels
 
@@ -78,5 +79,5 @@ def parse_size(text: str, name: str) -> tuple[int, int]:
     """
     found = re.fullmatch(r"([0-9]{1,6})[xX]([0-9]{1,6})", text)
     if not found:
-        raise UsageError(f"{name} is {text!r}; give rows x columns in input pixels, as in 320x320")
+        raise UsageError(f"{name} is {quoted(text)}; give rows x columns in input pixels, as in 320x320")
     return int(found[1]), int(found[2])

@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Any
 from emsr_fast.errors import BackendError, EmsrError, UsageError
 from emsr_fast.infer.statistics import Statistics
 from emsr_fast.installing import lacking
-from emsr_fast.wording import counted
+from emsr_fast.io.selection import whole_number
+from emsr_fast.wording import counted, quoted
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -201,9 +202,10 @@ def _client(where: str) -> Iterator[Client]:
         raise UsageError(lacking("`dask`", "dask")) from error
     kind, _, count = where.partition(":")
     if kind == "local":
-        if not (count.isascii() and count.isdigit() and int(count) > 0):
-            raise UsageError(f"`dask` is {where!r}; give local:N with the number of workers, such as local:4")
-        with local_workers(int(count)) as client:
+        workers = whole_number(count)
+        if not workers:
+            raise UsageError(f"`dask` is {quoted(where)}; give local:N with the number of workers, such as local:4")
+        with local_workers(workers) as client:
             yield client
         return
     address = {"address": where} if "://" in where else {"scheduler_file": _scheduler_file(where)}
@@ -211,7 +213,7 @@ def _client(where: str) -> Iterator[Client]:
         connected = Client(**address)
     except (OSError, ValueError) as error:
         raise UsageError(
-            f"`dask` is {where!r}, and no scheduler answers there ({error}); give local:N, tcp://host:port or a "
+            f"`dask` is {quoted(where)}, and no scheduler answers there ({error}); give local:N, tcp://host:port or a "
             "scheduler file"
         ) from error
     with connected as client:

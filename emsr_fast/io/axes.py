@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from emsr_fast.errors import UsageError, VolumeError
-from emsr_fast.wording import counted, listed
+from emsr_fast.wording import counted, listed, quoted
 
 _T = TypeVar("_T")
 # a last axis so short beside two long ones may be colours as well as slices
@@ -150,7 +150,8 @@ def check_axes(text: str) -> str:
     names = text.upper()
     if not (names.isascii() and names.isalpha()) or len(set(names)) != len(names) or not {"Y", "X"} <= set(names):
         raise UsageError(
-            f"`axes` {text!r} must name each axis once by a letter, slowest first, with Y and X; such as ZYX or CZYX"
+            f"`axes` {quoted(text)} must name each axis once by a letter, slowest first, with Y and X; such as ZYX "
+            "or CZYX"
         )
     return names
 

@@ -10,7 +10,7 @@ import numpy as np
 from emsr_fast.errors import UsageError, VolumeError
 from emsr_fast.io.outlier_values import outlier_values
 from emsr_fast.model.config import INPUT_BOUNDS
-from emsr_fast.wording import counted
+from emsr_fast.wording import counted, quoted
 
 if TYPE_CHECKING:
     from emsr_fast.io.volume import SourceVolume
@@ -134,7 +134,7 @@ def parse_range(text: str, dtype: np.dtype) -> Normalisation:
         low, high = np.nan, np.nan
     if not colon or not np.isfinite([low, high]).all() or high <= low:
         raise UsageError(
-            f"`intensity_range` is {text!r}; give LO:HI in grey values with LO below HI, such as 0:4095, or dtype"
+            f"`intensity_range` is {quoted(text)}; give LO:HI in grey values with LO below HI, such as 0:4095, or dtype"
         )
     return Normalisation(low, high, "given")
 

@@ -12,6 +12,7 @@ from emsr_fast.errors import UsageError
 from emsr_fast.io.pixel_size_advice import loses_detail, loss, remedies
 from emsr_fast.io.resample import ResampledSource
 from emsr_fast.io.volume import SourceVolume
+from emsr_fast.wording import quoted
 
 LARGEST_MISMATCH = 0.15  # beyond this a model sees structures of a size that its training never showed
 _SAME = 1e-3  # sizes come from rounded headers: closer than this they are the same
@@ -42,7 +43,7 @@ def parse_input_voxel(text: str | None) -> InputVoxel | None:
         sizes = []
     if len(sizes) not in (1, 2) or not all(math.isfinite(size) and size > 0 for size in sizes):
         raise UsageError(
-            f"`input_voxel` is {text!r}; give the input's pixel size in nm, such as 50, or Y,X such as 50,48, "
+            f"`input_voxel` is {quoted(text)}; give the input's pixel size in nm, such as 50, or Y,X such as 50,48, "
             "or file to take the file's, or ignore to run without resampling"
         )
     return InputVoxel(resample=True, sizes_nm=(sizes[0], sizes[-1]))

@@ -3,9 +3,17 @@
 from __future__ import annotations
 
 from emsr_fast.errors import UsageError
+from emsr_fast.wording import quoted
 
 ZYX = tuple[int, int, int]  # a number for each axis: a shape, a block, an index
 Span = tuple[int, int]  # from, to before
+
+_MOST_DIGITS = 18  # more count nothing, and Python refuses to read thousands
+
+
+def whole_number(text: str) -> int | None:
+    """Return the number in ``text``; None if it is not one of at most 18 digits and nothing else."""
+    return int(text) if len(text) <= _MOST_DIGITS and text.isascii() and text.isdigit() else None
 
 
 def parse_slices(text: str) -> tuple[int | None, int | None]:
@@ -16,11 +24,11 @@ def parse_slices(text: str) -> tuple[int | None, int | None]:
     """
     first, colon, last = text.partition(":")
     advice = "give a:b, from slice a to before slice b counted from 0, such as 10:20, 10: or :20"
-    if not colon or any(end and not (end.isascii() and end.isdigit()) for end in (first, last)):
-        raise UsageError(f"`slices` is {text!r}; {advice}")
-    start, stop = (int(end) if end else None for end in (first, last))
+    start, stop = whole_number(first), whole_number(last)
+    if not colon or (first and start is None) or (last and stop is None):
+        raise UsageError(f"`slices` is {quoted(text)}; {advice}")
     if stop is not None and stop <= (start or 0):
-        raise UsageError(f"`slices` is {text!r}, which has no slice in it; {advice}")
+        raise UsageError(f"`slices` is {quoted(text)}, which has no slice in it; {advice}")
     return start, stop
 
 
@@ -46,9 +54,10 @@ def parse_share(text: str | None) -> tuple[int, int]:
     if text is None:
         return 0, 1
     first, slash, last = text.partition("/")
-    if slash and all(end.isascii() and end.isdigit() for end in (first, last)) and 1 <= int(first) <= int(last):
-        return int(first) - 1, int(last)
-    raise UsageError(f"`shard` is {text!r}; give i/N with i from 1 to N, such as 3/16")
+    number, count = whole_number(first), whole_number(last)
+    if slash and number is not None and count is not None and 1 <= number <= count:
+        return number - 1, count
+    raise UsageError(f"`shard` is {quoted(text)}; give i/N with i from 1 to N, such as 3/16")
 
 
 def parse_memory(text: str) -> int:
@@ -65,7 +74,7 @@ def parse_memory(text: str) -> int:
     except ValueError:
         found = 0.0
     if not 1 <= found < float("inf"):
-        raise UsageError(f"`max_memory` is {text!r}; give a size with its unit, such as 1.5GB or 800MB")
+        raise UsageError(f"`max_memory` is {quoted(text)}; give a size with its unit, such as 1.5GB or 800MB")
     return int(found)
 
 
@@ -77,13 +86,14 @@ def parse_roi(text: str, shape: ZYX) -> tuple[Span, Span, Span]:
     """
     advice = "give z,y,x:z,y,x in input voxels, from the first corner to before the second, such as 0,0,0:16,512,512"
     corners = [corner.split(",") for corner in text.split(":")]
-    numbers = [number.strip() for corner in corners for number in corner]
-    if [len(corner) for corner in corners] != [3, 3] or not all(n.isascii() and n.isdigit() for n in numbers):
-        raise UsageError(f"`roi` is {text!r}; {advice}")
-    values = [int(number) for number in numbers]
+    found = [whole_number(number.strip()) for corner in corners for number in corner]
+    values = [number for number in found if number is not None]
+    if [len(corner) for corner in corners] != [3, 3] or len(values) != 6:
+        raise UsageError(f"`roi` is {quoted(text)}; {advice}")
     region = tuple(zip(values[:3], values[3:], strict=True))
     if any(stop <= start for start, stop in region):
-        raise UsageError(f"`roi` {text!r} is empty; {advice}")
+        raise UsageError(f"`roi` {quoted(text)} is empty; {advice}")
     if any(stop > side for (_, stop), side in zip(region, shape, strict=True)):
-        raise UsageError(f"`roi` {text!r} reaches beyond the volume, {' x '.join(map(str, shape))} (Z, Y, X); {advice}")
+        sides = " x ".join(map(str, shape))
+        raise UsageError(f"`roi` {quoted(text)} reaches beyond the volume, {sides} (Z, Y, X); {advice}")
     return region[0], region[1], region[2]

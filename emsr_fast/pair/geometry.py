@@ -10,6 +10,7 @@ from emsr_fast.errors import UsageError, VolumeError
 from emsr_fast.io.volume import SourceVolume
 from emsr_fast.io.voxels import VoxelSize, described, multiplied
 from emsr_fast.pair.find_field import Bounds
+from emsr_fast.wording import quoted
 
 _RATIO_OFF = 1.25  # factor by which the pixel ratio may differ from the scale: beyond it another scale is meant
 _SQUARE = 0.01  # relative difference of y and x
@@ -97,7 +98,8 @@ def _given(text: str, name: str, stated: VoxelSize) -> VoxelSize:
         numbers = []
     if len(numbers) not in (1, 3) or not all(math.isfinite(n) and n > 0 for n in numbers):
         raise UsageError(
-            f"`{name.lower()}_voxel` is {text!r}; give Z,Y,X in nm such as 50,15,15, or the pixel size alone such as 15"
+            f"`{name.lower()}_voxel` is {quoted(text)}; give Z,Y,X in nm such as 50,15,15, or the pixel size alone "
+            "such as 15"
         )
     return (numbers[0], numbers[1], numbers[2]) if len(numbers) == 3 else (stated[0], numbers[0], numbers[0])
 

@@ -12,10 +12,11 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from emsr_fast.errors import UsageError, VolumeError
+from emsr_fast.io.selection import whole_number
 from emsr_fast.model.config import EmsrConfig
 from emsr_fast.reading import read_regular
 from emsr_fast.train.settings_text import MOST_BYTES, parse_yaml
-from emsr_fast.wording import shortened
+from emsr_fast.wording import quoted, shortened
 
 GREY = 1 / 255  # noise is given in grey levels of 255, as in the paper
 
@@ -204,25 +205,28 @@ def read_config(path: Path | None, changes: Sequence[str] = ()) -> TrainConfig:
 def _apply(values: dict[str, Any], change: str) -> None:
     key, sign, text = change.partition("=")
     if not sign or not key:
-        raise UsageError(f"setting {change!r}: give key=value, as in optimiser.rate=1e-3")
+        raise UsageError(f"setting {quoted(change)}: give key=value, as in optimiser.rate=1e-3")
     *groups, last = key.split(".")
     place: Any = values
     for group in groups:
         if isinstance(place, list):
-            if not group.isdigit() or int(group) >= len(place):
-                raise UsageError(f"setting {key!r}: {group!r} is none of the {len(place)} entries, counted from 0")
-            place = place[int(group)]
+            number = whole_number(group)
+            if number is None or number >= len(place):
+                raise UsageError(
+                    f"setting {quoted(key)}: {quoted(group)} is none of the {len(place)} entries, counted from 0"
+                )
+            place = place[number]
         else:
             place = place.setdefault(group, {})
         if not isinstance(place, dict | list):
-            raise UsageError(f"setting {key!r}: {group!r} is not a group of settings")
+            raise UsageError(f"setting {quoted(key)}: {quoted(group)} is not a group of settings")
     if not isinstance(place, dict):
-        raise UsageError(f"setting {key!r} names a whole entry of a list; name one of its keys")
+        raise UsageError(f"setting {quoted(key)} names a whole entry of a list; name one of its keys")
     try:
         value = parse_yaml(text, "it")
     except UsageError as error:
         raise UsageError(
-            f"setting {shortened(key)!r}: {shortened(text)!r} is not a value; give a number, a word or a [list]"
+            f"setting {quoted(key)}: {quoted(text)} is not a value; give a number, a word or a [list]"
         ) from error
     # YAML 1.1 reads 1e-3 as text
     if isinstance(value, str):

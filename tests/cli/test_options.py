@@ -155,3 +155,38 @@ def test_the_list_of_commands_shows_first_sentences_whole():
     # beside the names, on a terminal of 80 columns
     for command in GROUP.commands.values():
         assert not command.get_short_help_str(limit=66).endswith("..."), command.name
+
+
+NINES = "9" * 5000
+
+
+@pytest.mark.parametrize(
+    ("command", "options"),
+    [
+        ("infer", ["--slices", f"0:{NINES}"]),
+        ("infer", ["--slices", f"{NINES}:"]),
+        ("infer", ["--shard", f"1/{NINES}"]),
+        ("infer", ["--roi", f"0,0,0:1,1,{NINES}"]),
+        ("infer", ["--range", f"0:{NINES}"]),
+        ("infer", ["--max-memory", f"{NINES}GB"]),
+        ("infer", ["--axes", "Y" * 5000]),
+        ("infer", ["--input-voxel", NINES]),
+        ("evaluate", ["--slices", f"0:{NINES}"]),
+        ("preview", ["--roi", f"0,0,0:1,1,{NINES}"]),
+        ("train", [f"--{NINES}=1"]),
+        ("train", [f"--sources.{NINES}.hr=a.tif"]),
+    ],
+)
+def test_a_value_of_thousands_of_digits_is_wrong_usage_in_one_short_line(
+    tmp_path, monkeypatch, capsys, command, options
+):
+    monkeypatch.chdir(tmp_path)
+    tifffile.imwrite("a.tif", np.zeros((2, 40, 40), np.uint8), photometric="minisblack")
+    Path("a.yaml").write_text("sources: [{hr: a.tif}]")
+    output = {"infer": "o.zarr", "evaluate": "report", "preview": "o.png"}
+    given = ["a.yaml"] if command == "train" else ["a.tif", "-o", output[command]]
+    assert main([command, *given, *options]) == 2
+    (line,) = (line for line in capsys.readouterr().err.splitlines() if line.startswith("error: "))
+    assert command == "train" or options[0] in line
+    assert len(line) < 400
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.tif", "a.yaml"]
