@@ -36,9 +36,10 @@ def parse_yaml(text: str, name: str) -> Any:
         return None if root is None else loader.construct_document(root)
     except RecursionError as error:
         raise UsageError(f"{name} is not YAML of settings: it is nested too deep") from error
-    except (yaml.YAMLError, ValueError) as error:
-        if isinstance(error, UsageError):
-            raise
+    except UsageError:
+        raise
+    # yaml lets through whatever Python says of a value that does not fit its tag
+    except (yaml.YAMLError, ValueError, ArithmeticError, LookupError, AttributeError, TypeError) as error:
         raise UsageError(f"{name} is not YAML: {shortened(' '.join(str(error).split()), 200)}") from error
 
 
@@ -53,7 +54,7 @@ def _check_size(root: Any, name: str) -> None:
             if known == 0:
                 raise UsageError(f"{name} is not YAML of settings: an alias refers to what it is a part of")
             return known
-        if node.tag.endswith(":int") and len(node.value) > _MOST_DIGITS:
+        if node.tag.endswith((":int", ":float")) and len(node.value) > _MOST_DIGITS:
             raise UsageError(f"{name} is not YAML of settings: a number has {len(node.value):,} digits")
         sizes[id(node)] = 0
         parts = node.value if isinstance(node.value, list) else []

@@ -20,6 +20,33 @@ SETTINGS = {
     "many hexadecimal digits": (f"sources: [{{hr: a.tif}}]\nsteps: 0x{'f' * 5000}", "a number has 5,002 digits"),
     "a long word": (f"sources: [{{hr: a.tif}}]\nsteps: {'x' * 50_000}", "steps: Input should be a valid integer"),
     "a long key": (f"sources: [{{hr: a.tif}}]\n{'x' * 900}: 1", "Extra inputs are not permitted"),
+    "many digits of a fraction": (f"steps: 1.{'9' * 5000}", "a number has 5,002 digits"),
+    "a number of many parts": (f"steps: {'1:' * 4000}1.5", "a number has 8,003 digits"),
+    **{
+        f"{tag} {value}": (f"sources: [{{hr: a.tif}}]\nsteps: !!{tag} {value}", "is not YAML")
+        for tag, value in [
+            ("timestamp", "x"),
+            ("int", "''"),
+            ("int", "+"),
+            ("int", "x"),
+            ("float", "''"),
+            ("float", "x"),
+            ("bool", "x"),
+            ("null", "[1]"),
+            ("map", "x"),
+            ("seq", "x"),
+            ("binary", "é"),
+            ("omap", "x"),
+            ("pairs", "[1]"),
+            ("set", "x"),
+            ("str", "[1]"),
+            ("nothing", "x"),
+            ("int", "[1]"),
+            ("float", "{a: 1}"),
+            ("bool", "[1]"),
+            ("timestamp", "{}"),
+        ]
+    },
     "no date": ("steps: 2001-99-99", "month must be"),
 }
 
