@@ -83,7 +83,7 @@ class WrittenFiles:
         name = self._name(path)
         key = _number(hashlib.sha256(name))
         try:
-            found = path.stat()
+            found = path.lstat()  # a link may lead out of the output
         except (FileNotFoundError, NotADirectoryError):
             return None
         if not stat.S_ISREG(found.st_mode):

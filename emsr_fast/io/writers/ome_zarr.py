@@ -16,6 +16,7 @@ from zarr.codecs import BloscCodec, Crc32cCodec
 from zarr.core.buffer import Buffer
 from zarr.storage import LocalStore
 
+from emsr_fast.errors import VolumeError
 from emsr_fast.io.destination import printable, staging, system_errors
 from emsr_fast.io.resize import block_means
 from emsr_fast.io.selection import ZYX
@@ -64,6 +65,13 @@ def _forget_key(path: Path, put: Put) -> None:
     described = json.loads(path.read_text())
     described["compressor"].pop("checksum", None)
     put(path, json.dumps(described, indent=1).encode())
+
+
+def _remove_file(path: Path) -> None:
+    """Remove a file, link or pipe, if it is there."""
+    if path.is_dir() and not path.is_symlink():
+        raise VolumeError(f"{path} is a folder, which emsr-fast did not make: move it away, and repeat the command")
+    path.unlink(missing_ok=True)
 
 
 def metadata_files(path: Path, levels: int, version: str) -> Iterator[Path]:
@@ -135,7 +143,15 @@ class Pyramid:
                 yield index
 
     def write(self, level: int, index: ZYX, pixels: np.ndarray) -> None:
-        """Write all of shard ``index``."""
+        """Write all of shard ``index``.
+
+        Raises:
+            VolumeError: a folder has the name of one of its files.
+        """
+        for path in self.files(level, index):
+            # zarr looks at what is there first: a pipe never ends, and a link leads elsewhere
+            if path.is_symlink() or not path.is_file():
+                _remove_file(path)
         self.arrays[level][self.levels[level].place(index)] = pixels
 
     def read(self, level: int, index: ZYX) -> np.ndarray:
@@ -150,10 +166,14 @@ class Pyramid:
             yield number, index
 
     def forget(self, index: ZYX, level: int = 0) -> None:
-        """Remove shard ``index`` of ``level``, then those above it, which are means of it."""
+        """Remove shard ``index`` of ``level``, then those above it, which are means of it.
+
+        Raises:
+            VolumeError: a folder has the name of one of their files.
+        """
         for number, place in ((level, index), *self.above(index, level)):
             for file in self.files(number, place):
-                file.unlink(missing_ok=True)
+                _remove_file(file)
 
     def raise_above(self, index: ZYX) -> None:
         """Write the missing shards above shard ``index`` of level 0, as far as all shards below them are there.
