@@ -12,7 +12,6 @@ from typing import Any
 from emsr_fast.ownership import why_not_ours
 
 MOST_BYTES = 2**26  # of settings, metadata and journals
-_DEEPEST = "it is nested too deep"
 
 
 def read_regular(path: Path, most: int = MOST_BYTES, *, ours: bool = False) -> bytes:
@@ -46,5 +45,15 @@ def parse_json(text: str | bytes) -> Any:
     """
     try:
         return json.loads(text)
-    except RecursionError as error:
-        raise ValueError(_DEEPEST) from error
+    except (RecursionError, ValueError) as error:
+        if (reason := too_much(error)) is None:
+            raise
+        raise ValueError(reason) from error
+
+
+def too_much(error: Exception) -> str | None:
+    """Return why Python gave up reading JSON that is well formed; None if it is not, or for any other error."""
+    if isinstance(error, RecursionError):
+        return "values are nested too deep"
+    # the advice of the message, a setting of Python, is no help to users
+    return "a number has thousands of digits" if "set_int_max_str_digits" in str(error) else None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 from emsr_fast.io.destination import check_output, resolved
 from emsr_fast.leftovers import tidy
 from emsr_fast.publish import Check
+from emsr_fast.reading import parse_json
 
 
 def checked_names(output: Path, format: str, *, overwrite: bool, model: Path) -> list[tuple[Path, Check]]:
@@ -56,7 +56,7 @@ def _is_engine(path: Path) -> bool:
 
 def _is_description(path: Path) -> bool:
     with suppress(OSError, ValueError):
-        values = json.loads(path.read_bytes())
+        values = parse_json(path.read_bytes())
         return isinstance(values, dict) and "emsr_fast" in values and values.get("format") == "trt"
     return False
 

@@ -17,7 +17,7 @@ from emsr_fast.infer.strict_json import read_as
 from emsr_fast.io.destination import printable
 from emsr_fast.io.selection import ZYX
 from emsr_fast.publish import write_durably
-from emsr_fast.reading import read_regular
+from emsr_fast.reading import parse_json, read_regular
 
 Mark = TypeVar("Mark")
 
@@ -81,9 +81,9 @@ class BlockMarks:
 
     def _read_mark(self, kind: type[Mark], path: Path) -> Mark:
         try:
-            mark: Mark = read_as(kind, json.loads(read_regular(path)), path.stem)
+            mark: Mark = read_as(kind, parse_json(read_regular(path)), path.stem)
             return mark
-        except (ValueError, RecursionError, IsADirectoryError) as error:
+        except (ValueError, IsADirectoryError) as error:
             raise VolumeError(
                 f"{path} is damaged ({error}), so what is done cannot be trusted; {to_start_anew(self._run_folder)}"
             ) from error

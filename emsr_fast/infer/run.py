@@ -21,7 +21,7 @@ from emsr_fast.io.intensity import Normalisation
 from emsr_fast.io.selection import Span
 from emsr_fast.io.volume import TargetSpec
 from emsr_fast.publish import write_durably
-from emsr_fast.reading import read_regular
+from emsr_fast.reading import parse_json, read_regular
 from emsr_fast.trust.maps import Trust
 from emsr_fast.wording import listed, shell
 
@@ -149,8 +149,6 @@ class Run:
             return _parsed(read_regular(path))
         except OSError as error:
             what = f"cannot be read: {error.strerror or error}"
-        except RecursionError:
-            what = "is not JSON: it is nested too deeply"
         except ValueError as error:
             what = str(error)
         raise VolumeError(f"{path} {what}; {to_start_anew(folder)}")
@@ -168,7 +166,7 @@ class Run:
 def _parsed(data: bytes) -> Run:
     """Return the run in the bytes of a file; raise ValueError with a text that continues "FILE ..."."""
     try:
-        content = json.loads(data)
+        content = parse_json(data)
     except ValueError as error:
         raise ValueError(f"is not JSON: {error}") from error
     if not isinstance(content, dict) or "format" not in content:

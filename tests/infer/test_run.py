@@ -73,8 +73,8 @@ DAMAGED = {
     "null": (lambda content: "null", "has no format number"),
     "cut": (lambda content: json.dumps(content)[:700], "is not JSON"),
     "zeros": (lambda content: "\0" * 500, "is not JSON"),
-    "nested without end": (lambda content: "[" * 200_000, "nested too deeply"),
-    "a number without end": (lambda content: "9" * 5000, "is not JSON"),
+    "a number without end": (lambda content: "9" * 5000, "is not JSON: a number has thousands of digits"),
+    "nested without end": (lambda content: "[" * 200_000, "nested too deep"),
     "older": (
         lambda content: json.dumps({"format": 1, "identity": {}, "plan": {}}),
         f"has format 1, and .* format {FORMAT}",

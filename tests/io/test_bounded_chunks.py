@@ -118,8 +118,12 @@ def test_a_part_larger_than_it_can_be_is_refused(tmp_path, part):
 
 
 @pytest.mark.parametrize("zarr_format", [2, 3])
-def test_metadata_nested_too_deep_are_refused_in_plain_words(tmp_path, zarr_format):
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [("[" * 100_000, "values are nested too deep"), ('{"a": ' + "9" * 5000 + "}", "a number has thousands of digits")],
+)
+def test_metadata_that_python_cannot_hold_are_refused_in_plain_words(tmp_path, zarr_format, text, reason):
     zarr.create_array(tmp_path / "a.zarr", data=PIXELS, zarr_format=zarr_format)
-    (tmp_path / "a.zarr" / (".zattrs" if zarr_format == 2 else "zarr.json")).write_text("[" * 100_000)
-    with pytest.raises(VolumeError, match="its metadata are nested too deep"):
+    (tmp_path / "a.zarr" / (".zattrs" if zarr_format == 2 else "zarr.json")).write_text(text)
+    with pytest.raises(VolumeError, match=f"in its metadata {reason}; check how it was written"):
         open_source(tmp_path / "a.zarr")

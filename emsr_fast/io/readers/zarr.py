@@ -25,7 +25,7 @@ from emsr_fast.io.readers.parts.parent_metadata import image_above, local_groups
 from emsr_fast.io.readers.parts.zarr_names import as_stored, other_name
 from emsr_fast.io.readers.parts.zarr_tree import MARKS, images_below
 from emsr_fast.io.volume import SourceVolume, VolumeInfo, check_pixels, pixel_dtype
-from emsr_fast.reading import MOST_BYTES
+from emsr_fast.reading import MOST_BYTES, too_much
 
 _MOST_OF_A_CHUNK = LARGEST_CHUNK + LARGEST_CHUNK // 8  # bytes of its file: what does not compress becomes longer
 _READ_AT_ONCE = 2**20  # bytes; of smaller files several are waited for at a time
@@ -51,8 +51,8 @@ def open_source(path: Path, key: str | None, asked: Asked) -> SourceVolume:
         raise
     # zarr raises many kinds for what is one thing to the user
     except Exception as error:
-        deep = isinstance(error, RecursionError)
-        reason = "its metadata are nested too deep" if deep else f"{type(error).__name__}: {error}"
+        given_up = too_much(error)
+        reason = f"in its metadata {given_up}" if given_up else f"{type(error).__name__}: {error}"
         if codec := _UNKNOWN_CODEC.search(reason):
             raise VolumeError(
                 f"{path}: its chunks are compressed with {codec[1]}, which no installed package has; install the one "
