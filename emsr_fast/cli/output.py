@@ -14,8 +14,11 @@ from typing import Any, TextIO, cast
 
 # all that ends a line for a terminal or for Python
 _LINE_END = re.compile("[ \t]*[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]\\s*")
-# C0, DEL and C1, which a terminal obeys, and marks that turn the direction of writing
-_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+# C0, DEL and C1, which a terminal obeys, and marks that turn the direction of writing or are not seen at all. Scripts
+# such as Persian and Hindi need the two that join letters, U+200C and U+200D
+_CONTROL = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\U000e0000-\U000e007f]"
+)
 _LONGEST_LINE = 5000  # a path may have 4096
 
 
@@ -73,4 +76,6 @@ def _without_controls(text: str) -> str:
 
 
 def _shown(code: int) -> str:
-    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
+    if code < 0x100:
+        return f"\\x{code:02x}"
+    return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"

@@ -77,10 +77,10 @@ class _Descriptor(io.FileIO):
             null = os.open(os.devnull, os.O_WRONLY)
             os.dup2(null, self.fileno())
             os.close(null)
-        except OSError:
+        except OSError as error:
             if self._essential:
                 self._failed = True
-                raise
+                raise OSError(error.errno, error.strerror, "standard output") from error
         return len(data)
 
 

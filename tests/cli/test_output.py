@@ -19,8 +19,10 @@ from emsr_fast.cli.output import one_line
 from emsr_fast.model.checkpoint import save_model
 
 COMMAND = [sys.executable, "-m", "emsr_fast"]
-# colour, the terminal's title and bell, a C1 sequence, a forged line, and writing from right to left
-HOSTILE = "x\x1b[31m\x1b]0;title\x07\x9b2J\nengine  forged\u202e\u2028note    forged\r"
+# colour, the terminal's title and bell, a C1 sequence, a forged line, writing from right to left, and what is not seen
+HOSTILE = (
+    "x\x1b[31m\x1b]0;title\x07\x9b2J\nengine  forged\u202e\u2028note    forged\r\u061c\u200b\u2060\ufeff\U000e0041"
+)
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +60,8 @@ def test_infer_prints_hostile_names_without_their_control_characters(volume, mod
     check_clean(done.stdout)
     check_clean(done.stderr)
     assert len(re.findall("^engine ", done.stderr, re.MULTILINE)) == 1
-    assert "model   x\\x1b[31m\\x1b]0;title\\x07\\x9b2J engine  forged\\u202e note    forged" in done.stderr
+    unseen = "\\u061c\\u200b\\u2060\\ufeff\\U000e0041"
+    assert f"model   x\\x1b[31m\\x1b]0;title\\x07\\x9b2J engine  forged\\u202e note    forged {unseen}" in done.stderr
 
 
 @pytest.mark.parametrize("arguments", [["inspect"], ["inspect", "--key", HOSTILE], ["verify"], ["inspect", "--json"]])
@@ -69,6 +72,10 @@ def test_other_commands_print_them_so_too(volume, capfd, arguments):
     check_clean(shown.err)
     if "--json" in arguments:
         assert json.loads(shown.out)["path"] == str(volume)
+
+
+def test_the_marks_that_join_letters_stay():
+    assert one_line("\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645 \u0915\u094d\u200d\u0937", None).count("\\") == 0
 
 
 def test_a_message_quotes_no_more_than_a_line(capfd, tmp_path):

@@ -74,7 +74,7 @@ def test_a_result_that_a_full_disk_does_not_take_is_an_error_of_one_line(image, 
     result = shell(f"emsr inspect in.tif {options} >/dev/full", image)
     assert result.returncode == 3
     assert result.stderr.decode().splitlines() == [
-        "error: No space left on device; check the path, its permissions and the disk"
+        "error: standard output: No space left on device; check the path, its permissions and the disk"
     ]
 
 
