@@ -43,10 +43,15 @@ _SPECIAL = {
 
 
 def refuse_special(path: Path) -> None:
-    """Raise VolumeError if ``path`` is a device, FIFO or socket, which must not be replaced."""
+    """Raise VolumeError if ``path`` is a device, FIFO, socket or broken link, which must not be replaced."""
     try:
         kind = _SPECIAL.get(stat.S_IFMT(path.stat().st_mode))
     except FileNotFoundError:
+        # to all checks the name looks free
+        if path.is_symlink():
+            raise VolumeError(
+                f"output {path} is a broken link: not replaced; remove the link, or choose another name"
+            ) from None
         return
     if kind:
         raise VolumeError(f"output {path} is {kind}, neither a file nor a folder: not replaced; choose another name")

@@ -226,6 +226,8 @@ def _writable(folder: Path) -> Iterator[None]:
 
 def keep(path: Path, content: bytes) -> None:
     """Write a file of the cache in one step; only its owner can write to it."""
+    if not path.exists():
+        path.unlink(missing_ok=True)  # a broken link has the name
     with Staging(path) as part:
         part.write_bytes(content)
         close_to_others(part)

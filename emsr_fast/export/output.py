@@ -8,7 +8,7 @@ from pathlib import Path
 
 from emsr_fast.io.destination import check_output, resolved
 from emsr_fast.leftovers import tidy
-from emsr_fast.publish import Check
+from emsr_fast.publish import Check, refuse_special
 from emsr_fast.reading import parse_json
 
 
@@ -37,6 +37,7 @@ def checked_names(output: Path, format: str, *, overwrite: bool, model: Path) ->
     for place, what, is_ours in kinds:
         check = partial(check_output, what=what, is_ours=is_ours, overwrite=overwrite, inputs=[model])
         tidy(place)
+        refuse_special(place)
         check(place)
         checks.append((place, check))
     return checks

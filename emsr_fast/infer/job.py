@@ -32,7 +32,7 @@ from emsr_fast.io.selection import parse_memory, parse_share, parse_slices
 from emsr_fast.io.writers.multiscale import VERSIONS
 from emsr_fast.io.writers.ome_zarr import Put, Pyramid
 from emsr_fast.model.config import check_window_fit
-from emsr_fast.publish import Check
+from emsr_fast.publish import Check, refuse_special
 from emsr_fast.wording import counted, listed
 
 
@@ -147,7 +147,9 @@ def _begin(request: Request, work: WorkFolder, run: Run, say: Say) -> Run:
     spec = run.output
     if not run.pyramid:
         for name in run.map_names:
-            _free(request)(map_path(work.final, name))
+            beside = map_path(work.final, name)
+            refuse_special(beside)
+            _free(request)(beside)
     # what is not compressed has a known size
     if output_format(work.final).name in ("TIFF", "MRC"):
         z, y, x = spec.shape

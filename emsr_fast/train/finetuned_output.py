@@ -13,7 +13,7 @@ from emsr_fast.io.formats import PNG_MAGIC, begins_with
 from emsr_fast.model import Emsr
 from emsr_fast.model.card import read_own_card
 from emsr_fast.model.checkpoint import encoded
-from emsr_fast.publish import Staging
+from emsr_fast.publish import Staging, refuse_special
 from emsr_fast.shield import shielded_from_signals
 
 
@@ -34,9 +34,11 @@ def check_names(path: Path, *, overwrite: bool, inputs: Iterable[Path] = ()) -> 
     """
     if path.suffix != ".safetensors":
         raise UsageError(f"output {path} must end in .safetensors")
-    for place in (path, picture_beside(path)):
+    final = resolved(path)
+    refuse_special(picture_beside(final))
+    for place in (path, picture_beside(final)):
         _check(place, overwrite=overwrite, inputs=inputs)
-    return resolved(path)
+    return final
 
 
 def _check(place: Path, *, overwrite: bool, inputs: Iterable[Path] = ()) -> Path:

@@ -80,6 +80,15 @@ def test_what_is_damaged_or_foreign_is_built_again_with_a_notice(how):
     assert cache.fetch("engine", KEY, provider)[1] == b"engine 2"
 
 
+@pytest.mark.parametrize("suffix", ["engine", "json"])
+def test_a_broken_link_is_no_entry(suffix):
+    provider = FakeProvider()
+    entry, _ = cache.fetch("engine", KEY, provider)
+    entry.beside(f".{suffix}").unlink()
+    entry.beside(f".{suffix}").symlink_to("nowhere")
+    assert cache.fetch("engine", KEY, provider)[1] == cache.fetch("engine", KEY, provider)[1] == b"engine 2"
+
+
 def test_what_a_runtime_refuses_is_built_again(cache_of_its_own):
     provider, lines = FakeProvider(), []
     cache.fetch("engine", KEY, provider)

@@ -1,5 +1,7 @@
 """What another program or another run does at one moment of a run: real processes, stopped at that moment."""
 
+import os
+
 import numpy as np
 import pytest
 import tifffile
@@ -28,9 +30,13 @@ def put_file(path):
     path.write_text("years of work")
 
 
+def put_broken_link(path):
+    path.symlink_to("thesis.txt")
+
+
 # the first moment is before the last look at the name, the second after it, right before the name is taken
 @pytest.mark.parametrize(("step", "number"), [("partial/journal.json", 1), ("renameat2", 2)])
-@pytest.mark.parametrize("put", [put_folder, put_file])
+@pytest.mark.parametrize("put", [put_folder, put_file, put_broken_link])
 def test_what_comes_there_during_a_run_of_the_command_is_kept(small, tmp_path, step, number, put):
     output = tmp_path / "out" / "a.ome.zarr"
     with Paused(arguments_of(small, output), tmp_path, step, number) as paused:
@@ -38,8 +44,11 @@ def test_what_comes_there_during_a_run_of_the_command_is_kept(small, tmp_path, s
         code, _, errors = paused.go_on()
     assert code == 3, errors
     assert f"during the work, whose result is kept in {output}.partial" in errors
-    found = output.read_text() if output.is_file() else (output / "thesis.txt").read_text()
-    assert found == "years of work"
+    if put is put_broken_link:
+        assert os.readlink(output) == "thesis.txt"
+    else:
+        found = output.read_text() if output.is_file() else (output / "thesis.txt").read_text()
+        assert found == "years of work"
     assert sorted(entry.name for entry in output.parent.iterdir()) == ["a.ome.zarr", "a.ome.zarr.partial"]
 
 

@@ -13,6 +13,7 @@ import tifffile
 
 from emsr_fast.errors import VolumeError
 from emsr_fast.infer.job import infer
+from emsr_fast.infer.trust_maps import map_path
 
 SLICES = np.random.default_rng(0).normal(128, 20, (2, 104, 104)).astype(np.uint8)
 OPTIONS = {"device": "cpu", "input_voxel": "ignore", "model": "emsr-x3-small"}
@@ -105,6 +106,14 @@ def test_a_map_that_comes_there_during_the_run_is_kept_and_the_output_waits(with
     theirs.unlink()
     infer(small, output, trust=True, **OPTIONS)
     assert bytes_of(theirs) == bytes_of(tmp_path / theirs.name)
+
+
+def test_a_broken_link_under_the_name_of_a_map_is_refused_before_the_work(with_structure, tmp_path):
+    output = tmp_path / "out" / "a.tif"
+    map_path(output, "residual").symlink_to("nowhere")
+    with pytest.raises(VolumeError, match=r"residual\.tif is a broken link: not replaced; .*another name$"):
+        infer(with_structure, output, trust=True, **OPTIONS)
+    assert [path.name for path in output.parent.iterdir()] == ["a.trust-residual.tif"]
 
 
 # forks runs that end before step 1, 2, ... of publishing; waits after each, and after the run that goes on with it

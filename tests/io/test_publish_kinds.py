@@ -12,9 +12,11 @@ import tifffile
 from emsr_fast.cli import main
 from emsr_fast.errors import VolumeError
 from emsr_fast.evaluate.folder import check_report_folder
+from emsr_fast.export.output import checked_names
 from emsr_fast.io.destination import check_destination
 from emsr_fast.pair.write import check_folder as check_pair_folder
 from emsr_fast.publish import Staging, refuse_folder
+from emsr_fast.train.finetuned_output import check_names as check_model_names
 
 
 def anything(path):
@@ -72,6 +74,27 @@ def test_a_device_that_comes_there_during_the_work_is_refused(tmp_path, kind):
     with pytest.raises(VolumeError, match=f"{kind}.*during the work"), Staging(tmp_path / "a", anything):
         make_special(tmp_path / "a", kind)
     assert names(tmp_path) == ["a"]
+
+
+def test_so_is_a_broken_link(tmp_path):
+    """Its name looks free: what does not exist may be written."""
+    with pytest.raises(VolumeError, match=r"broken link: not.*during the work"), Staging(tmp_path / "a", anything):
+        (tmp_path / "a").symlink_to("nowhere")
+    assert os.readlink(tmp_path / "a") == "nowhere"
+    with pytest.raises(VolumeError, match="broken link: not replaced"):
+        Staging(tmp_path / "a", anything)
+    assert names(tmp_path) == ["a"]
+
+
+def test_so_is_one_under_the_name_of_a_second_output_before_the_work(tmp_path):
+    checks = {
+        "picture.finetune.png": lambda: check_model_names(tmp_path / "picture.safetensors", overwrite=True),
+        "engine.trt.json": lambda: checked_names(tmp_path / "engine.trt", "trt", overwrite=True, model=tmp_path / "m"),
+    }
+    for name, check in checks.items():
+        (tmp_path / name).symlink_to("nowhere")
+        with pytest.raises(VolumeError, match=f"{name} is a broken link"):
+            check()
 
 
 @pytest.mark.parametrize(
