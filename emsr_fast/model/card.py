@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from safetensors import safe_open
@@ -13,9 +13,12 @@ from safetensors import safe_open
 from emsr_fast.errors import CheckpointError
 from emsr_fast.model.config import INPUT_BOUNDS, EmsrConfig
 from emsr_fast.reading import parse_json
+from emsr_fast.wording import quoted, shortened
 
 CARD_KEY = "emsr_card"
+PixelSize = Annotated[float, Field(gt=0, allow_inf_nan=False)]  # nm
 
+_LONGEST = 200  # characters of what is wrong with a card
 _WIDTH = 100  # characters of a line of a description, where it can be helped
 
 
@@ -25,14 +28,14 @@ class ModelCard(BaseModel):
     model_config = ConfigDict(extra="forbid", protected_namespaces=())
 
     format_version: Literal[1] = 1
-    name: str = "unnamed"
+    name: str = Field("unnamed", max_length=255)
     description: str = ""
     architecture: dict[str, Any]  # the fields of EmsrConfig
     normalisation: Literal["dtype_range", "percentile"] = "dtype_range"  # what [0, 1] meant in training
     # least and most that it is given, in units of [0, 1]; what is beyond becomes the nearer one
     input_bounds: tuple[float, float] = INPUT_BOUNDS
-    hr_pixel_nm: list[float] = Field(default_factory=list)  # HR pixel sizes it was trained on
-    lr_pixel_nm: list[float] = Field(default_factory=list)
+    hr_pixel_nm: list[PixelSize] = Field(default_factory=list)  # HR pixel sizes it was trained on
+    lr_pixel_nm: list[PixelSize] = Field(default_factory=list)
     training: dict[str, Any] = Field(default_factory=dict)  # hardware, steps, data, loss
     metrics: dict[str, Any] = Field(default_factory=dict)  # what was measured, and on what
     limits: list[str] = Field(default_factory=list)  # what it is known to do badly
@@ -106,13 +109,19 @@ def parse_card(text: str, path: Path) -> ModelCard:
     try:
         version = parse_json(text).get("format_version")
         if isinstance(version, int) and version > ModelCard.model_fields["format_version"].default:
-            raise CheckpointError(f"model {str(path)!r} has format version {version}: update emsr_fast to read it")
+            raise CheckpointError(
+                f"model {str(path)!r} has format version {shortened(str(version))}: update emsr_fast to read it"
+            )
         card = ModelCard.model_validate_json(text)
         card.config  # noqa: B018  raises if the architecture is none
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(map(str, first["loc"]))
-        raise CheckpointError(f"the card of model {str(path)!r} is wrong at {field!r}: {first['msg']}") from error
+        raise CheckpointError(
+            f"the card of model {str(path)!r} is wrong at {quoted(field)}: {shortened(first['msg'], _LONGEST)}"
+        ) from error
     except (ValueError, TypeError, AttributeError) as error:
-        raise CheckpointError(f"the card of model {str(path)!r} cannot be read: {error}") from error
+        raise CheckpointError(
+            f"the card of model {str(path)!r} cannot be read: {shortened(str(error), _LONGEST)}"
+        ) from error
     return card

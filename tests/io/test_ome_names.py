@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import tifffile
 
+from emsr_fast.errors import VolumeError
 from emsr_fast.io.registry import open_source
 from reading import read_apart
 
@@ -100,6 +101,18 @@ def test_a_claim_of_more_planes_than_the_file_can_hold_takes_no_memory(folder, c
     assert said.startswith("refused")
     assert "claims 4e+08 planes" in said
     assert 0 < peak < 300
+
+
+@pytest.mark.parametrize("name", ["x" * 5000, "../" + "x" * 5000, "../" * 900 + "x"])
+def test_a_name_that_no_file_can_have_is_a_file_that_is_missing(folder, name):
+    write_ome(folder / "a.ome.tif", f'<TiffData><UUID FileName="{name}">urn:uuid:9</UUID></TiffData>')
+    if name.startswith(".."):
+        with pytest.raises(VolumeError, match="lies in another folder") as refused:
+            open_source(folder / "a.ome.tif")
+        assert len(str(refused.value)) < 2 * len(str(folder)) + 600
+    else:
+        with open_source(folder / "a.ome.tif") as source:
+            assert any("1 other file, none of them here" in note for note in source.info.notes)
 
 
 def test_files_of_micro_manager_are_read_by_themselves(folder):

@@ -7,7 +7,9 @@ from pathlib import Path, PurePath
 
 from emsr_fast.errors import VolumeError
 from emsr_fast.reading import read_regular
+from emsr_fast.wording import shortened
 
+_LONGEST_NAMED = 400  # characters of a part's path
 _LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 
 
@@ -60,11 +62,12 @@ def check_inside(folder: Path, place: Path, path: PurePath) -> None:
     real = os.path.realpath(place)
     if Path(real).is_relative_to(os.path.realpath(folder)):
         return
+    named = shortened(str(place), _LONGEST_NAMED)
     if os.path.abspath(place) != real:
         raise VolumeError(
-            f"{place} is a link that leads out of the volume, to {real}; copy the volume without links (cp -rL)"
+            f"{named} is a link that leads out of the volume, to {real}; copy the volume without links (cp -rL)"
         )
-    raise VolumeError(f"{path} names {place} as a part of it, which lies in another folder; move both into one")
+    raise VolumeError(f"{path} names {named} as a part of it, which lies in another folder; move both into one")
 
 
 def read_part(folder: Path, place: Path, path: PurePath, most: int | None = None) -> bytes | None:

@@ -13,6 +13,7 @@ import tifffile
 from emsr_fast.errors import VolumeError
 from emsr_fast.io.formats import TIFF_MAGIC, begins_with
 from emsr_fast.io.readers.parts.files import DamagedError, check_inside, check_regular
+from emsr_fast.wording import quoted
 
 # so many claimed planes cost no memory worth a word; of more there must be as many bytes as their directories take
 _FEW_PLANES = 2**17
@@ -37,7 +38,7 @@ def check_ome(file: tifffile.TiffFile, path: Path) -> None:
             # an empty one counts as missing
             if place.stat().st_size and not begins_with(place, TIFF_MAGIC):
                 raise VolumeError(
-                    f"{path} names {name!r} as a part of it, which is not a TIFF file; give the whole set"
+                    f"{path} names {quoted(name)} as a part of it, which is not a TIFF file; give the whole set"
                 )
             size += place.stat().st_size
     most = max(_FEW_PLANES, size // _LEAST_DIRECTORY)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,6 +12,7 @@ import tifffile
 
 from emsr_fast.io.formats import TIFF_MAGIC, begins_with
 from emsr_fast.io.readers.tiff.beside import metadata_of, names_in
+from emsr_fast.wording import shortened
 
 
 def others_of(file: tifffile.TiffFile) -> list[str]:
@@ -35,7 +37,8 @@ def set_of(path: Path) -> list[str]:
 
 def missing_of(names: Sequence[str], folder: Path) -> list[str]:
     """Return those of ``names`` that are no TIFF file of ``folder``."""
-    return [name for name in names if not begins_with(folder / name, TIFF_MAGIC)]
+    # unlike pathlib, os.path has no error for a name that no file can have
+    return [name for name in names if not (os.path.isfile(folder / name) and begins_with(folder / name, TIFF_MAGIC))]
 
 
 def why_no_ome(file: tifffile.TiffFile) -> str | None:
@@ -48,5 +51,6 @@ def why_no_ome(file: tifffile.TiffFile) -> str | None:
     except ElementTree.ParseError:
         return ""  # which is said where the voxel size is looked for in them
     except (ArithmeticError, LookupError, TypeError, ValueError, AttributeError) as error:
-        return f"OME metadata do not fit the file ({type(error).__name__}: {error}): read as plain TIFF"
+        reason = shortened(f"{type(error).__name__}: {error}", 200)
+        return f"OME metadata do not fit the file ({reason}): read as plain TIFF"
     return None

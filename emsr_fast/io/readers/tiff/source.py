@@ -26,9 +26,10 @@ from emsr_fast.io.readers.tiff.stack import slices_of
 from emsr_fast.io.readers.tiff.vendors import read_vendors
 from emsr_fast.io.readers.tiff.voxels import read_position, read_voxel_size
 from emsr_fast.io.volume import SourceVolume, VolumeInfo, as_pixels, check_pixels, pixel_dtype
-from emsr_fast.wording import counted
+from emsr_fast.wording import counted, shortened
 
 _NAMED = 3  # missing files in a message
+_LONGEST = 300  # characters of what tifffile says
 _LOOKED_AT = 2**22  # pixels whose channels are compared before a run begins
 # tifffile only warns where it would hand out zeros for pixels that are not there
 _LOSS = re.compile(r"zeroed|missing|corrupted|incomplete|out of range|invalid (offset|page)|failed to read", re.I)
@@ -178,7 +179,9 @@ class TiffSource(SourceVolume):
         return pages, axes
 
     def _lost(self, z: int) -> str:
-        named = ", ".join(self._missing[:_NAMED]) + (" ..." if len(self._missing) > _NAMED else "")
+        named = ", ".join(shortened(name) for name in self._missing[:_NAMED]) + (
+            " ..." if len(self._missing) > _NAMED else ""
+        )
         return (
             f"slice {z} of {self._path} is in a file of its set that is not here; not here: {named}; copy the whole set"
         )
@@ -256,7 +259,7 @@ def _tifffile_errors(path: Path, part: str = "") -> Iterator[list[str]]:
 
     class Listener(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
-            text = " ".join(re.sub(r"<tifffile\.\w+ [^>]*> ?", "", record.getMessage()).split())
+            text = shortened(" ".join(re.sub(r"<tifffile\.\w+ [^>]*> ?", "", record.getMessage()).split()), _LONGEST)
             if _SEEN_TO.match(text):
                 return
             lost = record.levelno >= logging.ERROR and not _PRIVATE_TAG.search(text)
@@ -274,7 +277,7 @@ def _tifffile_errors(path: Path, part: str = "") -> Iterator[list[str]]:
             raise type(error)(f"{error} (the reader says: {grave[0]})") from error
         raise
     except Exception as error:
-        reason = grave[0] if grave else f"{error}" or type(error).__name__
+        reason = grave[0] if grave else shortened(str(error), _LONGEST) or type(error).__name__
         raise DamagedError(f"{where} cannot be read as TIFF: {reason}; copy or export it again") from error
     finally:
         log.removeHandler(listener)
