@@ -27,7 +27,11 @@ def _is_n5(path: Path) -> bool:
 
 
 def _is_precomputed(path: Path) -> bool:
-    return (path / "info").is_file() and b"scales" in _first_bytes(path / "info", 2**16)
+    info = path / "info"
+    if not info.is_file():
+        # a pipe: the reader says so
+        return path.suffix.lower() == ".precomputed" and info.exists()
+    return b"scales" in _first_bytes(info, 2**16)
 
 
 def _is_hdf5(path: Path) -> bool:

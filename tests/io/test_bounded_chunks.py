@@ -2,6 +2,7 @@
 
 import bz2
 import gzip
+import json
 import lzma
 
 import google_crc32c
@@ -104,6 +105,21 @@ def check_refused(path):
     assert said.startswith("refused slice")
     assert "a chunk" in said
     assert 0 < peak < 300
+
+
+@pytest.mark.parametrize(
+    ("chunks", "said"),
+    [
+        ([0, 64, 64], "chunks are 0 x 64 x 64 of uint8, which hold nothing; check"),
+        ([1, 1, 2**30 + 1], r"\(1,073,741,825 bytes each\); up to 1,073,741,824 can be read"),
+    ],
+)
+def test_chunks_of_no_size_and_too_large_ones_are_told_apart(tmp_path, chunks, said):
+    zarr.create_array(tmp_path / "a.zarr", data=PIXELS, chunks=(4, 64, 64), zarr_format=2)
+    described = json.loads((tmp_path / "a.zarr" / ".zarray").read_text())
+    (tmp_path / "a.zarr" / ".zarray").write_text(json.dumps(described | {"chunks": chunks}))
+    with pytest.raises(VolumeError, match=said):
+        open_source(tmp_path / "a.zarr")
 
 
 @pytest.mark.parametrize("part", ["zarr.json", "c/0/0/0"])

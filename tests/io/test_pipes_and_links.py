@@ -65,6 +65,18 @@ def test_a_pipe_in_a_volume_is_refused_and_not_waited_for(tmp_path, kind, part):
         assert "pipe" in said
 
 
+@pytest.mark.parametrize(
+    ("make", "name", "part"), [(precomputed_folder, "a.precomputed", "info"), (n5_folder, "a.n5", "attributes.json")]
+)
+def test_a_pipe_in_the_place_of_the_metadata_is_named(tmp_path, make, name, part):
+    make(tmp_path / name)
+    (tmp_path / name / part).unlink()
+    os.mkfifo(tmp_path / name / part)
+    said, _ = read_apart(tmp_path / name)
+    assert said.startswith("refused")
+    assert f"{part} cannot be read: it is a pipe" in said or f"{part}, a part of" in said
+
+
 @pytest.mark.parametrize(("kind", "part"), PARTS)
 def test_a_link_that_leads_out_of_a_volume_is_refused(tmp_path, kind, part):
     VOLUMES[kind][0](tmp_path / "a.zarr")

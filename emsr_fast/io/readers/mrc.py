@@ -94,7 +94,7 @@ def _mapped(path: Path, head: MrcHeader, dtype: np.dtype, shape: tuple[int, ...]
         return np.memmap(path, dtype, "r", begin, shape)
     if needed > _MOST_UNPACKED:
         raise VolumeError(
-            f"{path} holds {needed / 2**30:.3g} GiB once unpacked, more than the {_MOST_UNPACKED / 2**30:.0f} GiB that "
+            f"{path} holds {needed:,} bytes once unpacked, more than the {_MOST_UNPACKED:,} that "
             f"are unpacked while reading; unpack it first: {shell(*packing.unpack.split(), path)}"
         )
     with tempfile.TemporaryFile() as file:

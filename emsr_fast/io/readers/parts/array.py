@@ -118,10 +118,12 @@ def check_chunk(chunks: tuple[int, ...], dtype: np.dtype, path: PurePath) -> Non
     size = dtype.itemsize
     for side in chunks:
         size *= int(side)
-    if min(chunks, default=1) < 1 or size > LARGEST_CHUNK:
+    stated = f"{path} says that its chunks are {' x '.join(map(str, chunks))} of {dtype.name}"
+    if min(chunks, default=1) < 1:
+        raise VolumeError(f"{stated}, which hold nothing; check how it was written")
+    if size > LARGEST_CHUNK:
         raise VolumeError(
-            f"{path} says that its chunks are {' x '.join(map(str, chunks))} of {dtype.name} "
-            f"({size / 2**30:.3g} GiB each); up to 1 GiB can be read: write it again with smaller chunks"
+            f"{stated} ({size:,} bytes each); up to {LARGEST_CHUNK:,} can be read: write it again with smaller chunks"
         )
 
 
