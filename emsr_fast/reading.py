@@ -37,18 +37,30 @@ def read_regular(path: Path, most: int = MOST_BYTES, *, ours: bool = False) -> b
         return file.read(found.st_size)
 
 
-def parse_json(text: str | bytes) -> Any:
+def parse_json(text: str | bytes, *, each_once: bool = False) -> Any:
     """Return the JSON value in ``text``.
+
+    Args:
+        each_once: whether an object with two parts of one name is an error; otherwise the last one counts.
 
     Raises:
         ValueError: it is no JSON, is nested too deep, or has a number of thousands of digits.
     """
     try:
-        return json.loads(text)
+        return json.loads(text, object_pairs_hook=_parts if each_once else None)
     except (RecursionError, ValueError) as error:
         if (reason := too_much(error)) is None:
             raise
         raise ValueError(reason) from error
+
+
+def _parts(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in found:
+            raise ValueError(f"two parts are called {name!r:.60}")
+        found[name] = value
+    return found
 
 
 def too_much(error: Exception) -> str | None:

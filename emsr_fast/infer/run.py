@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from dataclasses import asdict, dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from emsr_fast.errors import VolumeError
@@ -17,6 +18,7 @@ from emsr_fast.infer.fingerprint import InputFingerprint, ModelFingerprint, diff
 from emsr_fast.infer.parts import JOURNAL, to_start_anew
 from emsr_fast.infer.plan import Plan
 from emsr_fast.infer.strict_json import read_as
+from emsr_fast.infer.tiles import ALIGNMENT
 from emsr_fast.io.intensity import Normalisation
 from emsr_fast.io.selection import Span
 from emsr_fast.io.volume import TargetSpec
@@ -166,12 +168,13 @@ class Run:
 def _parsed(data: bytes) -> Run:
     """Return the run in the bytes of a file; raise ValueError with a text that continues "FILE ..."."""
     try:
-        content = parse_json(data)
+        content = parse_json(data, each_once=True)
     except ValueError as error:
         raise ValueError(f"is not JSON: {error}") from error
     if not isinstance(content, dict) or "format" not in content:
         raise ValueError("is not the journal of a run: it has no format number")
-    if content["format"] != FORMAT or isinstance(content["format"], bool):
+    # 6.0 and true are equal to whole numbers
+    if content["format"] != FORMAT or type(content["format"]) is not int:
         raise ValueError(f"has format {content['format']!r:.20}, and this version of emsr-fast reads format {FORMAT}")
     for part in ("sha256", "run"):
         if part not in content:
@@ -180,9 +183,34 @@ def _parsed(data: bytes) -> Run:
         raise ValueError("was edited or damaged: its checksum does not match")
     try:
         run: Run = read_as(Run, content["run"], "run")
-    except ValueError as error:
+        _check_values(run)
+    except (ValueError, OverflowError) as error:
         raise ValueError(f"is not understood: {error}") from error
     return run
+
+
+def _check_values(run: Run) -> None:
+    """Raise ValueError where values have their types, but no run has them."""
+    plan, output, grey, model = run.plan, run.output, run.normalisation, run.identity.model
+    ready = PurePath((run.publication and run.publication.ready) or "volume")
+    spans = zip(plan.region, plan.shape, strict=True)
+    fitting = {
+        "plan.shape": (plan.shape, plan.shape == run.identity.input.shape),
+        "plan.region": (plan.region, all(0 <= start < stop <= side for (start, stop), side in spans)),
+        "plan.scale": (plan.scale, plan.scale == model.config.scale),
+        "plan.tile": (plan.tile, all(side > 0 and side % ALIGNMENT == 0 for side in plan.tile)),
+        "plan.halo": (plan.halo, plan.halo >= 0 and plan.halo % ALIGNMENT == 0),
+        "plan.block": (plan.block, min(plan.block) > 0),
+        "output.shape": (output.shape, output.shape == plan.output_shape),
+        "output.scale": (output.scale, output.scale == plan.scale),
+        "output.block": (output.block, output.block > 0),
+        "normalisation.high": (grey.high, math.isfinite(grey.high - grey.low) and grey.low < grey.high),
+        "normalisation.bounds": (grey.bounds, grey.bounds[0] < grey.bounds[1]),
+        "publication.ready": (str(ready), ready.parts[:1] in (("volume",), ("export",)) and ".." not in ready.parts),
+    }
+    for name, (value, fits) in fitting.items():
+        if not fits:
+            raise ValueError(f"run.{name} is {value!r:.60}, which no run like this has")
 
 
 def _sha256(values: Any) -> str:
