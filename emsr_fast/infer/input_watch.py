@@ -132,6 +132,9 @@ def _differences(path: Path, then: _Stamp | None, now: _Stamp | None) -> Iterato
         return
     if then.size != now.size:
         yield f"{path.name} had {then.size} bytes, has {now.size}"
+    # some network disks give a file another number at any time
+    if then.inode != now.inode and then.changed_ns != now.changed_ns:
+        yield f"{path.name} was replaced by another file"
     if then.modified_ns != now.modified_ns:
         yield f"{path.name} was modified at {_time(then.modified_ns)}, is modified at {_time(now.modified_ns)}"
 

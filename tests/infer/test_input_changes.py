@@ -234,6 +234,29 @@ def test_of_a_large_volume_a_new_time_is_a_change(input_file, use_nearest, while
         while_running(input_file, lambda: os.utime(input_file))
 
 
+def test_so_is_another_file_with_the_same_size_and_time(input_file, tmp_path, use_nearest, while_running, monkeypatch):
+    use_nearest()
+    monkeypatch.setattr(fingerprint, "_READ_WHOLE", 100)
+    monkeypatch.setattr(fingerprint, "_SAMPLES", 2)
+    shutil.copy2(input_file, tmp_path / "copy.tif")
+    change_and_hide_it(tmp_path / "copy.tif")
+    with pytest.raises(VolumeError, match=r"in\.tif was replaced by another file"):
+        while_running(input_file, lambda: (tmp_path / "copy.tif").replace(input_file))
+
+
+def test_new_permissions_and_names_of_a_large_volume_are_no_change(
+    input_file, tmp_path, use_nearest, while_running, monkeypatch
+):
+    use_nearest()
+    monkeypatch.setattr(fingerprint, "_READ_WHOLE", 100)
+
+    def change():
+        input_file.chmod(0o600)
+        os.link(input_file, tmp_path / "backup.tif")
+
+    assert while_running(input_file, change)["complete"]
+
+
 def test_a_slice_that_is_mended_during_the_run_is_no_change(tmp_path, use_nearest, while_running):
     use_nearest()
     source, _ = folder_of_images(tmp_path / "in")
