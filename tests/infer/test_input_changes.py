@@ -16,6 +16,7 @@ from emsr_fast.errors import PartialError, VolumeError
 from emsr_fast.infer import fingerprint
 from emsr_fast.infer.input_watch import InputWatch
 from emsr_fast.infer.job import infer
+from ome_sets import write_ome_set
 from pauses import Paused
 from sweeps import quick_of
 
@@ -147,22 +148,7 @@ def zarr_without_files_of_its_groups(place):
 def ome_tiffs_of_a_set(place):
     """Two files of six slices, of which the first is given."""
     place.mkdir()
-    planes = "".join(
-        f'<TiffData IFD="{z % 6}" FirstZ="{z}" PlaneCount="1"><UUID FileName="{z // 6}.ome.tif">{z // 6}</UUID>'
-        "</TiffData>"
-        for z in range(12)
-    )
-    size = 'SizeX="64" SizeY="64" SizeZ="12" SizeC="1" SizeT="1"'
-    for number in range(2):
-        words = (
-            f'<OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06" UUID="{number}"><Image ID="Image:0">'
-            f'<Pixels ID="Pixels:0" DimensionOrder="XYZCT" Type="uint8" {size}><Channel ID="Channel:0:0"/>{planes}'
-            "</Pixels></Image></OME>"
-        )
-        pixels = PIXELS[6 * number : 6 * number + 6]
-        tifffile.imwrite(
-            place / f"{number}.ome.tif", pixels, photometric="minisblack", description=words, metadata=None
-        )
+    write_ome_set(place, PIXELS)
 
     def change():
         with tifffile.TiffFile(place / "1.ome.tif") as file:
