@@ -119,6 +119,8 @@ def _say_run(run: Run, engine: Engine, final: Path, say: Say) -> None:
 def say_input(info: VolumeInfo, say: Say) -> None:
     """Say what a volume is: format, shape, dtype, voxel size."""
     say(f"input   {info.path}: {info.format}, {' x '.join(map(str, info.shape))} (Z, Y, X), {info.dtype.name}")
+    if info.instrument:
+        say(f"made by {info.instrument}")
     say(f"voxel   {described(info.voxel_size_nm)}, {info.voxel_size_from}")
     for note in info.notes:
         say(f"note    {note}")

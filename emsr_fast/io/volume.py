@@ -12,6 +12,7 @@ import numpy as np
 
 from emsr_fast.errors import VolumeError
 from emsr_fast.io.voxels import UNKNOWN, VoxelSize, described, meant, multiplied
+from emsr_fast.wording import shortened
 
 # what is kept as it is; other floats become float32, everything else is refused
 KEPT_DTYPES = ("uint8", "int8", "uint16", "int16", "float32")
@@ -41,6 +42,11 @@ class VolumeInfo:
     instrument: str | None = None  # that made the volume, where its files say so
     # where a target of the same format finds what only that format holds, such as an extended header
     carried: Mapping[str, str] = field(default_factory=dict)
+
+
+def instrument_name(text: str) -> str:
+    """Return what a file calls its instrument, in one line of at most 80 characters; it may be empty."""
+    return shortened(" ".join(text.split()))
 
 
 def info_as_json(info: VolumeInfo) -> dict[str, Any]:

@@ -29,6 +29,7 @@ def test_inspect_infer_and_the_output_say_it(scan, tmp_path, capsys, more, rows)
     run = ["infer", str(scan), "-o", str(tmp_path / "o.ome.zarr"), "--input-voxel", "ignore", *more]
     assert main([*run, "--dry-run"]) == 0
     shown = capsys.readouterr()
+    assert "made by FEI Quanta FEG" in shown.out + shown.err
     assert f"rows {ROWS} to {ROWS + BAR - 1} are the data bar" in shown.out + shown.err
     assert main(run) == 0
     with open_source(tmp_path / "o.ome.zarr") as source:
@@ -45,7 +46,8 @@ def test_preview_reads_as_infer_does(scan, tmp_path, capsys, more, rows):
     run = ["preview", str(scan), "-o", str(tmp_path / "p.png"), "--input-voxel", "ignore", "--no-trust", *more]
     assert main(run) == 0
     shown = capsys.readouterr()
-    assert f"1 x {rows} x {SIDE}" in shown.out + shown.err
+    for said in (f"1 x {rows} x {SIDE}", "made by FEI Quanta FEG", "FEI's TIFF tag 34682", "are the data bar"):
+        assert said in shown.out + shown.err
 
 
 @pytest.mark.parametrize("keep", [False, True])

@@ -6,6 +6,7 @@ import shutil
 import struct
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import h5py
@@ -19,6 +20,16 @@ import zarr
 from dm_files import image, thumbnail, write_dm
 from emd_files import ncem, velox
 from ser_files import write_ser
+from vendor_tiffs import (
+    fei_ini,
+    fibics_xml,
+    orion_xml,
+    tescan_tag,
+    thermo_xml,
+    tia_xml,
+    tvips_tag,
+    vendor_tiff,
+)
 
 CHILD = Path(__file__).with_name("fuzz_child.py")
 MUTANTS = int(os.environ.get("EMSR_FUZZ_MUTANTS", "20"))  # of each kind of file
@@ -28,8 +39,8 @@ NUMBERS = [0, 1, 2, 3, 7, 255, 256, 1023, 2**15, 2**16 - 1, 2**24, 2**31 - 1, 2*
 JSON_VALUES = [0, -1, 1, 3, 2**31, 2**63, 10**30, 1e308, "", "x", "nan", None, True, [], {}, [0], ["../../a"], "../a"]
 
 
-def tiff(path, **options):
-    tifffile.imwrite(path, PIXELS, **({"photometric": "minisblack"} | options))
+def tiff(path, data=PIXELS, **options):
+    tifffile.imwrite(path, data, **({"photometric": "minisblack"} | options))
 
 
 def hdf5(path, **options):
@@ -81,6 +92,22 @@ FILES = {
     "0x210.ser": lambda path: write_ser(path, PIXELS, version=0x210),
     "0x220.ser": lambda path: write_ser(path, PIXELS, planned=9),
 }
+
+
+VENDORS = {
+    "fei.tif": [(34682, fei_ini()), (34683, thermo_xml())],
+    "tia.tif": [(34682, tia_xml()), (65450, (2500000, 1)), (65451, (2000000, 1)), (65452, 3)],
+    "zeiss.tif": [(65000, orion_xml()), (34118, "\r\nAP_IMAGE_PIXEL_SIZE\r\nImage Pixel Size = 5.582 nm\r\n")],
+    "tescan.tif": [(50431, tescan_tag(6))],
+    "tvips.tif": [(37706, tvips_tag())],
+    "micrograph.tif": [(65003, "nm"), (65004, "nm"), (65009, 4.0), (65010, 5.0)],
+}
+FILES |= {name: partial(vendor_tiff, tags=tags) for name, tags in VENDORS.items()}
+# palettes and channels, too
+RAMP = np.tile(np.arange(256, dtype=np.uint16) * 256, (3, 1))
+FIBICS = {"tags": [(51023, fibics_xml())], "photometric": "palette", "colormap": RAMP}
+FILES["palette.tif"] = partial(vendor_tiff, **FIBICS)
+FILES["rgba.tif"] = lambda path: tiff(path, data=np.repeat(PIXELS[..., None] // 255, 4, axis=-1), photometric="rgb")
 
 
 def n5(path):

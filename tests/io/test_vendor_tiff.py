@@ -1,5 +1,6 @@
 """TIFF files of microscopes: the instrument and the pixel size that their tags, or files beside them, state."""
 
+import os
 import struct
 
 import numpy as np
@@ -172,6 +173,20 @@ def test_the_size_in_a_file_beside(tmp_path, name, text, expected, instrument):
         assert (instrument or "None") in str(source.info.instrument)
         if expected:
             assert source.info.voxel_size_from == f"{name} beside it"
+
+
+def test_a_long_name_of_an_instrument_is_shortened(tmp_path):
+    vendor_tiff(tmp_path / "a.tif", tags=[(34682, fei_ini().replace("Quanta", "Q\t" + 900 * "Q"))])
+    with open_source(tmp_path / "a.tif") as source:
+        assert len(source.info.instrument) == 80
+        assert source.info.instrument.startswith("FEI Q QQQ")
+
+
+def test_a_pipe_beside_is_left_alone(tmp_path):
+    vendor_tiff(tmp_path / "a.tif")
+    os.mkfifo(tmp_path / "a.txt")
+    with open_source(tmp_path / "a.tif") as source:
+        assert source.info.voxel_size_nm == UNKNOWN
 
 
 def test_a_file_beside_that_leads_out_of_the_folder_or_is_huge_is_left_alone(tmp_path):

@@ -14,7 +14,7 @@ from emsr_fast.io.readers.parts.array import ArraySource
 from emsr_fast.io.readers.parts.dm_tags import Group, StoredArray, TagFile, read_tags
 from emsr_fast.io.readers.parts.file_array import FileArray
 from emsr_fast.io.readers.parts.files import DamagedError
-from emsr_fast.io.volume import SourceVolume, VolumeInfo, check_pixels, pixel_dtype
+from emsr_fast.io.volume import SourceVolume, VolumeInfo, check_pixels, instrument_name, pixel_dtype
 from emsr_fast.io.voxels import FLOAT32, UNKNOWN, nanometres
 
 _DTYPES = {1: "i2", 2: "f4", 6: "u1", 7: "i4", 9: "i1", 10: "u2", 11: "u4", 12: "f8", 14: "?", 39: "i8", 40: "u8"}
@@ -68,6 +68,7 @@ def open_source(path: Path, key: str | None, asked: Asked) -> SourceVolume:
         voxel_size_from="DigitalMicrograph calibration" if voxel_size_nm != UNKNOWN else "not stated in the file",
         notes=(*check_pixels(layout.stack, image.dtype, path), *dict.fromkeys(notes)),
         key=next(name for name, found in images.items() if found is image) if len(images) > 1 else None,
+        instrument=instrument_name(image.instrument) or None,
     )
     return ArraySource(array, layout, info, chunked=False, close=array.close)
 

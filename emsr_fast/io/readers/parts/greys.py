@@ -49,7 +49,11 @@ def _longest_rise(values: np.ndarray) -> np.ndarray:
     for place, value in enumerate(values.tolist()):
         length = bisect_right(ends, value)
         before[place] = places[length - 1] if length else -1
-        ends[length:], places[length:] = [value, *ends[length + 1 :]], [place, *places[length + 1 :]]
+        if length == len(ends):
+            ends.append(value)
+            places.append(place)
+        else:
+            ends[length], places[length] = value, place
     found = []
     place = places[-1] if places else -1
     while place >= 0:

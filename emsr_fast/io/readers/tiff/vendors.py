@@ -10,7 +10,9 @@ import tifffile
 from emsr_fast.io.readers.tiff import vendors_sem as sem
 from emsr_fast.io.readers.tiff import vendors_tem as tem
 from emsr_fast.io.readers.tiff.vendor_texts import Stated
+from emsr_fast.io.volume import instrument_name
 from emsr_fast.io.voxels import UNKNOWN
+from emsr_fast.wording import shortened
 
 _READERS = (
     sem.fibics,
@@ -44,7 +46,7 @@ def read_vendors(file: tifffile.TiffFile, path: Path, notes: list[str]) -> State
     sized = next((one for one in found if one.pixel_nm != UNKNOWN), found[0])
     framed = next((one for one in found if one.image), found[0])
     return Stated(
-        instrument=found[0].instrument,
+        instrument=instrument_name(found[0].instrument),
         pixel_nm=sized.pixel_nm,
         pixel_from=sized.pixel_from,
         image=framed.image,
@@ -64,5 +66,5 @@ def _tried(
     except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
         # tags of the right number and another content: they say nothing about the pixels
         what = (reader.__doc__ or "").partition(":")[0]
-        notes.append(f"metadata of {what} ignored: {type(error).__name__}: {error}")
+        notes.append(f"metadata of {what} ignored: {type(error).__name__}: {shortened(str(error))}")
         return None

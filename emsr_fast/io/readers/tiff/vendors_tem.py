@@ -19,6 +19,7 @@ from emsr_fast.io.readers.tiff.vendor_texts import (
     text_of,
 )
 from emsr_fast.io.voxels import FLOAT32, RATIO, nanometres
+from emsr_fast.wording import shortened
 
 _PER_INCH_NM, _PER_CM_NM = 2.54e7, 1e7
 _INCH = 2
@@ -71,7 +72,7 @@ def sightx(file: tifffile.TiffFile, path: Path, notes: list[str]) -> Stated | No
     system = "ImageFormingSystem"
     mode, magnification = child_text(root, f"{system}/ModeString"), number(child_text(root, f"{system}/SelectorValue"))
     if child_text(root, "Eos/EosMode") != "eosTEM" or mode != "MAG" or not magnification:
-        notes.append(f"JEOL's mode {mode or 'is not stated'}: its pixel is no length that is known")
+        notes.append(f"JEOL's mode {shortened(mode) or 'is not stated'}: its pixel is no length that is known")
         return Stated(name, printers_resolution=True)
     unit = _PER_INCH_NM if page.tags.valueof("ResolutionUnit", _INCH) == _INCH else _PER_CM_NM
     y, x = (_step(page.tags.valueof(tag), unit / magnification) for tag in ("YResolution", "XResolution"))
