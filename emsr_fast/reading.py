@@ -6,8 +6,10 @@ import errno
 import json
 import os
 import stat
+import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 from typing import Any
+from xml.parsers import expat
 
 from emsr_fast.ownership import why_not_ours
 
@@ -52,6 +54,25 @@ def parse_json(text: str | bytes, *, each_once: bool = False) -> Any:
         if (reason := too_much(error)) is None:
             raise
         raise ValueError(reason) from error
+
+
+def parse_xml(text: str | bytes) -> ElementTree.Element:
+    """Return the root of the XML in ``text``.
+
+    Raises:
+        ElementTree.ParseError: it is no XML, or has a DOCTYPE: entities could name files or grow without end.
+    """
+
+    def refuse(*_: object) -> None:
+        raise ElementTree.ParseError("it has a DOCTYPE, which image metadata do not need")
+
+    first = expat.ParserCreate()
+    first.StartDoctypeDeclHandler = refuse
+    try:
+        first.Parse(text, True)
+        return ElementTree.fromstring(text)
+    except (expat.ExpatError, ValueError, LookupError) as error:  # also of an encoding that Python does not know
+        raise ElementTree.ParseError(str(error)) from error
 
 
 def _parts(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

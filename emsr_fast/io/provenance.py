@@ -11,7 +11,7 @@ from xml.etree import ElementTree
 import h5py
 import tifffile
 
-from emsr_fast.reading import parse_json, read_regular
+from emsr_fast.reading import parse_json, parse_xml, read_regular
 
 _TITLE = "emsr_fast"  # the attribute in a Zarr group, the namespace of an OME annotation
 
@@ -60,7 +60,7 @@ def _of_hdf5(path: Path) -> Mapping[str, Any]:
 def _of_tiff(path: Path) -> Mapping[str, Any]:
     try:
         with tifffile.TiffFile(path) as file:
-            root = ElementTree.fromstring(file.ome_metadata or "<none/>")
+            root = parse_xml(file.ome_metadata or "<none/>")
     except (OSError, ValueError, ElementTree.ParseError, tifffile.TiffFileError):
         return {}
     for annotation in root.findall(".//{*}MapAnnotation"):

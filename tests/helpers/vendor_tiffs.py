@@ -94,9 +94,9 @@ def sis_tag(exponent=-9, x=4.0, y=5.0):
     return struct.pack("<4s6xhhhhh6x32sH", b"SIS0", 1, 1, 1, 1, 100, b"a", 1), general
 
 
-def tvips_tag(x=4.0, y=5.0, magic=0xAAAAAAAA):
-    first = np.zeros(1, [(name, kind) for name, kind in tifffile.TIFF.TVIPS_HEADER_V1])
-    second = np.zeros(1, [(name, kind) for name, kind in tifffile.TIFF.TVIPS_HEADER_V2])
+def tvips_tag(x=4.0, y=5.0, magic=0xAAAAAAAA, order="<"):
+    first = np.zeros(1, np.dtype(tifffile.TIFF.TVIPS_HEADER_V1).newbyteorder(order))
+    second = np.zeros(1, np.dtype(tifffile.TIFF.TVIPS_HEADER_V2).newbyteorder(order))
     first["Version"], second["PixelSizeX"], second["PixelSizeY"], second["Magic"] = 2, x, y, magic
     second["CameraType"] = np.void("TemCam-F416".encode("utf-16-le").ljust(160, b"\x00"))
     return first.tobytes() + second.tobytes()

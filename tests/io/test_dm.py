@@ -211,3 +211,11 @@ def test_genuine_files(tmp_path, name, shape, pixel_nm):
 def test_genuine_files_without_an_image_are_refused(tmp_path, name, reason):
     with pytest.raises(VolumeError, match=reason):
         open_source(unpacked(name, tmp_path))
+
+
+@pytest.mark.parametrize(("where", "expected"), [("Name", "FEI  Titan "), ("Microscope", "FEI Titan"), ("Other", None)])
+def test_the_instrument_is_told(tmp_path, where, expected):
+    tags = image(pixels(shape=(6, 5)))
+    tags["ImageTags"]["Microscope Info"] = {where: expected or "x"}
+    with open_source(write_dm(tmp_path / "a.dm4", thumbnail(), tags)) as source:
+        assert source.info.instrument == (expected and "FEI Titan")

@@ -14,6 +14,7 @@ from emsr_fast.errors import VolumeError
 from emsr_fast.io.readers.parts.files import read_part
 from emsr_fast.io.readers.parts.hdf5_links import own
 from emsr_fast.io.voxels import UNKNOWN, VoxelSize, amount
+from emsr_fast.reading import parse_xml
 
 _CELLS = re.compile(r"t\d{5,}/s(\d{2,})/(\d+)/cells")
 _MOST_BYTES = 2**26  # of the XML file
@@ -52,7 +53,7 @@ def voxel_size(path: Path, file: h5py.File, place: Place) -> tuple[VoxelSize, st
         return UNKNOWN, f"not found: BigDataViewer keeps it in {xml.name}, which is not beside the file", []
     notes: list[str] = []
     try:
-        root = ElementTree.fromstring(text)
+        root = parse_xml(text)
         setups = {(one.findtext("id") or "").strip(): one for one in root.iter("ViewSetup")}
         setup = setups[str(int(place.setup))]
         unit = (setup.findtext("voxelSize/unit") or "").strip()

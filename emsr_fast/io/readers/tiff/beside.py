@@ -13,6 +13,7 @@ import tifffile
 from emsr_fast.errors import VolumeError
 from emsr_fast.io.formats import TIFF_MAGIC, begins_with
 from emsr_fast.io.readers.parts.files import DamagedError, check_inside, check_regular
+from emsr_fast.reading import parse_xml
 from emsr_fast.wording import quoted
 
 # so many claimed planes cost no memory worth a word; of more there must be as many bytes as their directories take
@@ -61,7 +62,7 @@ def check_count(slices: int, page: tifffile.TiffPage, size: int, path: Path) -> 
 def metadata_of(file: tifffile.TiffFile) -> ElementTree.Element | None:
     """Return a file's OME metadata; None if it has none, or none that parse."""
     try:
-        return ElementTree.fromstring(file.ome_metadata) if file.ome_metadata else None
+        return parse_xml(file.ome_metadata) if file.ome_metadata else None
     except ElementTree.ParseError:
         return None  # then tifffile does not use them either
 

@@ -12,6 +12,7 @@ import tifffile
 
 from emsr_fast.io.formats import TIFF_MAGIC, begins_with
 from emsr_fast.io.readers.tiff.beside import metadata_of, names_in
+from emsr_fast.reading import parse_xml
 from emsr_fast.wording import shortened
 
 
@@ -46,7 +47,7 @@ def why_no_ome(file: tifffile.TiffFile) -> str | None:
     if not file.is_ome:
         return None
     try:
-        ElementTree.fromstring(file.ome_metadata or "")
+        parse_xml(file.ome_metadata or "")
         _ = file.series
     except ElementTree.ParseError:
         return ""  # which is said where the voxel size is looked for in them

@@ -15,9 +15,9 @@ import tifffile
 from emsr_fast.errors import VolumeError
 from emsr_fast.io.readers.parts.files import read_part
 from emsr_fast.io.voxels import RATIO, UNKNOWN, VoxelSize, nanometres
+from emsr_fast.reading import parse_xml
 
 _MOST_BYTES = 2**22  # of a tag or a file beside; genuine ones have a few thousand
-_PRIVATE = re.compile(r"<!\s*(DOCTYPE|ENTITY)", re.I)
 
 
 @dataclass(frozen=True)
@@ -108,16 +108,13 @@ def first_line(text: str) -> str:
 
 
 def parsed_xml(text: str | None, what: str, notes: list[str]) -> ElementTree.Element | None:
-    """Return the root of ``text``; None, with a note, if it is damaged or declares entities."""
+    """Return the root of ``text``; None, with a note, if it is damaged or has a DOCTYPE."""
     if text is None:
         return None
-    if _PRIVATE.search(text):
-        notes.append(f"{what} ignored: its XML has a DOCTYPE, which no microscope writes")
-        return None
     try:
-        return ElementTree.fromstring(text.strip())
-    except (ElementTree.ParseError, ValueError) as error:
-        notes.append(f"{what} ignored: its XML is damaged ({error})")
+        return parse_xml(text.strip())
+    except ElementTree.ParseError as error:
+        notes.append(f"{what} ignored: its XML cannot be read ({error})")
         return None
 
 

@@ -9,6 +9,7 @@ import tifffile
 
 from emsr_fast.io.readers.tiff.vendor_texts import Stated
 from emsr_fast.io.voxels import RATIO, UNKNOWN, VoxelSize, amount, from_density, meant, nanometres
+from emsr_fast.reading import parse_xml
 
 _RESOLUTION_UNITS = {2: "inch", 3: "cm"}
 
@@ -60,7 +61,7 @@ def _ome_pixels(file: tifffile.TiffFile, series: int, notes: list[str]) -> Eleme
     if not file.is_ome or not file.ome_metadata:
         return None
     try:
-        root = ElementTree.fromstring(file.ome_metadata)
+        root = parse_xml(file.ome_metadata)
     except ElementTree.ParseError as error:
         notes.append(f"OME metadata ignored: {error}")
         return None
