@@ -84,6 +84,26 @@ def test_the_size_and_the_instrument_in_tags(tmp_path, kind, byteorder):
 
 
 @pytest.mark.parametrize(
+    ("fourth", "named", "expected"),
+    [
+        # 32 columns: the image's pixel is 32 times that of 1024 columns
+        ("1.00123E-10", "AP_IMAGE_PIXEL_SIZE\r\nImage Pixel Size = 3.2 nm", 3.203936),
+        ("1.00123E-10", "AP_PIXEL_SIZE\r\nPixel Size = 3.2 nm", 3.203936),
+        ("1.00123E-10", "AP_PIXEL_SIZE\r\nPixel Size = 0.1001 nm", 3.203936),
+        ("1.00123E-10", "AP_IMAGE_PIXEL_SIZE\r\nImage Pixel Size = 0.1001 nm", 0.1001),
+        ("1.00123E-10", "AP_PIXEL_SIZE\r\nPixel Size = 8 nm", 8),
+        ("0", "AP_PIXEL_SIZE\r\nPixel Size = 8 nm", 8),
+        ("-1", "AP_MAG\r\nMag = 8 K X", None),
+    ],
+)
+def test_the_exact_number_of_zeiss_is_taken_where_a_named_size_agrees(tmp_path, fourth, named, expected):
+    vendor_tiff(tmp_path / "a.tif", tags=[(34118, f"0\r\n0\r\n0\r\n{fourth}\r\n0\r\n{named}\r\n")])
+    with open_source(tmp_path / "a.tif") as source:
+        assert source.info.voxel_size_nm == ((None, expected, expected) if expected else UNKNOWN)
+        assert source.info.instrument == "Zeiss SEM"
+
+
+@pytest.mark.parametrize(
     ("units", "steps", "expected"),
     [
         (("nm", "nm"), (4.0, 5.0), (None, 5, 4)),

@@ -25,7 +25,9 @@ from emsr_fast.io.readers.tiff.vendor_texts import (
     text_of,
     whole,
 )
-from emsr_fast.io.voxels import RATIO, UNKNOWN, nanometres
+from emsr_fast.io.voxels import RATIO, UNKNOWN, meant, nanometres
+
+_ROUNDING = 0.01  # by how much a size in a few digits may differ from the one it was rounded from
 
 
 def fibics(file: tifffile.TiffFile, path: Path, notes: list[str]) -> Stated | None:
@@ -74,16 +76,20 @@ def zeiss(file: tifffile.TiffFile, path: Path, notes: list[str]) -> Stated | Non
     metadata = file.sem_metadata
     if not metadata:
         return None
-    side, origin = None, "TIFF tag 34118"
+    side, origin = None, "Zeiss' TIFF tag 34118"
     for name in ("ap_image_pixel_size", "ap_pixel_size"):
         value = metadata.get(name, ())
         if side is None and len(value) == 3:
             side, origin = nanometres(float(value[1]), str(value[2])), f"{name.upper()} in Zeiss' TIFF tag 34118"
+    # the fourth number, which has no name, is the pixel in metres where the image is shown with 1024 columns
     unnamed = (text_of(file, 34118) or "").split()[:4]
-    if side is None and len(unnamed) == 4 and (pixel := number(unnamed[3])):
-        # without names: the pixel in metres of a picture of 1024 columns
-        side = nanometres(pixel * 1024 / int(file.pages.first.imagewidth), "m", RATIO)
-        origin = "the fourth number in Zeiss' TIFF tag 34118"
+    shown = nanometres(number(unnamed[3]) or 0, "m", RATIO) if len(unnamed) == 4 else None
+    if shown is not None:
+        exact = meant(shown * 1024 / int(file.pages.first.imagewidth), RATIO)
+        # the named sizes are rounded; AP_PIXEL_SIZE may be that of the image as it is shown
+        rounded = side is None or math.isclose(side, exact, rel_tol=_ROUNDING)
+        if rounded or ("AP_PIXEL_SIZE" in origin and math.isclose(side or 0, shown, rel_tol=_ROUNDING)):
+            side, origin = exact, "the fourth number in Zeiss' TIFF tag 34118"
     # "1024 * 768"
     stored = str((*metadata.get("dp_image_store", ()), "", "")[1]).partition("*")
     return Stated(
@@ -104,7 +110,7 @@ def fei(file: tifffile.TiffFile, path: Path, notes: list[str]) -> Stated | None:
         scan = metadata.get(name, {})
         if pixel == UNKNOWN:
             pixel = sides(number(scan.get("PixelHeight")), number(scan.get("PixelWidth")))
-    for name in (str(beam.get("Beam")), "EBeam", "IBeam", "IRBeam"):
+    for name in ("IRBeam", str(beam.get("Beam")), "EBeam", "IBeam"):
         if pixel == UNKNOWN and name in metadata:
             field = [number(metadata[name].get(side)) for side in ("VFW", "HFW")]
             count = [number(image.get(side)) for side in ("ResolutionY", "ResolutionX")]
