@@ -5,6 +5,7 @@ import struct
 
 import numpy as np
 import pytest
+import tifffile
 
 from emsr_fast.cli import main
 from emsr_fast.io.registry import open_source
@@ -267,6 +268,17 @@ def test_ome_and_imagej_go_before_the_microscope(tmp_path):
         with open_source(tmp_path / name) as source:
             assert source.info.voxel_size_nm == (None, pytest.approx(7), pytest.approx(7))
             assert source.info.instrument == "FEI Quanta FEG"
+
+
+def test_a_picture_of_another_size_has_another_pixel(tmp_path):
+    tags = [(51023, "s", 0, fibics_xml().encode("latin-1"), True)]
+    with tifffile.TiffWriter(tmp_path / "a.tif") as file:
+        file.write(pixels(), extratags=tags)
+        file.write(pixels(20, 16))
+    for key, expected in (("0", (None, 5, 5)), ("1", UNKNOWN)):
+        with open_source(tmp_path / "a.tif", key) as source:
+            assert source.info.voxel_size_nm == expected
+            assert source.info.instrument == "Fibics NPVE v4.5 SEM"
 
 
 def test_inspect_and_a_folder_of_such_files_name_the_instrument(tmp_path, capsys):

@@ -23,6 +23,7 @@ from emsr_fast.io.readers.tiff.greys import check_one_palette, greys_of, samples
 from emsr_fast.io.readers.tiff.ome_set import missing_of, others_of, why_no_ome
 from emsr_fast.io.readers.tiff.pages import Page, PageReader, keyframe_of
 from emsr_fast.io.readers.tiff.stack import slices_of
+from emsr_fast.io.readers.tiff.vendor_texts import Stated
 from emsr_fast.io.readers.tiff.vendors import read_vendors
 from emsr_fast.io.readers.tiff.voxels import read_position, read_voxel_size
 from emsr_fast.io.volume import SourceVolume, VolumeInfo, as_pixels, check_pixels, pixel_dtype
@@ -98,6 +99,9 @@ class TiffSource(SourceVolume):
         pixels = np.dtype(first.dtype or "V1").newbyteorder("=")
         stored, width = int(first.imagelength), int(first.imagewidth)
         vendor = read_vendors(described, path, notes)
+        # a picture of another size, such as a thumbnail, has another pixel
+        if vendor and width != int(described.pages.first.imagewidth):
+            vendor = Stated(vendor.instrument)
         height = vendor.rows_of(stored, width, self._asked.keep_data_bar, notes) if vendor else stored
         shape = (len(self._numbers), height, width)
         notes.extend(check_pixels(shape, pixels, path))
