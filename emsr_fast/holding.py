@@ -26,9 +26,10 @@ def held(path: Path, taken: str, advice: str, *, alone: bool = True, make: bool 
         make: whether the file is made where it is missing.
 
     Raises:
-        VolumeError: another process holds it; says which.
+        VolumeError: another process holds it, says which; or what has the name is no file.
         OSError: the file cannot be made or opened.
     """
+    check_lock(path)
     while True:
         with path.open("a+" if make else "r+") as file:
             try:
@@ -46,6 +47,12 @@ def held(path: Path, taken: str, advice: str, *, alone: bool = True, make: bool 
                 yield
                 return
             # its holder removed it at its end
+
+
+def check_lock(path: Path) -> None:
+    """Raise VolumeError if ``path`` cannot be a lock file: a folder, pipe or device has the name."""
+    if path.exists() and not path.is_file():
+        raise VolumeError(f"{path} is not a file, so emsr-fast did not make it: move it away, and repeat the command")
 
 
 def _is_still(path: Path, descriptor: int) -> bool:

@@ -11,6 +11,7 @@ from typing import Any
 import zarr
 
 from emsr_fast.errors import PartialError, VolumeError
+from emsr_fast.holding import check_lock
 from emsr_fast.infer.damage import checksums, drop_damaged
 from emsr_fast.infer.plan import Plan
 from emsr_fast.infer.run import Run
@@ -111,6 +112,7 @@ def _complete(
         written = work.marks.list
         say(f"note    slices of other shares failed, see {written}; they keep {work.final} from being completed")
         return {"complete": False}
+    check_lock(work.path / "finish.lock")
     with system_errors(work.final), (work.path / "finish.lock").open("a") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

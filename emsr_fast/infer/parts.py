@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
+from emsr_fast.trust.maps import MAPS
 from emsr_fast.wording import listed, shell
 
 JOURNAL = "journal.json"
 # these are there from the beginning to the end
 UNFINISHED, WRITTEN, FAILED, BOUNDED = FOLDERS = ("unfinished", "written", "failed", "bounded")
 _OTHERS = ("volume", "stopped", "export", "failed.json", "lock", "finish.lock")
+_BLOCK = r"\d+-\d+-\d+"
+_INSIDE = {
+    "volume": rf"zarr\.json|\.z(group|attrs|array)|c|\d+|trust|{'|'.join(MAPS)}",
+    "stopped": rf"{_BLOCK}\.tiles",
+    FAILED: rf"{_BLOCK}\.json",
+    BOUNDED: rf"{_BLOCK}\.json",
+    WRITTEN: r".+-[0-9a-f]{16}",
+    UNFINISHED: r"\d+-[0-9a-f]{12}",
+}
+_LEAST_STEM = 31  # characters of a name that are kept where it is too long
 _NAMED = 3  # strangers in a message
 
 
@@ -20,11 +32,24 @@ def is_part(name: str) -> bool:
 
 
 def strangers(folder: Path) -> list[str]:
-    """Return the names in ``folder`` that no run makes, sorted; none where there is no such folder."""
-    try:
-        return sorted(entry.name for entry in folder.iterdir() if not is_part(entry.name))
-    except FileNotFoundError:
-        return []
+    """Return what no run makes in ``folder``, as paths from there, sorted; none where there is no such folder."""
+    found: list[str] = []
+    for place, folders, files in os.walk(folder):
+        inside = Path(place).relative_to(folder).parts
+        foreign = {name for name in (*folders, *files) if not _is_ours(folder, inside, name)}
+        found += (Path(*inside, name).as_posix() for name in foreign)
+        folders[:] = (name for name in folders if name not in foreign)
+    return sorted(found)
+
+
+def _is_ours(folder: Path, inside: tuple[str, ...], name: str) -> bool:
+    """Return whether a run makes ``name`` in the folder of the parts ``inside`` below ``folder``."""
+    if not inside:
+        return is_part(name)
+    if inside[0] == "export":
+        # the output, maps beside it, and hidden names of both while they are written
+        return name.removeprefix(".").startswith(folder.name.partition(".")[0][:_LEAST_STEM])
+    return re.fullmatch(_INSIDE.get(inside[0], ""), name, re.ASCII) is not None
 
 
 def to_start_anew(folder: Path) -> str:

@@ -27,7 +27,7 @@ from typing import Any
 from emsr_fast.errors import VolumeError
 from emsr_fast.holding import held
 from emsr_fast.infer.marks import BlockMarks
-from emsr_fast.infer.parts import FOLDERS, JOURNAL, UNFINISHED, is_part, to_start_anew
+from emsr_fast.infer.parts import FOLDERS, JOURNAL, UNFINISHED, is_part, strangers, to_start_anew
 from emsr_fast.infer.run import Publication, Run
 from emsr_fast.infer.written import WrittenFiles
 from emsr_fast.io.destination import system_errors
@@ -184,26 +184,32 @@ class WorkFolder:
         return self.exists() and not self.volume.exists() and self.published() is None
 
     def empty_export(self) -> Path:
-        """Return the empty folder in which an output of another format is made."""
+        """Return the folder in which an output of another format is made, without what an earlier try left."""
         folder = self.path / "export"
         self._note_ready(None)
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir()
+        foreign = strangers(self.path)
+        for entry in folder.glob("*"):
+            if f"{folder.name}/{entry.name}" not in foreign:
+                _remove(entry)
+        folder.mkdir(exist_ok=True)
         return folder
 
     def remove(self) -> None:
         """Remove the files of the run, the journal last, so that a kill leaves a folder that can be recognised.
 
-        The folder stays if it holds anything else.
+        The folder stays if it holds anything else, and so does a part of it that does.
         """
         with shielded_from_signals():
+            foreign = {name.partition("/")[0] for name in strangers(self.path)}
             with suppress(FileNotFoundError):
                 for entry in self.path.iterdir():
-                    if is_part(entry.name) and entry.name != JOURNAL:
+                    if is_part(entry.name) and entry.name not in {*foreign, JOURNAL}:
                         _remove(entry)
             _remove(self.path / JOURNAL)
             with suppress(OSError):
-                self.path.rmdir()
+                self.path.resolve().rmdir()
+                if self.path.is_symlink():
+                    self.path.unlink()
             tidy(self.path)
 
 
@@ -211,7 +217,7 @@ def _remove(path: Path) -> None:
     """Remove a file or folder, which another process may be removing as well: it found a published output here."""
     while os.path.lexists(path):
         with suppress(FileNotFoundError):
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
+            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
 
 
 def work_path(final: Path) -> Path:

@@ -27,6 +27,57 @@ def test_what_is_not_ours_in_the_work_folder_is_kept_and_named(half, capsys):
     assert tree_of(partial) == {"thesis.txt": b"years of work"}
 
 
+@pytest.mark.parametrize("place", ["stopped", "failed", "written", "unfinished", "export"])
+def test_so_is_what_lies_in_a_folder_of_the_run(slices, capsys, place):
+    output, words = slices
+    words[3] = str(output.with_name("a.tif"))
+    assert main([*words, "--shard=1/2"]) == 0
+    partial = output.with_name("a.tif.partial")
+    (partial / place).mkdir(exist_ok=True)
+    (partial / place / "thesis.txt").write_text("years of work")
+    assert main(words) == 0
+    assert output.with_name("a.tif").is_file()
+    assert (partial / place / "thesis.txt").read_text() == "years of work"
+    assert [entry.name for entry in partial.iterdir()] == [place]
+    assert f"{partial} is kept: it holds {place}/thesis.txt, which emsr-fast" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("place", ["volume", "volume/0/c", "stopped", "failed", "export"])
+def test_no_message_advises_to_delete_what_lies_in_a_folder_of_the_run(half, capsys, place):
+    folder, words = half
+    partial = folder / "out.zarr.partial"
+    (partial / place).mkdir(exist_ok=True, parents=True)
+    (partial / place / "thesis.txt").write_text("years of work")
+    (partial / "journal.json").write_text("{}")
+    assert main(words) == 3
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"also holds {place}/thesis.txt, which emsr-fast did not make: rename that folder" in line
+    assert "rm -r" not in line
+
+
+@pytest.mark.parametrize("name", ["lock", "finish.lock"])
+def test_a_folder_in_the_place_of_a_lock_is_named(half, capsys, name):
+    folder, words = half
+    lock = folder / "out.zarr.partial" / name
+    lock.unlink(missing_ok=True)
+    lock.mkdir()
+    assert main(words) == 3
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert line == f"error: {lock} is not a file, so emsr-fast did not make it: move it away, and repeat the command"
+    lock.rmdir()
+    assert main(words) == 0
+    assert tree_of(folder / "out.zarr") == tree_of(folder / "whole" / "out.zarr")
+
+
+def test_a_link_to_a_work_folder_elsewhere_is_removed_with_it(half):
+    folder, words = half
+    (folder / "out.zarr.partial").rename(folder / "elsewhere")
+    (folder / "out.zarr.partial").symlink_to("elsewhere")
+    assert main(words) == 0
+    assert tree_of(folder / "out.zarr") == tree_of(folder / "whole" / "out.zarr")
+    assert sorted(entry.name for entry in folder.iterdir()) == ["in.tif", "out.zarr", "whole"]
+
+
 @pytest.mark.parametrize("journal", ["{}", "[]", '{"format": 4, "sha256": "", "run": {}}'])
 @pytest.mark.parametrize("more", ["", "--overwrite", "--shard=1/2", "--finish", "--dry-run", "--dask=local:1"])
 def test_a_folder_of_somebody_with_a_journal_in_it_is_left_alone(slices, capsys, journal, more):
