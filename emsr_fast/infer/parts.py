@@ -52,6 +52,14 @@ def _is_ours(folder: Path, inside: tuple[str, ...], name: str) -> bool:
     return re.fullmatch(_INSIDE.get(inside[0], ""), name, re.ASCII) is not None
 
 
+def to_throw_away(folder: Path) -> str:
+    """Return how to be rid of a run, for the end of a message: no advice to delete what is somebody's."""
+    foreign = strangers(folder)
+    if not foreign:
+        return f"throw the work away: {shell('rm', '-r', folder)}"
+    return f"rename {folder}, which also holds {listed(foreign, _NAMED)}"
+
+
 def to_start_anew(folder: Path) -> str:
     """Return what to do with a folder from which no run can go on, for the end of a message."""
     if not folder.is_dir():

@@ -15,7 +15,7 @@ from typing import Any
 
 from emsr_fast.errors import VolumeError
 from emsr_fast.infer.fingerprint import InputFingerprint, ModelFingerprint, differences
-from emsr_fast.infer.parts import JOURNAL, to_start_anew
+from emsr_fast.infer.parts import JOURNAL, to_start_anew, to_throw_away
 from emsr_fast.infer.plan import Plan
 from emsr_fast.infer.strict_json import read_as
 from emsr_fast.infer.tiles import ALIGNMENT
@@ -25,7 +25,7 @@ from emsr_fast.io.volume import TargetSpec
 from emsr_fast.publish import write_durably
 from emsr_fast.reading import parse_json, read_regular
 from emsr_fast.trust.maps import Trust
-from emsr_fast.wording import listed, shell
+from emsr_fast.wording import listed
 
 FORMAT = 6  # of the file; to be raised whenever a part of ``Run``, or of what lies beside the file, changes
 NO_LIMIT = "default"  # where no memory is given
@@ -161,7 +161,7 @@ class Run:
         if different:
             raise VolumeError(
                 f"{folder} was begun with something else: {listed(different, _MOST_NAMED, '; ')}; give the same "
-                f"again, choose another output, or throw the work away: {shell('rm', '-r', folder)}"
+                f"again, choose another output, or {to_throw_away(folder)}"
             )
 
 

@@ -13,6 +13,7 @@ from emsr_fast.infer.damage import check_whole
 from emsr_fast.infer.engine_feed import TileTooLarge
 from emsr_fast.infer.fingerprint import InputFingerprint, differences, of_input, of_model
 from emsr_fast.infer.input_watch import InputWatch
+from emsr_fast.infer.parts import to_throw_away
 from emsr_fast.infer.pipeline import stream
 from emsr_fast.infer.plan import Block, Plan, limit_reading
 from emsr_fast.infer.run import NO_LIMIT, EngineOptions, Run, RunSettings
@@ -27,7 +28,6 @@ from emsr_fast.io.selection import ZYX, parse_memory
 from emsr_fast.io.volume import SourceVolume
 from emsr_fast.io.writers.multiscale import levels_of
 from emsr_fast.io.writers.ome_zarr import Pyramid, metadata_files
-from emsr_fast.wording import shell
 
 if TYPE_CHECKING:
     from emsr_fast.engine import Engine
@@ -210,7 +210,7 @@ class Worker:
             folder = self.work.path
             raise VolumeError(
                 f"{self._input_path} changed during the run: {what}; what {folder} holds is of the input as it was: "
-                f"bring that back and repeat the command, or throw the work away: {shell('rm', '-r', folder)}"
+                f"bring that back and repeat the command, or {to_throw_away(folder)}"
             )
         self._unsure.clear()
 

@@ -55,6 +55,17 @@ def test_no_message_advises_to_delete_what_lies_in_a_folder_of_the_run(half, cap
     assert "rm -r" not in line
 
 
+def test_nor_does_the_message_of_a_run_that_was_begun_with_something_else(half, capsys):
+    folder, words = half
+    notes = folder / "out.zarr.partial" / "volume" / "thesis.txt"
+    notes.write_text("years of work")
+    for kept in (True, False):
+        assert main([*words, "--range=0:9000"]) == 3
+        line = capsys.readouterr().err.splitlines()[-1]
+        assert ("also holds volume/thesis.txt" in line, "rm -r" in line) == (kept, not kept)
+        notes.unlink(missing_ok=True)
+
+
 @pytest.mark.parametrize("name", ["lock", "finish.lock"])
 def test_a_folder_in_the_place_of_a_lock_is_named(half, capsys, name):
     folder, words = half
