@@ -182,7 +182,7 @@ def test_memory_that_ends_on_the_way_names_the_tile(where, monkeypatch):
         return original(self, *arguments)
 
     monkeypatch.setattr(TilePipeline, where, failing)
-    source = ArraySource(np.zeros((3, 40, 48), np.uint8))
+    source = ArraySource(np.full((3, 40, 48), 9, np.uint8))  # of zeros, which are padding, nothing is computed
     with pytest.raises(TileTooLarge, match=r"a tile of 40x48 px \(slice 2, rows 0:40, columns 0:48\); give a smaller"):
         predicted(engine, source)
 
