@@ -218,7 +218,7 @@ def test_outputs_are_never_lost(volumes, tmp_path, capfd):
     (home / "thesis.txt").write_text("years")
     code, line = ends(home, "--overwrite")
     assert code == 3
-    assert "thesis.txt" in line
+    assert "a folder that is not a report" in line
     assert ends(tmp_path / "report")[0] == 0
     before = (tmp_path / "report" / "slices.csv").read_text()
     code, line = ends(tmp_path / "report")
