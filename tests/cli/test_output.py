@@ -1,8 +1,6 @@
 """What is printed: names and metadata of files can neither steer the terminal nor pass for a line of ours."""
 
 import json
-import os
-import pty
 import re
 import subprocess
 import sys
@@ -17,6 +15,7 @@ import emsr_fast.cli
 from emsr_fast import load_model
 from emsr_fast.cli.output import one_line
 from emsr_fast.model.checkpoint import save_model
+from terminals import shown_on_a_terminal
 
 COMMAND = [sys.executable, "-m", "emsr_fast"]
 # colour, the terminal's title and bell, a C1 sequence, a forged line, writing from right to left, and what is not seen
@@ -98,18 +97,7 @@ with cleaned(), progress(10) as done:
 
 
 def test_a_bar_stays_a_bar_and_what_is_printed_beside_it_is_clean():
-    controller, terminal = pty.openpty()
-    process = subprocess.Popen([sys.executable, "-c", _BESIDE_A_BAR], stdout=terminal, stderr=terminal)
-    os.close(terminal)
-    text = b""
-    try:
-        while data := os.read(controller, 4096):
-            text += data
-    except OSError:  # how a terminal says that the other side is gone
-        pass
-    os.close(controller)
-    assert process.wait(60) == 0
-    shown = text.decode()
+    shown = shown_on_a_terminal([sys.executable, "-c", _BESIDE_A_BAR]).decode()
     assert "100%" in shown
     for evil in ("\x1b]0;", "\x07", "\x9b", "\u202e"):
         assert evil not in shown

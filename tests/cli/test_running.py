@@ -1,7 +1,5 @@
 """A command at work: what it shows meanwhile, and how it stops when it is told to."""
 
-import os
-import pty
 import signal
 import subprocess
 import sys
@@ -11,27 +9,17 @@ from io import StringIO
 import pytest
 
 from emsr_fast.cli import exits, progress
+from terminals import shown_on_a_terminal
 
 COMMAND = [sys.executable, "-m", "emsr_fast"]
 
 
 def test_a_terminal_gets_a_bar_with_rate(examples, tmp_path):
     source, output = examples / "flyem_fibsem_10nm_48x192x192.tif", tmp_path / "a.tif"
-    controller, terminal = pty.openpty()
-    process = subprocess.Popen(
+    text = shown_on_a_terminal(
         [*COMMAND, "infer", str(source), "-o", str(output), "--slices", ":1", "--input-voxel", "ignore"],
         stdout=subprocess.DEVNULL,
-        stderr=terminal,
     )
-    os.close(terminal)
-    text = b""
-    try:
-        while data := os.read(controller, 4096):
-            text += data
-    except OSError:  # how a terminal says that the other side is gone
-        pass
-    os.close(controller)
-    assert process.wait(60) == 0
     assert b"LR Mpx/s" in text
     assert b"100%" in text
 
