@@ -100,6 +100,10 @@ def _reader(path: Path) -> str:
                 f"{path} is compressed with {packing.name}, of which only MRC is read in place; "
                 f"unpack it first: {shell(*packing.unpack.split(), path)}"
             )
+        if path.is_file() and path.suffix.lower() == ".emi":
+            raise VolumeError(
+                f"{path} describes a series of TIA and is not read; give the .ser file beside it, which holds it"
+            )
         if promised := _promised(path):
             raise VolumeError(f"{path} ends in {path.suffix}, but its content is not {promised}; give {READABLE}")
         if path.is_file() and (kind := kind_of(path)):

@@ -11,7 +11,7 @@ UNKNOWN: VoxelSize = (None, None, None)
 # how exactly a size is known that was computed, stored as a ratio of whole numbers (TIFF), or in 32 bits
 PRODUCT, RATIO, FLOAT32 = 1e-12, 1e-9, 1e-7
 
-# what image files call their units, lower case, in nm
+# what image files call their units, lower case except where a small letter means something else, in nm
 _NM_PER_UNIT = {
     "nm": 1.0,
     "nanometer": 1.0,
@@ -51,6 +51,7 @@ _NM_PER_UNIT = {
     "pm": 1e-3,
     "picometer": 1e-3,
     "picometre": 1e-3,
+    "A": 0.1,
     "angstrom": 0.1,
     "angstroms": 0.1,
     "\u00e5": 0.1,  # letter a with ring, lower case of the next
@@ -59,6 +60,10 @@ _NM_PER_UNIT = {
 
 # resolution tags above this are a screen's or a printer's (72 dpi is 353 um), not a microscope's
 LARGEST_PLAUSIBLE_PIXEL_NM = 10_000.0
+
+
+# no microscope has pixels of a millimetre: such a step stands for nothing, or is in another unit than its file says
+LARGEST_PIXEL_NM = 1e6
 
 
 def meant(value: float, precision: float = PRODUCT) -> float:
@@ -80,7 +85,8 @@ def nanometres(value: float, unit: str, precision: float = PRODUCT) -> float | N
     Args:
         precision: see ``meant``.
     """
-    factor = _NM_PER_UNIT.get(unit.strip().lower())
+    name = unit.strip()
+    factor = _NM_PER_UNIT.get(name) or _NM_PER_UNIT.get(name.lower())
     if factor is None or not math.isfinite(value) or value <= 0:
         return None
     return meant(value * factor, precision)

@@ -63,6 +63,13 @@ def thermo_xml(rows=ROWS, columns=COLUMNS):
     )
 
 
+def phenom_xml(bar=0):
+    return (
+        f"<FeiImage version='1'><databarHeight>{bar}</databarHeight><pixelWidth unit='um'>0.004</pixelWidth>"
+        "<pixelHeight unit='um'>0.005</pixelHeight><instrument><type>ProX</type></instrument></FeiImage>"
+    )
+
+
 def tia_xml():
     return (
         "<Root><Data><Label>Microscope</Label><Value>Microscope Tecnai 200 kV</Value><Unit></Unit></Data><Data><Label>"

@@ -12,6 +12,7 @@ from vendor_tiffs import (
     fei_ini,
     fibics_xml,
     orion_xml,
+    phenom_xml,
     pixels,
     tescan_lines,
     tescan_tag,
@@ -28,6 +29,7 @@ LINES = f"[MAIN]\n{tescan_lines(BAR)}"
 STATED = {
     "fei": ([(34682, fei_ini())], {}),
     "thermo": ([(34683, thermo_xml())], {}),
+    "phenom": ([(34683, phenom_xml(BAR))], {}),
     "fibics": ([(51023, fibics_xml())], {}),
     "orion": ([(65000, orion_xml())], {}),
     "zeiss": ([(34118, f"\r\nDP_IMAGE_STORE\r\nStore resolution = {COLUMNS} * {ROWS}\r\n")], {}),

@@ -1,5 +1,6 @@
 """EMD files of Velox and NCEM: which datasets are images, their axes and pixel sizes."""
 
+import h5py
 import numpy as np
 import pytest
 
@@ -52,6 +53,28 @@ def test_velox_metadata_that_state_no_length_leave_the_size_unknown(tmp_path, ma
         assert source.info.voxel_size_nm == sizes
 
 
+MADE_BY = {"Manufacturer": "FEI Company", "InstrumentClass": "Talos", "InstrumentModel": "F200X"}
+
+
+@pytest.mark.parametrize(
+    ("told", "expected"), [(MADE_BY, "FEI Company Talos F200X"), ({"InstrumentModel": 7}, "7"), (None, None)]
+)
+def test_velox_names_the_instrument(tmp_path, told, expected):
+    with open_source(velox(tmp_path / "a.emd", STACK, instrument=told)) as source:
+        assert source.info.instrument == expected
+
+
+@pytest.mark.parametrize("names", ["HalfEven", "HalfOdd", ""])
+def test_complex_numbers_of_velox_are_refused_by_name(tmp_path, names):
+    path = velox(tmp_path / "a.emd", STACK)
+    with h5py.File(path, "a") as file:
+        (group,) = file["Data/Image"].values()
+        del group["Data"]
+        group["Data"] = np.zeros((6, 4, 1), [(f"realFloat{names}", "<f4"), (f"imagFloat{names}", "<f4")])
+    with pytest.raises(VolumeError, match="holds complex numbers, such as a Fourier transform; give an image"):
+        open_source(path)
+
+
 def test_a_velox_file_without_images_is_refused(tmp_path):
     with pytest.raises(VolumeError, match="Velox file without images, with spectra only"):
         open_source(velox(tmp_path / "a.emd"))
@@ -66,6 +89,27 @@ def test_ncem_axes_and_steps_are_those_of_the_dim_vectors(tmp_path):
         assert source.info.format == "NCEM EMD"
         assert source.info.voxel_size_nm == pytest.approx((30.0, 2.0, 3.0), rel=1e-6)
         assert source.info.voxel_size_from == "EMD dim vectors"
+
+
+def test_ncem_version_1_has_words_for_types_and_counts_vectors_from_0(tmp_path):
+    steps = [((0.0, 30.0), "z", "nm"), ((0.0, 20.0), "y", "A"), ((0.0, 30.0), "x", "A")]
+    with open_source(ncem(tmp_path / "a.emd", STACK, steps, version=1)) as source:
+        check(source, STACK)
+        assert source.info.format == "NCEM EMD"
+        assert source.info.voxel_size_nm == pytest.approx((30.0, 2.0, 3.0), rel=1e-6)
+
+
+@pytest.mark.parametrize("attribute", ["microscope name", "Microscope", "name"])
+def test_ncem_names_the_instrument(tmp_path, attribute):
+    with open_source(ncem(tmp_path / "a.emd", STACK, STEPS, instrument={attribute: "TEAM I"})) as source:
+        assert source.info.instrument == "TEAM I"
+
+
+def test_steps_of_diffraction_that_are_called_metres_are_not_taken(tmp_path):
+    dims = [([0], "Number", ""), ((0.0, 8.9e6), "y", "[m]"), ((0.0, 8.9e6), "x", "[m]")]
+    with open_source(ncem(tmp_path / "a.emd", STACK, dims)) as source:
+        assert source.info.voxel_size_nm == (None, None, None)
+        assert any("the step of dim2 ignored: 8.9e+06 m is no pixel of a micro" in note for note in source.info.notes)
 
 
 def test_ncem_axes_in_another_order_are_put_in_order(tmp_path):

@@ -1,35 +1,13 @@
 """Genuine TIFF files of microscopes; they are not part of the repository."""
 
-import tarfile
-from pathlib import Path
-
 import numpy as np
 import pytest
 import tifffile
 
 from emsr_fast.io.registry import open_source
+from genuine_files import genuine, unpacked
 
-MICROSCOPES = Path(__file__).parents[3] / "shared" / "data" / "microscopes"
-genuine = pytest.mark.skipif(not MICROSCOPES.is_dir(), reason="the genuine files of microscopes are not there")
 ALL = slice(None)
-
-
-@pytest.fixture(scope="module")
-def unpacked(tmp_path_factory):
-    """The genuine TIFF files, unpacked one at a time."""
-    folder = tmp_path_factory.mktemp("microscopes")
-
-    def give(name):
-        if not (folder / name).exists():
-            packed = next(MICROSCOPES.glob(f"{Path(name).stem}.*"))
-            if packed.suffix == ".tif":
-                (folder / name).write_bytes(packed.read_bytes())
-            else:
-                with tarfile.open(packed) as archive:
-                    archive.extractall(folder, filter="data")
-        return folder / name
-
-    return give
 
 
 def grey_of(stored):
@@ -56,8 +34,8 @@ def grey_of(stored):
         ("quanta_image_32bit.tif", (50, 200), "float32", None, None),
     ],
 )
-def test_genuine_files_state_instrument_and_pixel(unpacked, name, size, dtype, pixel_nm, instrument):
-    path = unpacked(name)
+def test_genuine_files_state_instrument_and_pixel(tmp_path, name, size, dtype, pixel_nm, instrument):
+    path = unpacked(name, tmp_path)
     with open_source(path) as source:
         assert (source.shape, source.dtype.name) == ((1, *size), dtype)
         assert source.info.voxel_size_nm[2] == (pixel_nm and pytest.approx(pixel_nm, rel=1e-4))

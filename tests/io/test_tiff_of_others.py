@@ -36,6 +36,21 @@ def test_axes_of_length_1_are_dropped_wherever_they_are(tmp_path, shape, options
         assert info.axes == "ZYX"
 
 
+@pytest.mark.parametrize("small", [PIXELS[0, ::4, ::4], np.zeros((12, 16, 3), "u1")], ids=["grey", "colour"])
+@pytest.mark.parametrize("first", [False, True])
+def test_smaller_copies_for_viewers_are_left_out(tmp_path, small, first):
+    path = tmp_path / "a.tif"
+    with tifffile.TiffWriter(path) as file:
+        for image in (small, PIXELS[0]) if first else (PIXELS[0], small):
+            kind = {"photometric": "rgb" if image.ndim == 3 else "minisblack", "subfiletype": int(image is small)}
+            file.write(image, metadata=None, **kind)
+    stack, info = slices_of(path)
+    np.testing.assert_array_equal(stack, PIXELS[:1])
+    # tifffile itself leaves out grey ones that come later
+    if first or small.ndim == 3:
+        assert "1 smaller copy of the image left out: `key` chooses them" in info.notes
+
+
 def test_one_row_and_one_slice_stay(tmp_path):
     tifffile.imwrite(tmp_path / "a.tif", PIXELS[:1, :1].reshape(1, 1, 1, 64), photometric="minisblack")
     assert slices_of(tmp_path / "a.tif")[0].shape == (1, 1, 64)

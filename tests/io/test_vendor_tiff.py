@@ -14,6 +14,7 @@ from vendor_tiffs import (
     fei_ini,
     fibics_xml,
     orion_xml,
+    phenom_xml,
     pixels,
     sightx_xml,
     sis_tag,
@@ -57,6 +58,7 @@ VENDORS = {
         [(34682, fei_ini("Other", more="[EBeam]\r\nHFW=3.2e-7\r\nVFW=4e-7\r\n"))], (10, 10), "FEI Quanta FEG", FEI,
     ),
     "thermo": ([(34683, thermo_xml())], (5, 4), "Thermo Helios", "Thermo's TIFF tag 34683"),
+    "phenom": ([(34683, phenom_xml())], (5, 4), "Thermo Phenom ProX", "Thermo's TIFF tag 34683"),
     "tia, cm": (
         [(34682, tia_xml()), (65450, (2500000, 1)), (65451, (2000000, 1)), (65452, 3)], (5, 4), "FEI Tecnai 200 kV",
         "TIA's TIFF tags 65450 and 65451",

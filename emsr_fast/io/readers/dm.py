@@ -18,7 +18,8 @@ from emsr_fast.io.volume import SourceVolume, VolumeInfo, check_pixels, instrume
 from emsr_fast.io.voxels import FLOAT32, UNKNOWN, nanometres
 
 _DTYPES = {1: "i2", 2: "f4", 6: "u1", 7: "i4", 9: "i1", 10: "u2", 11: "u4", 12: "f8", 14: "?", 39: "i8", 40: "u8"}
-_COLOURS, _COMPLEX = (8, 23), (3, 5, 13, 27, 28)
+_COLOURS, _COMPLEX = (8, *range(15, 27)), (3, 5, 13, 27, 28)
+_ENERGIES = {"eV", "keV"}
 
 
 @dataclass(frozen=True)
@@ -103,7 +104,8 @@ def _image(entry: Group, order: str, path: Path) -> _Image | str:
     ]
     scales = data.group("Calibrations", "Dimension")
     units = [scales.text(axis, "Units") for axis in range(len(sides))]
-    if len(sides) < 2 or "eV" in units or entry.text("ImageTags", "Meta Data", "Format").startswith("Spectrum"):
+    form = entry.text("ImageTags", "Meta Data", "Format")
+    if len(sides) < 2 or _ENERGIES & set(units) or form.startswith("Spectrum"):
         return "is a spectrum, not an image"
     if kind in _COLOURS:
         return "is in colour (RGB), not grey"
@@ -111,7 +113,9 @@ def _image(entry: Group, order: str, path: Path) -> _Image | str:
         return "holds complex numbers: export its magnitude"
     if kind not in _DTYPES:
         return f"has the data type {kind}, which is not read"
-    if len(sides) > 3:
+    # axes of one pixel beside y and x, such as the time of a single frame
+    kept = [axis for axis, side in enumerate(sides) if axis < 2 or side != 1]
+    if len(kept) > 3:
         return f"has {len(sides)} axes ({' x '.join(map(str, reversed(sides)))}); expected an image or a stack"
     dtype = np.dtype(order + _DTYPES[int(kind)])
     if not isinstance(pixels, StoredArray):
@@ -121,15 +125,17 @@ def _image(entry: Group, order: str, path: Path) -> _Image | str:
             f"{path} is damaged: an image of {' x '.join(map(str, reversed(sides)))} {dtype.name} has "
             f"{pixels.count * _bytes_of(pixels)} bytes of pixels; copy it again"
         )
-    steps = tuple((scales.number(axis, "Scale") or 0.0, units[axis]) for axis in range(len(sides)))
-    info = entry.group("ImageTags", "Microscope Info")
+    steps = [(scales.number(axis, "Scale") or 0.0, units[axis]) for axis in kept[::-1]]
+    tags = entry.group("ImageTags")
     return _Image(
         entry.text("Name"),
         pixels,
         dtype,
-        tuple(reversed(sides)),
-        steps[::-1],
-        info.text("Name") or info.text("Microscope"),
+        tuple(sides[axis] for axis in kept[::-1]),
+        tuple(steps),
+        tags.text("Microscope Info", "Name")
+        or tags.text("Microscope Info", "Microscope")
+        or tags.text("Acquisition", "Device", "Name"),
     )
 
 

@@ -18,7 +18,7 @@ from emsr_fast.io.readers.parts.array import ArraySource, check_chunk
 from emsr_fast.io.readers.parts.attributes import axes_of, axistags_of, sizes_of
 from emsr_fast.io.readers.parts.hdf5_filters import check_filters
 from emsr_fast.io.readers.parts.missing_chunks import Stored, grid_of
-from emsr_fast.io.volume import SourceVolume, VolumeInfo, check_pixels, pixel_dtype
+from emsr_fast.io.volume import SourceVolume, VolumeInfo, check_pixels, instrument_name, pixel_dtype
 from emsr_fast.wording import shell
 
 _MOST_OBJECTS = 10_000
@@ -34,7 +34,7 @@ def open_source(path: Path, key: str | None, asked: Asked) -> SourceVolume:
         name = chosen(listed if key else imaris.finest(file, listed, asked.channel), key_of(file, key, path), path)
         data = file[name]
         dtype = np.dtype(data.dtype)
-        kind = "HDF5"
+        kind, instrument = "HDF5", ""
         if place := imaris.place_of(file, name):
             kind = "Imaris HDF5"
             if asked.channel not in (None, place.channel):
@@ -44,7 +44,7 @@ def open_source(path: Path, key: str | None, asked: Asked) -> SourceVolume:
             voxel_size_nm, stated, told = imaris.voxel_size(file, layout.stack)
             notes += [*padded, *told, *imaris.levels_note(file, place)]
         elif told_by_emd := emd.stated_of(file, name):
-            kind, stated = told_by_emd.format, told_by_emd.sizes_from
+            kind, stated, instrument = told_by_emd.format, told_by_emd.sizes_from, told_by_emd.instrument
             layout, words = layout_of(data.shape, path, asked=asked, stated=told_by_emd.axes)
             voxel_size_nm = layout.in_order(told_by_emd.sizes_nm, None)
             notes += told_by_emd.notes
@@ -60,7 +60,7 @@ def open_source(path: Path, key: str | None, asked: Asked) -> SourceVolume:
                 notes.append("BigDataViewer's int16 stands for uint16: read as uint16")
         return dataset_source(
             path, file, data, layout, dtype, notes, format=kind, key=name, axes=words,
-            voxel_size_nm=voxel_size_nm, voxel_size_from=stated,
+            voxel_size_nm=voxel_size_nm, voxel_size_from=stated, instrument=instrument_name(instrument) or None,
         )  # fmt: skip
 
 

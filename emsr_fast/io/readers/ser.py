@@ -16,7 +16,7 @@ from emsr_fast.io.readers.parts.array import ArraySource
 from emsr_fast.io.readers.parts.file_array import FileArray
 from emsr_fast.io.readers.parts.files import DamagedError
 from emsr_fast.io.volume import SourceVolume, VolumeInfo, check_pixels, pixel_dtype
-from emsr_fast.io.voxels import FLOAT32, UNKNOWN, meant
+from emsr_fast.io.voxels import FLOAT32, LARGEST_PIXEL_NM, UNKNOWN, meant
 from emsr_fast.wording import counted
 
 _VERSIONS = {0x210: "i", 0x220: "q"}  # and how wide a place in the file is
@@ -130,6 +130,6 @@ def _unpack(file: BinaryIO, layout: str) -> tuple[Any, ...]:
 
 
 def _size(step: float) -> float | None:
-    """Return the pixel size in nm; 1 m is what TIA writes where it knows none."""
+    """Return the pixel size in nm; 1 m is what TIA writes where it knows none, and larger ones are of diffraction."""
     size_nm = abs(step) * _NM_PER_METRE
-    return meant(size_nm, FLOAT32) if 0 < abs(step) < 1 else None
+    return meant(size_nm, FLOAT32) if 0 < size_nm < LARGEST_PIXEL_NM else None

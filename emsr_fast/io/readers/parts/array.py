@@ -18,6 +18,8 @@ from emsr_fast.io.volume import SourceVolume, VolumeInfo, as_pixels
 
 # neighbouring tiles and slices share chunks: decoded ones are kept up to this many bytes
 _KEPT_BYTES = 2**28
+# but no more than those of so many layers of chunks: the one that is read, and the next where its reading has begun
+_KEPT_LAYERS = 2
 # small chunks are read several at a time, which their libraries do at once
 _SMALLEST_READ = 2**20
 # a header may claim any size; more than this at a time is no chunk that a writer makes
@@ -49,7 +51,9 @@ class ArraySource(SourceVolume):
         self._array, self._layout, self._close = array, layout, close
         self._cell = _cell(info) if chunked else None
         self._kept: OrderedDict[tuple[int, int, int], np.ndarray] = OrderedDict()
-        self._kept_bytes, self._kept_most = 0, _KEPT_BYTES
+        depth = self._cell[0] if self._cell else 1
+        self._useful = min(_KEPT_BYTES, _KEPT_LAYERS * depth * info.shape[1] * info.shape[2] * info.dtype.itemsize)
+        self._kept_bytes, self._kept_most = 0, self._useful
         self._lock = threading.Lock()
 
     def read(self, z: int, rows: slice, cols: slice) -> np.ndarray:
@@ -75,7 +79,7 @@ class ArraySource(SourceVolume):
             return 0
         cell = math.prod(self._cell) * self.dtype.itemsize
         # beside what is kept there is one as it is stored, one as it is decoded, and one put together
-        self._kept_most = min(max(most - 3 * cell, cell), _KEPT_BYTES)
+        self._kept_most = min(max(most - 3 * cell, cell), max(self._useful, cell))
         return self._kept_most + 3 * cell
 
     def close(self) -> None:

@@ -12,11 +12,12 @@ import numpy as np
 
 from emsr_fast.errors import VolumeError
 from emsr_fast.io.readers.parts.hdf5_links import own
-from emsr_fast.io.voxels import FLOAT32, amount
+from emsr_fast.io.voxels import FLOAT32, LARGEST_PIXEL_NM, amount
 from emsr_fast.reading import parse_json
 
 _VELOX = re.compile(r"Data/Image/([^/]+)/Data")
 _LONGEST_METADATA = 2**24  # bytes of a frame's metadata; Velox writes some 50,000
+_MICROSCOPE = ("microscope name", "Microscope", "name")  # attributes, by different writers
 _NEVER = "not stated in the file"
 
 
@@ -29,6 +30,7 @@ class Stated:
     sizes_nm: tuple[float | None, ...]  # of a voxel along each stored axis
     sizes_from: str
     notes: tuple[str, ...] = ()
+    instrument: str = ""
 
 
 def images_of(file: h5py.File, names: Mapping[str, str]) -> dict[str, str]:
@@ -42,6 +44,10 @@ def images_of(file: h5py.File, names: Mapping[str, str]) -> dict[str, str]:
         return data or dict(names)
     images = {name: words for name, words in names.items() if _VELOX.fullmatch(name)}
     if not images:
+        # Velox' own type for complex numbers is a structure, which is nowhere listed as an image
+        stored = [own(file, f"Data/Image/{one}/Data") for one in own(file, "Data/Image") or ()]
+        if any(isinstance(data, h5py.Dataset) and data.dtype.names for data in stored):
+            raise VolumeError(f"{file.filename} holds complex numbers, such as a Fourier transform; give an image")
         raise VolumeError(f"{file.filename} is a Velox file without images, with spectra only; give another file")
     detectors = {name: str(_part(_metadata(file, name), "BinaryResult", "Detector") or "") for name in images}
     return {name: f"{detectors[name]}, {words}" if detectors[name] else words for name, words in images.items()}
@@ -69,13 +75,15 @@ def _stated_by_velox(file: h5py.File, name: str) -> Stated:
     for axis, side in (("Y", "height"), ("X", "width")):
         size = _number(_part(found, "BinaryResult", "PixelSize", side))
         unit = _part(found, "BinaryResult", f"PixelUnit{axis}")
-        sizes.append(
-            amount(size, str(unit), f"Velox' pixel size {axis.lower()}", notes, FLOAT32) if size is not None else None
-        )
+        what = f"Velox' pixel size {axis.lower()}"
+        sizes.append(_size(size, str(unit), what, notes) if size is not None else None)
     # frames come last
     axes = "YXZ"[: data.ndim] if data.ndim in (2, 3) else None
     known = (*sizes, *[None] * (data.ndim - 2)) if axes else (None,) * data.ndim
-    return Stated("Velox EMD", axes, known, "Velox metadata" if any(sizes) else _NEVER, tuple(notes))
+    made_by = " ".join(
+        str(_part(found, "Instrument", part) or "") for part in ("Manufacturer", "InstrumentClass", "InstrumentModel")
+    )
+    return Stated("Velox EMD", axes, known, "Velox metadata" if any(sizes) else _NEVER, tuple(notes), made_by)
 
 
 def _metadata(file: h5py.File, name: str) -> Any:
@@ -94,7 +102,11 @@ def _metadata(file: h5py.File, name: str) -> Any:
 
 def _is_ncem(file: h5py.File, name: str) -> bool:
     group = own(file, name.rpartition("/")[0]) if "/" in name else None
-    return isinstance(group, h5py.Group) and _number(group.attrs.get("emd_group_type")) == 1 and name.endswith("/data")
+    if not isinstance(group, h5py.Group) or not name.endswith("/data"):
+        return False
+    # version 1.0 has words for its types
+    kind = group.attrs.get("emd_group_type")
+    return _number(kind) == 1 or _text(kind) == "array"
 
 
 def _stated_by_ncem(file: h5py.File, name: str) -> Stated:
@@ -102,7 +114,9 @@ def _stated_by_ncem(file: h5py.File, name: str) -> Stated:
     notes: list[str] = []
     letters: list[str] = []
     sizes: list[float | None] = []
-    vectors = [own(file, f"{folder}/dim{axis + 1}") for axis in range(data.ndim)]
+    # version 1.0 counts from 0
+    first = 0 if own(file, f"{folder}/dim0") is not None else 1
+    vectors = [own(file, f"{folder}/dim{axis + first}") for axis in range(data.ndim)]
     if not _fit(vectors, data.shape) and _fit(vectors[::-1], data.shape):
         vectors.reverse()  # some writers count from the fastest axis
     for vector in vectors:
@@ -115,10 +129,22 @@ def _stated_by_ncem(file: h5py.File, name: str) -> Stated:
         unit = _text(vector.attrs.get("units")).strip("[] ").replace("_", "")
         step = _step(vector)
         what = f"the step of {vector.name.rpartition('/')[2]}"
-        sizes.append(amount(step, unit, what, notes, FLOAT32) if step and unit else None)
+        sizes.append(_size(step, unit, what, notes) if step and unit else None)
     named = all(len(letter) == 1 and letter.isalpha() for letter in letters) and {"Y", "X"} <= set(letters)
     axes = "".join(letters) if named and len(set(letters)) == len(letters) else None
-    return Stated("NCEM EMD", axes, tuple(sizes), "EMD dim vectors" if any(sizes) else _NEVER, tuple(notes))
+    microscope = own(file, "microscope")
+    told = microscope.attrs if isinstance(microscope, h5py.Group) else {}
+    made_by = next((text for name in _MICROSCOPE if (text := _text(told.get(name)))), "")
+    return Stated("NCEM EMD", axes, tuple(sizes), "EMD dim vectors" if any(sizes) else _NEVER, tuple(notes), made_by)
+
+
+def _size(step: float, unit: str, what: str, notes: list[str]) -> float | None:
+    size_nm = amount(step, unit, what, notes, FLOAT32)
+    if size_nm is not None and size_nm >= LARGEST_PIXEL_NM:
+        # of diffraction patterns, some writers say m where they mean 1/m
+        notes.append(f"{what} ignored: {step:g} {unit} is no pixel of a microscope")
+        return None
+    return size_nm
 
 
 def _fit(vectors: Sequence[object], shape: Sequence[int]) -> bool:

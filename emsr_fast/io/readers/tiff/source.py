@@ -148,6 +148,12 @@ class TiffSource(SourceVolume):
         series, self._series = self._file.series, 0
         if self._file.is_micromanager and series[0].kind != "ome":
             notes.append("made by Micro-Manager: read are the slices of this file, not those of others of its set")
+        # small copies of an image, for viewers
+        whole = [number for number, one in enumerate(series) if not one.keyframe.is_reduced]
+        if self._key is None and 0 < len(whole) < len(series):
+            small = counted(len(series) - len(whole), "smaller copy", "smaller copies")
+            notes.append(f"{small} of the image left out: `key` chooses them")
+            series, self._series = [series[number] for number in whole], whole[0]
         # a writer that appended its slices one by one left one series each
         kinds = {(one.shape, one.dtype) for one in series}
         if self._key is not None or len(kinds) > 1 or (len(series) > 1 and len(series[0].shape) != 2):

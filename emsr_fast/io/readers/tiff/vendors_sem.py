@@ -7,6 +7,7 @@ file is not that vendor's. Lengths are in metres unless a unit is named.
 from __future__ import annotations
 
 import math
+import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from emsr_fast.io.readers.tiff.vendor_texts import (
     text_of,
     whole,
 )
-from emsr_fast.io.voxels import RATIO, UNKNOWN, meant, nanometres
+from emsr_fast.io.voxels import RATIO, UNKNOWN, VoxelSize, meant, nanometres
 
 _ROUNDING = 0.01  # by how much a size in a few digits may differ from the one it was rounded from
 
@@ -125,21 +126,39 @@ def fei(file: tifffile.TiffFile, path: Path, notes: list[str]) -> Stated | None:
 def thermo(file: tifffile.TiffFile, path: Path, notes: list[str]) -> Stated | None:
     """Thermo: the XML in tag 34683."""
     root = parsed_xml(text_of(file, 34683), "Thermo's TIFF tag 34683", notes)
+    if root is not None and root.tag == "FeiImage":
+        return _phenom(root, int(file.pages.first.imagelength))
     result = None if root is None else root.find("BinaryResult")
     if root is None or result is None:
         return None
-    sides = []
-    for axis in "YX":
-        node = result.find(f"PixelSize/{axis}")
-        value = None if node is None else number(node.text)
-        sides.append(None if node is None or value is None else nanometres(value, node.get("unit", "")))
     return Stated(
         f"Thermo {child_text(root, 'Instrument/InstrumentClass')}".strip(),
-        (None, sides[0], sides[1]),
+        _with_units(result, "PixelSize/Y", "PixelSize/X"),
         "Thermo's TIFF tag 34683",
         size_of(child_text(result, "ImageSize/Y"), child_text(result, "ImageSize/X")),
         "ImageSize in Thermo's TIFF tag 34683",
     )
+
+
+def _phenom(root: ElementTree.Element, height: int) -> Stated:
+    """Return what a Phenom states: its XML has another form."""
+    bar = whole(child_text(root, "databarHeight"))
+    return Stated(
+        f"Thermo Phenom {child_text(root, 'instrument/type')}".strip(),
+        _with_units(root, "pixelHeight", "pixelWidth"),
+        "Thermo's TIFF tag 34683",
+        (height - bar, None) if 0 < bar < height else None,
+        "databarHeight in Thermo's TIFF tag 34683",
+    )
+
+
+def _with_units(root: ElementTree.Element, *paths: str) -> VoxelSize:
+    """Return a pixel's height and width from elements with an attribute for the unit."""
+    found: list[float | None] = []
+    for node in map(root.find, paths):
+        value = None if node is None else number(node.text)
+        found.append(None if node is None or value is None else nanometres(value, node.get("unit", ""), RATIO))
+    return (None, found[0], found[1])
 
 
 def tescan(file: tifffile.TiffFile, path: Path, notes: list[str]) -> Stated | None:
