@@ -112,6 +112,20 @@ class ResampledSource(SourceVolume):
         self._source.close()
 
 
+def coarser(image: np.ndarray, factor: float, shape: tuple[int, int]) -> np.ndarray:
+    """Return ``image``, (H, W), made coarser: area means as of ``ResampledSource``, of ``factor`` pixels each way.
+
+    Args:
+        factor: 1 or more; need not be whole.
+        shape: of the result, float32; from the first pixel on. ``image`` has at least ``factor`` times as many pixels.
+    """
+    if factor == 1:
+        return image[: shape[0], : shape[1]].astype(np.float32)
+    down, across = (_taps((0, n), factor, length) for n, length in zip(shape, image.shape, strict=True))
+    image = image[down.needs, across.needs].astype(np.float64)
+    return across.apply(down.apply(image).T).T.astype(np.float32)
+
+
 def _length(side: int, factor: float) -> int:
     """Return how many pixels of ``factor`` touch ``side`` pixels; a thousandth of a pixel does not count."""
     return max(1, math.ceil(side / factor - 1e-3))

@@ -30,6 +30,28 @@ def _ordered(ends: tuple[float, float]) -> tuple[float, float]:
 Range = Annotated[tuple[float, float], AfterValidator(_ordered)]  # drawn from uniformly
 
 
+def _positive(ends: tuple[float, float]) -> tuple[float, float]:
+    if _ordered(ends)[0] <= 0:
+        raise ValueError(f"must be above 0, got {list(ends)}")
+    return ends
+
+
+def _reducing(ends: tuple[float, float]) -> tuple[float, float]:
+    if _ordered(ends)[0] < 1:
+        raise ValueError(f"must be 1 or more, got {list(ends)}")
+    return ends
+
+
+def _share(ends: tuple[float, float]) -> tuple[float, float]:
+    if _ordered(ends)[1] > 1:
+        raise ValueError(f"must be shares from 0 to 1, got {list(ends)}")
+    return ends
+
+
+# the logarithm is drawn uniformly: 1 to 2 is as frequent as 2 to 4
+Factor = Annotated[tuple[float, float], AfterValidator(_positive)]
+
+
 class SettingsGroup(BaseModel):
     """A group of settings; a key that does not exist is an error."""
 
@@ -43,12 +65,17 @@ class Noise(SettingsGroup):
     sigma: Range = (0.0, 0.0)  # gaussian: standard deviation, drawn uniformly for each crop
     gain: Range = (0.0, 0.0)  # poisson_gaussian: variance = gain * intensity + offset, in levels squared
     offset: Range = (0.0, 0.0)
+    signal_share: Annotated[Range, AfterValidator(_share)] = (0.0, 0.0)  # gaussian: the share of the variance that grows
+    # with the intensity, from none at black to twice that of mid grey at white, as counted electrons do
+    blur_px: Range = (0.0, 0.0)  # LR pixels: noise blurred by a Gaussian; its standard deviation stays
     strength: float = 0.05  # local_variance: variance = strength * blurred image (the "crappifier"), in units of 1
 
 
 class Degradation(SettingsGroup):
-    """How a synthetic LR image is made from HR: blur, reduce, noise."""
+    """How a synthetic LR image is made from HR: HR made coarser, blur, reduce, noise."""
 
+    hr_reduction: Annotated[Factor, AfterValidator(_reducing)] = (1.0, 1.0)  # HR and reference become area means of so
+    # many pixels each way, drawn for each crop: one image serves at many pixel sizes, and its noise falls
     blur_sigma_px: Range = (0.0, 0.0)  # HR pixels, drawn uniformly for each crop
     reduce: Literal["area", "linear"] = "area"
     noise: Noise = Noise()
@@ -141,6 +168,8 @@ class TrainConfig(SettingsGroup):
     minutes: float | None = Field(default=None, gt=0)  # stop after this time, whatever the steps
     extra_lr_sigma: Range = (0.0, 5.0)  # noise on y itself, grey levels of 255, for each crop
     contrast: float = Field(default=0.0, ge=0, lt=1)  # random gain 1 +- contrast and as much offset, of y and x alike
+    gamma: Factor = (1.0, 1.0)  # HR and reference, in [0, 1], to this power, drawn for each crop
+    inversion: float = Field(default=0.0, ge=0, le=1)  # share of the crops whose black and white change places
     loss: Loss = Loss()
     optimiser: Optimiser = Optimiser()
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"

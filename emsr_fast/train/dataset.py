@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -11,11 +11,13 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from emsr_fast.errors import VolumeError
+from emsr_fast.io.resample import coarser
 from emsr_fast.train.config import GREY, TrainConfig
 from emsr_fast.train.degrade import degrade
 from emsr_fast.train.hold_back import Pair
 from emsr_fast.trust.turns import TURNS, turned
 
+Greys = Callable[[np.ndarray], np.ndarray]
 Crop = tuple[Tensor, Tensor, Tensor]  # y (1, h, w), x (1, scale * h, scale * w), normal noise (1, h, w)
 
 
@@ -35,7 +37,7 @@ class Crops(Dataset[Crop]):
     def __getitem__(self, number: int) -> Crop:
         rng = np.random.default_rng([self._config.seed, number])
         pair = self._pairs[rng.choice(len(self._pairs), p=self._shares)]
-        y, x = crop_of(pair, self._config.crop, self._scale, rng)
+        y, x = crop_of(pair, self._config.crop, self._scale, rng, _greys(self._config, rng))
         turn = int(rng.integers(len(TURNS)))
         y, x = turned(y, turn), turned(x, turn)
         y = y + rng.uniform(*self._config.extra_lr_sigma) * GREY * rng.standard_normal(y.shape)
@@ -69,23 +71,55 @@ class Numbers(Sampler[list[int]]):
         return len(self._steps)
 
 
-def crop_of(pair: Pair, side: int, scale: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Return a random LR crop, (side, side), and its reference, (scale * side, scale * side), normalised."""
+def _greys(config: TrainConfig, rng: np.random.Generator) -> Greys:
+    """Return a random change of grey values, by the settings ``gamma`` and ``inversion``."""
+    gamma = _factor(config.gamma, rng)
+    # as before these settings existed: nothing is drawn where nothing is asked for
+    inverted = bool(config.inversion) and rng.random() < config.inversion
+
+    def change(image: np.ndarray) -> np.ndarray:
+        if gamma != 1:
+            image = np.sign(image) * np.abs(image) ** np.float32(gamma)
+        return 1 - image if inverted else image
+
+    return change
+
+
+def _factor(ends: tuple[float, float], rng: np.random.Generator) -> float:
+    """Return a factor between ``ends``, its logarithm drawn uniformly; nothing is drawn if there is no choice."""
+    low, high = ends
+    return low if low == high else float(np.exp(rng.uniform(math.log(low), math.log(high))))
+
+
+def crop_of(
+    pair: Pair, side: int, scale: int, rng: np.random.Generator, greys: Greys = lambda image: image
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return a random LR crop, (side, side), and its reference, (scale * side, scale * side), normalised.
+
+    Args:
+        greys: changes the grey values of both; before LR is made from HR, so that new noise is as it was asked for.
+    """
     first, last = pair.rows
     width = pair.reference.shape[2]
     if pair.degradation is not None:
-        top = int(rng.integers(first, last - scale * side + 1))
-        left = int(rng.integers(0, width - scale * side + 1))
-        rows, cols = slice(top, top + scale * side), slice(left, left + scale * side)
-        y = degrade(pair.origin.crop(pair.z, rows, cols), scale, pair.degradation, rng)
-    else:
-        # whole LR pixels, so that both crops show the same field
-        top = int(rng.integers(math.ceil(first / scale), last // scale - side + 1))
-        left = int(rng.integers(0, width // scale - side + 1))
-        y = pair.origin.crop(pair.z, slice(top, top + side), slice(left, left + side))
-        rows = slice(scale * top, scale * (top + side))
-        cols = slice(scale * left, scale * (left + side))
-    return y, pair.reference.crop(pair.reference_z, rows, cols)
+        factor, large = _factor(pair.degradation.hr_reduction, rng), scale * side
+        window = math.ceil(factor * large)
+        top = int(rng.integers(first, last - window + 1))
+        left = int(rng.integers(0, width - window + 1))
+        rows, cols = slice(top, top + window), slice(left, left + window)
+        # grey values last: a detector's curve acts on what a pixel has collected
+        origin, x = (
+            greys(coarser(volume.crop(z, rows, cols), factor, (large, large)))
+            for volume, z in ((pair.origin, pair.z), (pair.reference, pair.reference_z))
+        )
+        return degrade(origin, scale, pair.degradation, rng), x
+    # whole LR pixels, so that both crops show the same field
+    top = int(rng.integers(math.ceil(first / scale), last // scale - side + 1))
+    left = int(rng.integers(0, width // scale - side + 1))
+    y = pair.origin.crop(pair.z, slice(top, top + side), slice(left, left + side))
+    rows = slice(scale * top, scale * (top + side))
+    cols = slice(scale * left, scale * (left + side))
+    return greys(y), greys(pair.reference.crop(pair.reference_z, rows, cols))
 
 
 def as_tensor(image: np.ndarray) -> Tensor:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from scipy import ndimage
 
@@ -41,6 +43,9 @@ def add_noise(image: np.ndarray, noise: Noise, rng: np.random.Generator) -> np.n
         return image
     if noise.kind == "gaussian":
         variance: np.ndarray | float = (rng.uniform(*noise.sigma) * GREY) ** 2
+        if noise.signal_share[1]:
+            share = rng.uniform(*noise.signal_share)
+            variance = variance * (1 - share + 2 * share * np.clip(image, 0, None))
     elif noise.kind == "poisson_gaussian":
         levels = rng.uniform(*noise.gain) * np.clip(image, 0, None) / GREY + rng.uniform(*noise.offset)
         variance = levels * GREY**2
@@ -48,4 +53,16 @@ def add_noise(image: np.ndarray, noise: Noise, rng: np.random.Generator) -> np.n
         # the "crappifier" of PSSR (Fang et al. 2021): brighter neighbourhoods are noisier
         variance = noise.strength * np.clip(ndimage.gaussian_filter(image, 3), 0, None)
     normal = rng.standard_normal(image.shape, dtype=np.float32)
+    if noise.blur_px[1]:
+        normal = _blurred(normal, rng.uniform(*noise.blur_px))
     return image + np.sqrt(variance, dtype=np.float32) * normal
+
+
+def _blurred(normal: np.ndarray, sigma: float) -> np.ndarray:
+    """Return white noise of variance 1, (H, W), blurred by ``sigma`` pixels; its variance stays 1."""
+    # around the edges: noise has the same variance everywhere
+    blurred = ndimage.gaussian_filter(normal, sigma, mode="wrap")
+    pulse = np.zeros(2 * math.ceil(4 * sigma) + 1)
+    pulse[len(pulse) // 2] = 1
+    kernel = ndimage.gaussian_filter1d(pulse, sigma, mode="constant")
+    return blurred / np.float32((kernel**2).sum())

@@ -209,10 +209,13 @@ def _check_room(pair: Pair, scale: int, crop: int) -> None:
     # acquired LR is cropped at whole LR pixels
     high = last - first if pair.degradation else (last // scale - math.ceil(first / scale)) * scale
     wide = pair.reference.shape[2]
-    if high < scale * crop or wide < scale * crop:
+    most = pair.degradation.hr_reduction[1] if pair.degradation else 1.0
+    needed = math.ceil(most * scale * crop)
+    if high < needed or wide < needed:
         raise TooSmall(
-            f"{pair.reference.path} offers {high}x{wide} HR px, a crop of {crop} LR px "
-            f"needs {scale * crop}x{scale * crop}; give a smaller crop",
+            f"{pair.reference.path} offers {high}x{wide} HR px, a crop of {crop} LR px"
+            f"{f', reduced by up to {most:g},' if most > 1 else ''} needs {needed}x{needed}; "
+            f"give a smaller crop{' or hr_reduction' if most > 1 else ''}",
             pair.reference,
         )
 
