@@ -26,6 +26,11 @@ def listed(names: Sequence[str], most: int, between: str = ", ") -> str:
     return f"{shown}{'' if between == ', ' else between.rstrip()} and {rest:,} more"
 
 
+def sizes(values: Sequence[float | tuple[float, float]]) -> str:
+    """Return sizes and ranges of sizes in words, such as "8, 10 to 30"."""
+    return ", ".join(f"{v[0]:g} to {v[1]:g}" if isinstance(v, tuple) else f"{v:g}" for v in values)
+
+
 def shortened(text: str, most: int = 80) -> str:
     """Return ``text`` with ``most`` characters at most, for a message that quotes it."""
     return text if len(text) <= most else f"{text[: most - 3]}..."

@@ -53,6 +53,8 @@ def validation_sets(data: Path) -> Iterator[tuple[str, list[tuple[np.ndarray, np
     for section in ("02", "04"):
         image = grey(data / "rat_ssem_8nm" / f"section_{section}.png")[3252:]
         yield f"serial section {section}, itself", [(image, image)]
+    larva = [grey(path) for path in sorted((data / "vnc_larva_sstem_4.6nm").glob("*.png"))[::10]]
+    yield "larva ssTEM, itself", [(image, image) for image in larva]
 
 
 def natural(name: str) -> list[tuple[int, int, str]]:

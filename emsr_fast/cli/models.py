@@ -9,6 +9,7 @@ import typer
 
 from emsr_fast.cli.common import Json, print_json
 from emsr_fast.cli.output import put
+from emsr_fast.wording import sizes
 
 if TYPE_CHECKING:
     from emsr_fast.model.card import ModelCard
@@ -63,6 +64,6 @@ def _row(card: ModelCard, default: str) -> tuple[str, str, str, str]:
     return (
         f"{card.name} (default)" if card.name == default else card.name,
         f"{count_parameters(card.name):,}",
-        ", ".join(f"{size:g}" for size in card.lr_pixel_nm) or "not stated",
+        sizes(card.lr_pixel_nm) or "not stated",
         f"{min(gains):.1f} to {max(gains):.1f} dB" if gains else "not measured",
     )

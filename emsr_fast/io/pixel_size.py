@@ -13,8 +13,10 @@ from emsr_fast.io.pixel_size_advice import loses_detail, loss, remedies
 from emsr_fast.io.resample import ResampledSource
 from emsr_fast.io.volume import SourceVolume
 from emsr_fast.wording import quoted
+from emsr_fast.wording import sizes as in_words
 
 LARGEST_MISMATCH = 0.15  # beyond this a model sees structures of a size that its training never showed
+TrainedSizes = Sequence[float | tuple[float, float]]  # nm: sizes, and ranges in which every size counts
 _SAME = 1e-3  # sizes come from rounded headers: closer than this they are the same
 _SAME_SIZE = 0.0005  # a mismatch that prints as 0.0 %
 
@@ -51,7 +53,7 @@ def parse_input_voxel(text: str | None) -> InputVoxel | None:
 
 def fit_to_model(
     source: SourceVolume,
-    trained_nm: Sequence[float],
+    trained_nm: TrainedSizes,
     model: str,
     choice: InputVoxel | None,
     say: Callable[[str], None] = lambda line: None,
@@ -61,7 +63,7 @@ def fit_to_model(
 
     Args:
         source: with the voxel size that the file states, if any.
-        trained_nm: LR pixel sizes the model was trained on, from its card; may be empty.
+        trained_nm: LR pixel sizes the model was trained on, from its card, and ranges of them; may be empty.
         model: its name, for messages.
         choice: from ``parse_input_voxel``; with None a mismatch above 15 % is refused.
         say: called with each line about the decision.
@@ -72,7 +74,7 @@ def fit_to_model(
     """
     stated = source.info.voxel_size_nm[1:]
     sizes = choice.sizes_nm if choice and choice.sizes_nm else stated
-    trained = f"{model} was trained on input pixels of {', '.join(f'{size:g}' for size in trained_nm)} nm"
+    trained = f"{model} was trained on input pixels of {in_words(trained_nm)} nm"
     if choice and choice.resample:
         if not trained_nm:
             raise UsageError(f"{model} does not state the pixel size that it was trained on; leave `input_voxel` out")
@@ -82,18 +84,20 @@ def fit_to_model(
     if not trained_nm:
         return source
     known = [size for size in stated if size is not None]
-    # both sides against one size: the network saw square pixels
-    worst = min(max((_mismatch(size, other) for size in known), default=0.0) for other in trained_nm)
     if not known:
         say(f"note    the input's pixel size is unknown; {trained}")
-    elif worst > LARGEST_MISMATCH:
+        return source
+    # both sides against one size: the network saw square pixels
+    middle = math.exp(sum(map(math.log, known)) / len(known))
+    worst = min(max(_mismatch(size, other) for size in known) for other in _candidates(middle, trained_nm))
+    if worst > LARGEST_MISMATCH * (1 + _SAME):
         sides = " x ".join("unknown" if side is None else f"{side:g}" for side in stated)
         figures = (
             f"input pixels are {sides} nm, {trained}: a mismatch of {100 * worst:.0f} %, "
             f"allowed is {100 * LARGEST_MISMATCH:.0f} %"
         )
         if choice is None:
-            target = _nearest(math.exp(sum(map(math.log, known)) / len(known)), trained_nm)
+            target = _nearest(middle, trained_nm)
             raise UsageError(f"{figures}; {remedy or remedies(stated, target)}")
         say(f"note    {figures}; ignored as asked")
     else:
@@ -104,7 +108,7 @@ def fit_to_model(
 
 
 def _resampled(
-    source: SourceVolume, sizes: tuple[float, float], trained_nm: Sequence[float], say: Callable[[str], None]
+    source: SourceVolume, sizes: tuple[float, float], trained_nm: TrainedSizes, say: Callable[[str], None]
 ) -> SourceVolume:
     # one size for both: the network saw square pixels
     target = _nearest(math.sqrt(sizes[0] * sizes[1]), trained_nm)
@@ -120,8 +124,13 @@ def _resampled(
     return result
 
 
-def _nearest(size: float, others: Sequence[float]) -> float:
-    return min(others, key=lambda other: _mismatch(size, other))
+def _candidates(size: float, trained_nm: TrainedSizes) -> list[float]:
+    """Return the sizes of the training that ``size`` is compared with; of a range, the one nearest to it."""
+    return [min(max(size, one[0]), one[1]) if isinstance(one, tuple) else one for one in trained_nm]
+
+
+def _nearest(size: float, trained_nm: TrainedSizes) -> float:
+    return min(_candidates(size, trained_nm), key=lambda other: _mismatch(size, other))
 
 
 def _mismatch(one: float, other: float) -> float:

@@ -7,16 +7,31 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, PlainValidator, ValidationError, field_validator
 from safetensors import safe_open
 
 from emsr_fast.errors import CheckpointError
 from emsr_fast.model.config import INPUT_BOUNDS, EmsrConfig
 from emsr_fast.reading import parse_json
-from emsr_fast.wording import quoted, shortened
+from emsr_fast.wording import quoted, shortened, sizes
 
 CARD_KEY = "emsr_card"
-PixelSize = Annotated[float, Field(gt=0, allow_inf_nan=False)]  # nm
+
+
+def _size_or_range(value: Any) -> float | tuple[float, float]:
+    ends = value if isinstance(value, list | tuple) else (value, value)
+    numbers = [float(end) for end in ends if isinstance(end, int | float) and 0 < end < math.inf]
+    if len(ends) != 2 or len(numbers) != 2 or numbers[0] > numbers[1]:
+        raise ValueError("must be a size above 0, or the least and the most of a range")
+    return (numbers[0], numbers[1]) if isinstance(value, list | tuple) else numbers[0]
+
+
+# nm: a size, or the least and the most of a range of sizes, each of which counts
+PixelSizes = Annotated[
+    float | tuple[float, float],
+    PlainValidator(_size_or_range),
+    PlainSerializer(lambda value: value),  # pydantic's own warns of a pair
+]
 
 _LONGEST = 200  # characters of what is wrong with a card
 _WIDTH = 100  # characters of a line of a description, where it can be helped
@@ -27,15 +42,15 @@ class ModelCard(BaseModel):
 
     model_config = ConfigDict(extra="forbid", protected_namespaces=())
 
-    format_version: Literal[1] = 1
+    format_version: Literal[1, 2] = 2  # 1 knew single pixel sizes only
     name: str = Field("unnamed", max_length=255)
     description: str = ""
     architecture: dict[str, Any]  # the fields of EmsrConfig
     normalisation: Literal["dtype_range", "percentile"] = "dtype_range"  # what [0, 1] meant in training
     # least and most that it is given, in units of [0, 1]; what is beyond becomes the nearer one
     input_bounds: tuple[float, float] = INPUT_BOUNDS
-    hr_pixel_nm: list[PixelSize] = Field(default_factory=list)  # HR pixel sizes it was trained on
-    lr_pixel_nm: list[PixelSize] = Field(default_factory=list)
+    hr_pixel_nm: list[PixelSizes] = Field(default_factory=list)  # HR pixel sizes it was trained on
+    lr_pixel_nm: list[PixelSizes] = Field(default_factory=list)
     training: dict[str, Any] = Field(default_factory=dict)  # hardware, steps, data, loss
     metrics: dict[str, Any] = Field(default_factory=dict)  # what was measured, and on what
     limits: list[str] = Field(default_factory=list)  # what it is known to do badly
@@ -66,7 +81,7 @@ class ModelCard(BaseModel):
         for title, value in self.model_dump(exclude={"name", "format_version"}).items():
             if value in ("", [], {}):
                 continue
-            rows = _in_rows(value)
+            rows = [sizes(value)] if title in ("hr_pixel_nm", "lr_pixel_nm") else _in_rows(value)
             heads = [title.replace("_", " "), *[""] * (len(rows) - 1)]
             lines += [f"  {head:<14}{row}" for head, row in zip(heads, rows, strict=True)]
         return "\n".join(lines)

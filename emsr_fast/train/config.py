@@ -48,8 +48,10 @@ def _share(ends: tuple[float, float]) -> tuple[float, float]:
     return ends
 
 
-# the logarithm is drawn uniformly: 1 to 2 is as frequent as 2 to 4
+Share = Annotated[tuple[float, float], AfterValidator(_share)]
+# of a factor the logarithm is drawn uniformly: 1 to 2 is as frequent as 2 to 4
 Factor = Annotated[tuple[float, float], AfterValidator(_positive)]
+Reduction = Annotated[tuple[float, float], AfterValidator(_reducing)]
 
 
 class SettingsGroup(BaseModel):
@@ -65,8 +67,9 @@ class Noise(SettingsGroup):
     sigma: Range = (0.0, 0.0)  # gaussian: standard deviation, drawn uniformly for each crop
     gain: Range = (0.0, 0.0)  # poisson_gaussian: variance = gain * intensity + offset, in levels squared
     offset: Range = (0.0, 0.0)
-    signal_share: Annotated[Range, AfterValidator(_share)] = (0.0, 0.0)  # gaussian: the share of the variance that grows
-    # with the intensity, from none at black to twice that of mid grey at white, as counted electrons do
+    # gaussian: the share of the variance that grows with the intensity as that of counted electrons does, from none at
+    # black to twice that of mid grey at white
+    signal_share: Share = (0.0, 0.0)
     blur_px: Range = (0.0, 0.0)  # LR pixels: noise blurred by a Gaussian; its standard deviation stays
     strength: float = 0.05  # local_variance: variance = strength * blurred image (the "crappifier"), in units of 1
 
@@ -74,8 +77,9 @@ class Noise(SettingsGroup):
 class Degradation(SettingsGroup):
     """How a synthetic LR image is made from HR: HR made coarser, blur, reduce, noise."""
 
-    hr_reduction: Annotated[Factor, AfterValidator(_reducing)] = (1.0, 1.0)  # HR and reference become area means of so
-    # many pixels each way, drawn for each crop: one image serves at many pixel sizes, and its noise falls
+    # HR and reference become area means of so many pixels each way, drawn for each crop: one image serves at many pixel
+    # sizes, and its noise falls
+    hr_reduction: Reduction = (1.0, 1.0)
     blur_sigma_px: Range = (0.0, 0.0)  # HR pixels, drawn uniformly for each crop
     reduce: Literal["area", "linear"] = "area"
     noise: Noise = Noise()
@@ -170,6 +174,7 @@ class TrainConfig(SettingsGroup):
     contrast: float = Field(default=0.0, ge=0, lt=1)  # random gain 1 +- contrast and as much offset, of y and x alike
     gamma: Factor = (1.0, 1.0)  # HR and reference, in [0, 1], to this power, drawn for each crop
     inversion: float = Field(default=0.0, ge=0, le=1)  # share of the crops whose black and white change places
+    plain: float = Field(default=0.0, ge=0, le=1)  # share of the crops that show one grey level, and the noise of LR
     loss: Loss = Loss()
     optimiser: Optimiser = Optimiser()
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"

@@ -72,12 +72,15 @@ class Numbers(Sampler[list[int]]):
 
 
 def _greys(config: TrainConfig, rng: np.random.Generator) -> Greys:
-    """Return a random change of grey values, by the settings ``gamma`` and ``inversion``."""
+    """Return a random change of grey values, by the settings ``gamma``, ``inversion`` and ``plain``."""
     gamma = _factor(config.gamma, rng)
     # as before these settings existed: nothing is drawn where nothing is asked for
     inverted = bool(config.inversion) and rng.random() < config.inversion
+    level = rng.random() if config.plain and rng.random() < config.plain else None
 
     def change(image: np.ndarray) -> np.ndarray:
+        if level is not None:
+            return np.full_like(image, level)
         if gamma != 1:
             image = np.sign(image) * np.abs(image) ** np.float32(gamma)
         return 1 - image if inverted else image

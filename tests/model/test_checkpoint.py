@@ -4,6 +4,7 @@ import json
 import os
 import pickle
 import stat
+from pathlib import Path
 
 import pytest
 import torch
@@ -19,6 +20,7 @@ from emsr_fast import (
     load_model,
     save_model,
 )
+from emsr_fast.model.card import parse_card
 
 CONFIG = EmsrConfig(features=16, blocks=1, heads=4)
 
@@ -54,6 +56,16 @@ def test_round_trip_keeps_weights_config_and_card(tmp_path):
     assert load_model(tmp_path / "m.safetensors", window_fit="pad").config.window_fit == "pad"
     assert os.listdir(tmp_path) == ["m.safetensors"]
     assert stat.S_IMODE((tmp_path / "m.safetensors").stat().st_mode) == 0o644
+
+
+def test_a_card_states_ranges_of_pixel_sizes_and_reads_those_without():
+    card = ModelCard.for_config(CONFIG, lr_pixel_nm=[[13.8, 96], 210])
+    again = parse_card(card.model_dump_json(), Path("m"))
+    assert again.lr_pixel_nm == [(13.8, 96.0), 210.0]
+    assert "lr pixel nm   13.8 to 96, 210" in again.describe()
+    # as versions before wrote it
+    old = {**json.loads(card.model_dump_json()), "format_version": 1, "lr_pixel_nm": [24, 30.0]}
+    assert parse_card(json.dumps(old), Path("m")).lr_pixel_nm == [24, 30]
 
 
 @pytest.mark.parametrize("form", ["training state", "bare state dict", "data parallel", "safetensors"])
@@ -191,8 +203,9 @@ def test_a_missing_model_lists_the_shipped_ones(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"format_version": 2}, "format version 2: update emsr_fast"),
+        ({"format_version": 3}, "format version 3: update emsr_fast"),
         ({"surprise": 1}, "wrong at 'surprise'"),
+        ({"lr_pixel_nm": [[40, 30]]}, r"wrong at 'lr_pixel_nm\.0': .*the least and the most of a range"),
         ({"architecture": {"features": 16, "colour": 3}}, "cannot be read: .*colour"),
         ({"architecture": {"levels": 3.5}}, "levels must be a whole number"),
         ({"architecture": {"features": 10**9}}, "features must be a whole number from 1 to 4096"),
