@@ -8,6 +8,7 @@ import resource
 import threading
 
 from emsr_fast.errors import BackendError
+from emsr_fast.threads import Thread
 
 _OURS = 4  # threads that read, write and scale grey values, and zarr's own: less than any command needs
 _MOST_EACH = 64  # threads of OpenBLAS and of OpenMP that are tried: to start them takes milliseconds
@@ -25,18 +26,16 @@ def refuse_too_few_threads() -> None:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     each = min(int(asked) if asked.isdecimal() and len(asked) < 10 else cores, _MOST_EACH)
     enough = threading.Event()
-    started: list[threading.Thread] = []
+    started: list[Thread] = []
     try:
         for _ in range(2 * (each - 1) + _OURS):
-            thread = threading.Thread(target=enough.wait, daemon=True)
-            thread.start()
-            started.append(thread)
+            started.append(Thread(enough.wait, "emsr-limit", daemon=True))
     except RuntimeError as error:
         raise BackendError(told(error) or str(error)) from error
     finally:
         enough.set()
         for thread in started:
-            thread.join()
+            thread.wait()
 
 
 def told(error: Exception) -> str | None:

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from typing import TextIO
 
 from emsr_fast.cli.output import cleaned, put, uncleaned
+from emsr_fast.threads import Thread
 
 _FIRST_LINE_S = 5.0
 _LINE_EVERY_S = 30.0
@@ -60,13 +61,12 @@ def lines(
             put(_line(count[0], lr_pixels, time.monotonic() - start), stream=stream)
 
     # a thread of its own: the main one may be inside the network for minutes
-    reporter = threading.Thread(target=report, daemon=True)
-    reporter.start()
+    reporter = Thread(report, "emsr-progress", daemon=True)
     try:
         yield advance
     finally:
         finished.set()
-        reporter.join()
+        reporter.wait()
 
 
 def _line(done: int, total: int, seconds: float) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -15,6 +14,7 @@ from emsr_fast.convert.onnx_model import INPUT
 from emsr_fast.convert.shapes import Shapes
 from emsr_fast.errors import BackendError, UsageError
 from emsr_fast.installing import install_line
+from emsr_fast.threads import Thread
 
 PROVIDERS = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}  # name: module
 # what an engine of TensorRT-RTX 1.7 runs on unless told otherwise; its documentation knows no 9.0 or 10.0
@@ -197,17 +197,14 @@ def _monitor(trt: Any) -> Any:
 def _in_thread(work: Callable[[], Any], monitor: Any, expected_s: float | None, say: Say) -> Any:
     """Return the result of ``work``; say every few seconds how far it is. An exception here stops it first."""
     result: list[Any] = []
-    thread = threading.Thread(target=lambda: result.append(work()), daemon=True)
     start = time.monotonic()
-    thread.start()
+    thread = Thread(lambda: result.append(work()), "emsr-build", daemon=True)
     try:
-        while thread.is_alive():
-            thread.join(_LINE_EVERY_S)
-            if thread.is_alive():
-                seconds = time.monotonic() - start
-                usual = f", the last one like it took {expected_s:.0f} s" if expected_s else ""
-                say(f"build   {seconds:.0f} s{usual}: {monitor}")
+        while not thread.ends_within(_LINE_EVERY_S):
+            seconds = time.monotonic() - start
+            usual = f", the last one like it took {expected_s:.0f} s" if expected_s else ""
+            say(f"build   {seconds:.0f} s{usual}: {monitor}")
     finally:
         monitor.stop = True
-        thread.join()
+        thread.wait()
     return result[0] if result else None

@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from queue import Empty, Full, Queue
 from typing import Generic, TypeVar
 
+from emsr_fast.threads import Thread
+
 T = TypeVar("T")
 _END = object()
 _POLL_S = 0.1  # how soon a thread that waits notices that the others have stopped
@@ -47,13 +49,12 @@ def produced_ahead(items: Iterable[T], depth: int) -> Iterator[Iterator[T]]:
         if errors:
             raise errors[0]
 
-    thread = threading.Thread(target=produce, name="emsr-read")
-    thread.start()
+    thread = Thread(produce, "emsr-read")
     try:
         yield consume()
     finally:
         stopped.set()
-        thread.join()
+        thread.wait()
 
 
 class BackgroundConsumer(Generic[T]):
@@ -64,8 +65,7 @@ class BackgroundConsumer(Generic[T]):
         self._queue: Queue[object] = Queue(depth)
         self._errors: list[BaseException] = []
         self._stopped = threading.Event()
-        self._thread = threading.Thread(target=self._follow, name="emsr-write")
-        self._thread.start()
+        self._thread = Thread(self._follow, "emsr-write")
 
     def give(self, item: T) -> None:
         """Queue ``item``; wait while ``depth`` others are waiting. Raises what ``work`` raised on an earlier one."""
@@ -74,13 +74,13 @@ class BackgroundConsumer(Generic[T]):
     def finish(self) -> None:
         """Wait until all is worked on. Raises what ``work`` raised."""
         self._put(_END)
-        self._thread.join()
+        self._thread.wait()
         self._raise()
 
     def stop(self) -> None:
         """Wait for the item being worked on, and leave the others; harmless after ``finish``."""
         self._stopped.set()
-        self._thread.join()
+        self._thread.wait()
 
     def _put(self, item: object) -> None:
         while True:

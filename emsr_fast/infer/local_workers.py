@@ -19,6 +19,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from emsr_fast.errors import BackendError
+from emsr_fast.threads import Thread
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -61,19 +62,19 @@ def _processes(scheduler: Any, count: int) -> Iterator[None]:
                 if process.poll() is not None:
                     processes[number] = _start(scheduler.address, number)
 
-    guard = threading.Thread(target=start_again, name="emsr-workers", daemon=True)
+    guard = None
     try:
         while len(scheduler.workers) < count:
             for process in processes:
                 if process.poll() is not None:
                     raise BackendError(f"a worker ended with exit code {process.returncode} before it could be used")
             time.sleep(_LOOK_EVERY_S)
-        guard.start()
+        guard = Thread(start_again, "emsr-workers", daemon=True)
         yield
     finally:
         ending.set()
-        if guard.ident is not None:
-            guard.join()
+        if guard is not None:
+            guard.wait()
         for process in processes:
             process.kill()
         for process in processes:

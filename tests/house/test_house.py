@@ -153,6 +153,12 @@ def test_only_publish_writes_files_under_their_final_names():
     assert found == set(WRITERS)
 
 
+def test_threads_are_waited_for_to_their_end():
+    # joining a thread of Python's own may return early
+    found = [p.name for p in (ROOT / "emsr_fast").rglob("*.py") if "threading.Thread(" in p.read_text()]
+    assert found == ["threads.py"]
+
+
 @pytest.mark.parametrize(
     "code",
     ["os.replace(a, b)", "os.rename(a, b)", "path.rename(final)", "part.replace(final)", "tempfile.mkstemp()",
