@@ -14,14 +14,16 @@ from emsr_fast.convert.tensorrt_builder import PROVIDERS, why_not_installed
 from emsr_fast.engine.cache import cache_folder, why_refused
 from emsr_fast.engine.factory import ENGINES, why_not_engine
 from emsr_fast.errors import BackendError
+from emsr_fast.io.readers.parts.extra import PACKAGES, why_not_read
 from emsr_fast.model.zoo import available_models
 from emsr_fast.ops import OPERATORS
 
 
 def report() -> str:
-    """Return versions, processor, GPU, and each backend and engine with yes or the reason why not."""
+    """Return versions, processor, GPU, and each backend, engine and extra format with yes or the reason why not."""
     sections = {"versions": _versions(), "machine": _machine(), "backends": _backend_rows(), "operators": _operators()}
     sections["engines"] = _engines()
+    sections["formats"] = {kind: _yes_or(why_not_read(package)) for package, (kind, _) in PACKAGES.items()}
     width = max(len(name) for rows in sections.values() for name in rows)
     lines = []
     for title, rows in sections.items():

@@ -17,10 +17,22 @@ from typing import Annotated, Any
 import typer
 
 from emsr_fast.cli.output import put
+from emsr_fast.errors import UsageError
+from emsr_fast.io.locations import RAW_KEY
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout, everything else on stderr.")]
 Key = Annotated[
     str | None, typer.Option(help="Image to read from a file with several: dataset, variable, level or series number.")
+]
+Raw = Annotated[
+    str | None,
+    typer.Option(
+        "--raw",
+        metavar="ZxYxX:TYPE",
+        help="How the pixels of a file without a header are stored: sides, slowest first, and type, such as "
+        "100x2048x2048:uint16. Append be to the type for big-endian, @512 for the first byte, :30x8x8nm for the "
+        "voxel size. Elsewhere: FILE:/raw=100x2048x2048:uint16.",
+    ),
 ]
 Axes = Annotated[str | None, typer.Option(help="Names of the stored axes, slowest first, such as ZYX or CZYX.")]
 Channel = Annotated[
@@ -156,6 +168,22 @@ def options_of(command: Any) -> dict[str, Option]:
                 option = Option(spelt, takes_value=not parameter.is_flag)
                 found |= {parameter.name: option, spelt[2:].replace("-", "_"): option}
     return found
+
+
+def key_of(key: str | None, raw: str | None) -> str | None:
+    """Return the image to read from a file: ``key``, or what ``raw`` says of a file without a header.
+
+    Raises:
+        UsageError: both are given, or ``raw`` has another form.
+    """
+    if raw is None:
+        return key
+    if key is not None:
+        raise UsageError("`key` and `raw` are given together; give `raw` alone: a file without a header has one volume")
+    from emsr_fast.io.readers.raw import parse_raw
+
+    parse_raw(raw)
+    return f"{RAW_KEY}{raw}"
 
 
 def typed(context: typer.Context) -> CommandLine:

@@ -20,7 +20,9 @@ from emsr_fast.cli.common import (
     Precision,
     Provider,
     Range,
+    Raw,
     WindowFit,
+    key_of,
     print_json,
     typed,
 )
@@ -42,6 +44,7 @@ def infer(
         typer.Option("--output", "-o", help="File to write: .ome.zarr, .zarr, .ome.tif, .tif, .h5 or .mrc."),
     ],
     key: Key = None,
+    raw: Raw = None,
     axes: Axes = None,
     channel: Channel = None,
     keep_data_bar: KeepDataBar = False,
@@ -128,7 +131,7 @@ def infer(
     request = Request(
         input_path,
         output,
-        key=key,
+        key=key_of(key, raw),
         axes=axes,
         channel=channel,
         keep_data_bar=keep_data_bar,

@@ -9,12 +9,14 @@ from pathlib import Path
 
 from emsr_fast.errors import UsageError
 from emsr_fast.io.readers.parts.mrc_header import is_mrc
+from emsr_fast.io.readers.parts.nifti_mark import is_nifti
 from emsr_fast.io.readers.parts.zarr_tree import is_zarr
 
 TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 PNG_MAGIC, JPEG_MAGIC = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"
 HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
 DM_MAGIC = (b"\0\0\0\3", b"\0\0\0\4")
+NRRD_MAGIC = b"NRRD000"
 SER_MAGIC = b"II\x97\x01"  # byte order, and what TIA calls its series
 MATLAB_MAGIC = (b"MATLAB 5.0 MAT-file", b"MATLAB 7.3 MAT-file")
 
@@ -51,10 +53,10 @@ def is_volume_folder(path: Path) -> bool:
 
 
 def is_volume_file(path: Path) -> bool:
-    """Return whether the file ``path`` is a whole volume by itself: HDF5, MATLAB or MRC."""
+    """Return whether the file ``path`` is a whole volume by itself: HDF5, MATLAB, MRC, NIfTI or NRRD."""
     if not path.is_file():
         return False
-    return _is_hdf5(path) or begins_with(path, MATLAB_MAGIC) or is_mrc(path)
+    return _is_hdf5(path) or begins_with(path, (*MATLAB_MAGIC, NRRD_MAGIC)) or is_mrc(path) or is_nifti(path)
 
 
 def begins_with(path: Path, magics: tuple[bytes, ...]) -> bool:
@@ -78,6 +80,9 @@ class Format:
     )  # dtypes it has no place for, and what holds their values
 
 
+# has no header: only the user knows it
+RAW = Format("raw binary", lambda path: False, "readers.raw")
+
 # in the order in which they are tried on an input
 FORMATS = (
     Format("OME-Zarr", is_zarr, "readers.zarr", "writers.ome_zarr", (".ome.zarr", ".zarr")),
@@ -94,8 +99,11 @@ FORMATS = (
     Format("HDF5", _is_hdf5, "readers.hdf5", "writers.hdf5", (".h5", ".hdf5")),
     Format("DigitalMicrograph", lambda path: begins_with(path, DM_MAGIC), "readers.dm"),
     Format("SER", lambda path: begins_with(path, (SER_MAGIC,)), "readers.ser"),
+    Format("NRRD", lambda path: begins_with(path, (NRRD_MAGIC,)), "readers.nrrd"),
+    Format("NIfTI", is_nifti, "readers.nifti"),
     Format("MRC", is_mrc, "readers.mrc", "writers.mrc", (".mrc",), {"uint8": "uint16"}),
     Format("images", lambda path: path.is_dir() or begins_with(path, (PNG_MAGIC, JPEG_MAGIC)), "readers.images"),
+    RAW,
 )
 
 

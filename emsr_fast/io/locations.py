@@ -8,7 +8,9 @@ from pathlib import Path, PurePosixPath
 from emsr_fast.errors import UsageError, VolumeError
 
 _WITH_PARTS = r"dm3|dm4|emd|h5|hdf5|hdf|ims|mat|n5|precomputed|tiff?|zarr"
+RAW_KEY = "raw="  # before the description of a file without a header, in the place of a key
 _PLACE = re.compile(rf"(.+\.(?:{_WITH_PARTS})):/*(.*)", re.IGNORECASE | re.DOTALL)
+_RAW_PLACE = re.compile(rf"(.+):/*({RAW_KEY}[^/]*)", re.DOTALL)
 # pathlib makes one slash of two
 _URL = re.compile(r"(s3|gs|https?):/+(?=[^/])", re.IGNORECASE)
 
@@ -26,8 +28,11 @@ def is_remote(path: str | PurePosixPath | Path) -> bool:
 
 
 def within(path: Path) -> tuple[Path, str | None]:
-    """Return the file and the place inside it, for "file.h5:/place"; None if ``path`` names no place."""
-    match = None if path.exists() else _PLACE.fullmatch(str(path))
+    """Return the file and the place inside it, for "file.h5:/place"; None if ``path`` names no place.
+
+    The place inside a file without a header is the description of its pixels: "file.raw:/raw=100x2048x2048:uint16".
+    """
+    match = None if path.exists() else _RAW_PLACE.fullmatch(str(path)) or _PLACE.fullmatch(str(path))
     return (Path(match[1]), match[2]) if match else (path, None)
 
 

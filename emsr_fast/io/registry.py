@@ -8,8 +8,8 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 from emsr_fast.errors import UsageError, VolumeError
-from emsr_fast.io.formats import FORMATS, output_format
-from emsr_fast.io.locations import RemotePath, checked_key, is_remote, within
+from emsr_fast.io.formats import FORMATS, RAW, output_format
+from emsr_fast.io.locations import RAW_KEY, RemotePath, checked_key, is_remote, within
 from emsr_fast.io.readers.parts.files import check_readable
 from emsr_fast.io.readers.parts.mrc_header import MRC_SUFFIXES
 from emsr_fast.io.readers.parts.packed import packing_of
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from emsr_fast.io.volume import SourceVolume, TargetSpec, TargetVolume
 
 READABLE = (
-    "TIFF stacks, PNG and JPEG images, folders of these, OME-Zarr and Zarr, HDF5, MATLAB, MRC, DM3, DM4, SER, EMD, N5 "
-    "or Neuroglancer precomputed"
+    "TIFF stacks, PNG and JPEG images, folders of these, OME-Zarr and Zarr, HDF5, MATLAB, MRC, DM3, DM4, SER, EMD, "
+    "NIfTI, NRRD, N5 or Neuroglancer precomputed"
 )
 
 
@@ -37,7 +37,8 @@ def open_source(
     Args:
         path: a file, a folder, or an s3, gs or http URL of a Zarr, N5 or precomputed volume; "file.h5:/key" names the
             image in it, too.
-        key: which image of a file with several: a dataset, variable, array, multiscale level or series.
+        key: which image of a file with several: a dataset, variable, array, multiscale level or series; or how the
+            pixels of a file without a header are stored: "raw=100x2048x2048:uint16".
         axes: the names of the stored axes, slowest first, such as "ZYX" or "CZYX" (MATLAB: in the order of ``size``);
             if None, those in the file.
         channel: which of several channels along axis C, counted from 0.
@@ -55,7 +56,8 @@ def open_source(
     container, inside = within(Path(path))
     key = checked_key(key, inside, path)
     remote = is_remote(container)
-    reader = "readers.tensorstore" if remote else _reader(container)
+    described = key is not None and key.startswith(RAW_KEY)
+    reader = "readers.tensorstore" if remote else _reader(container, described=described)
     source: SourceVolume = _module(reader).open_source(RemotePath(container) if remote else container, key, asked)
     return source
 
@@ -85,11 +87,13 @@ class ChannelOf:
             raise self._lacking
 
 
-def _reader(path: Path) -> str:
-    """Return the module that reads the format of ``path``."""
+def _reader(path: Path, *, described: bool = False) -> str:
+    """Return the module that reads the format of ``path``; ``described`` pixels have none."""
     try:
         if not path.is_dir():
             check_readable(path)
+            if described:
+                return RAW.reader
         found = next((known for known in FORMATS if known.recognises(path)), None)
     except (OSError, RuntimeError) as error:  # RuntimeError: links in a circle, before Python 3.13
         reason = error.strerror if isinstance(error, OSError) else error
@@ -108,7 +112,9 @@ def _reader(path: Path) -> str:
             raise VolumeError(f"{path} ends in {path.suffix}, but its content is not {promised}; give {READABLE}")
         if path.is_file() and (kind := kind_of(path)):
             raise VolumeError(f"{path} is {kind}, which is not read: convert it to TIFF; or give {READABLE}")
-        raise VolumeError(f"{path} is not an image this version reads; give {READABLE}")
+        raise VolumeError(
+            f"{path} is not an image this version reads; give {READABLE}, or describe raw pixels with `raw`"
+        )
     return found.reader
 
 
@@ -117,6 +123,7 @@ def _promised(path: Path) -> str | None:
     suffix = path.suffix.lower()
     named = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".mat": "MATLAB"}
     named |= {".dm3": "DigitalMicrograph", ".dm4": "DigitalMicrograph", ".ser": "SER"}
+    named |= {".nii": "NIfTI", ".nrrd": "NRRD", ".nhdr": "NRRD"}
     named |= dict.fromkeys(MRC_SUFFIXES, "MRC (no mark MAP, and no size, mode and axes that fit the file)")
     named |= {own: kind.name for kind in FORMATS for own in kind.suffixes if kind.name in ("TIFF", "HDF5")}
     return named.get(suffix) if path.is_file() else None

@@ -94,6 +94,25 @@ FILES = {
 }
 
 
+def nifti(path):
+    nibabel = pytest.importorskip("nibabel")
+    image = nibabel.Nifti1Image(PIXELS.T, np.diag([4e-6, 4e-6, 3e-5, 1]))
+    image.header.set_xyzt_units("mm")
+    nibabel.save(image, path)
+
+
+def nrrd(path, **header):
+    pytest.importorskip("nrrd").write(str(path), PIXELS, {"spacings": [4, 4, 30], "units": ["nm"] * 3, **header})
+
+
+# read with the libraries of the extra "formats"
+EXTRA = {
+    "one.nii": nifti,
+    "packed.nii.gz": nifti,
+    "raw.nrrd": lambda path: nrrd(path, encoding="raw"),
+    "packed.nrrd": lambda path: nrrd(path, encoding="gzip"),
+}
+
 VENDORS = {
     "fei.tif": [(34682, fei_ini()), (34683, thermo_xml())],
     "tia.tif": [(34682, tia_xml()), (65450, (2500000, 1)), (65451, (2000000, 1)), (65452, 3)],
@@ -102,6 +121,7 @@ VENDORS = {
     "tvips.tif": [(37706, tvips_tag())],
     "micrograph.tif": [(65003, "nm"), (65004, "nm"), (65009, 4.0), (65010, 5.0)],
 }
+FILES |= EXTRA
 FILES |= {name: partial(vendor_tiff, tags=tags) for name, tags in VENDORS.items()}
 # palettes and channels, too
 RAMP = np.tile(np.arange(256, dtype=np.uint16) * 256, (3, 1))

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import lzma
-import tempfile
-import zlib
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 from mrcfile import utils
@@ -17,13 +14,10 @@ from emsr_fast.errors import EmsrError, VolumeError
 from emsr_fast.io.axes import Asked, layout_of
 from emsr_fast.io.readers.parts.array import ArraySource
 from emsr_fast.io.readers.parts.mrc_header import HEADER_BYTES, MrcHeader, read_header
-from emsr_fast.io.readers.parts.packed import opened, packing_of
+from emsr_fast.io.readers.parts.packed import packing_of, unpacked
 from emsr_fast.io.volume import SourceVolume, VolumeInfo, check_pixels, pixel_dtype
 from emsr_fast.io.voxels import FLOAT32, UNKNOWN, VoxelSize, amount, meant
-from emsr_fast.wording import shell
 
-# of a compressed file: more is better unpacked once and for all
-_MOST_UNPACKED, _UNPACKED_AT_ONCE = 2**31, 2**24
 # IMOD marks its files in the space that the standard leaves free, and says there whether bytes have a sign
 _IMOD_STAMP, _STAMP_AT, _FLAGS_AT = 1146047817, 152, 156
 # what is looked at where no header says whether bytes have a sign: so many values to each side of 0 and of 128
@@ -89,35 +83,10 @@ def _source(path: Path, head: MrcHeader, asked: Asked) -> SourceVolume:
 def _mapped(path: Path, head: MrcHeader, dtype: np.dtype, shape: tuple[int, ...]) -> np.ndarray:
     """Return the voxels mapped into memory; a compressed file is first unpacked to a temporary file without a name."""
     begin, needed = HEADER_BYTES + head.numbers.extended, head.numbers.needed
-    packing = packing_of(path)
-    if packing is None:
+    if packing_of(path) is None:
         return np.memmap(path, dtype, "r", begin, shape)
-    if needed > _MOST_UNPACKED:
-        raise VolumeError(
-            f"{path} holds {needed:,} bytes once unpacked, more than the {_MOST_UNPACKED:,} that "
-            f"are unpacked while reading; unpack it first: {shell(*packing.unpack.split(), path)}"
-        )
-    with tempfile.TemporaryFile() as file:
-        _unpack(path, needed, file)
+    with unpacked(path, needed) as file:
         return np.memmap(file, dtype, "r", begin, shape)
-
-
-def _unpack(path: Path, needed: int, file: IO[bytes]) -> None:
-    """Write the first ``needed`` bytes of the content of ``path`` into ``file``."""
-    missing = needed
-    try:
-        with opened(path) as content:
-            while missing and (part := content.read(min(missing, _UNPACKED_AT_ONCE))):
-                file.write(part)
-                missing -= len(part)
-        file.flush()
-    except (OSError, EOFError, zlib.error, lzma.LZMAError) as error:
-        raise VolumeError(f"{path} cannot be unpacked: {error}; copy it again, or unpack it yourself") from error
-    if missing:
-        raise VolumeError(
-            f"{path} is truncated: its header asks for {needed} bytes once unpacked, it has {needed - missing}; "
-            "copy it again"
-        )
 
 
 def _why_unsigned(header: Any, dtype: np.dtype, imod_flags: int | None, path: Path) -> str:

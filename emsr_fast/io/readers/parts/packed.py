@@ -3,10 +3,19 @@
 from __future__ import annotations
 
 import importlib
+import lzma
+import tempfile
+import zlib
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import IO, BinaryIO, cast
 
+from emsr_fast.errors import VolumeError
+from emsr_fast.wording import shell
+
+# of a compressed file: more is better unpacked once and for all
+_MOST_UNPACKED, _UNPACKED_AT_ONCE = 2**31, 2**24
 _LONGEST_MAGIC = 6
 
 
@@ -47,6 +56,42 @@ def opened(path: Path) -> BinaryIO:
     if packing is None or packing.module is None:
         return path.open("rb")
     return cast(BinaryIO, importlib.import_module(packing.module).open(path))
+
+
+def unpacked(path: Path, needed: int, content: BinaryIO | None = None) -> IO[bytes]:
+    """Return the first ``needed`` bytes of the content of ``path`` in a temporary file without a name.
+
+    Args:
+        content: what to read them from, if not the whole file is compressed.
+
+    Raises:
+        VolumeError: it cannot be unpacked, has fewer, or there are more than are unpacked while reading.
+    """
+    if needed > _MOST_UNPACKED:
+        packing = packing_of(path)
+        unpack = shell(*packing.unpack.split(), path) if packing else "save it without compression"
+        raise VolumeError(
+            f"{path} holds {needed:,} bytes once unpacked, more than the {_MOST_UNPACKED:,} that "
+            f"are unpacked while reading; unpack it first: {unpack}"
+        )
+    missing = needed
+    with ExitStack() as kept:
+        file = kept.enter_context(tempfile.TemporaryFile())
+        try:
+            with content or opened(path) as stream:
+                while missing and (part := stream.read(min(missing, _UNPACKED_AT_ONCE))):
+                    file.write(part)
+                    missing -= len(part)
+            file.flush()
+        except (OSError, EOFError, zlib.error, lzma.LZMAError) as error:
+            raise VolumeError(f"{path} cannot be unpacked: {error}; copy it again, or unpack it yourself") from error
+        if missing:
+            raise VolumeError(
+                f"{path} is truncated: its header asks for {needed} bytes once unpacked, it has {needed - missing}; "
+                "copy it again"
+            )
+        kept.pop_all()
+    return file
 
 
 def suffix_inside(path: Path) -> str:
