@@ -109,6 +109,7 @@ class Source(SettingsGroup):
     validation_share: float | None = Field(default=None, gt=0, le=0.5)  # instead of these three: files or slices, one
     # in ten for 0.1; of fewer than five the lower rows of each
     reference_offset: int = 0  # synthetic: the reference is this many slices after the one that LR is made from
+    drift: bool = False  # synthetic, of two scans of one field: bend the one that LR is made from onto the reference
     weight: float = Field(default=1.0, gt=0)  # share of the crops
     degradation: Degradation = Degradation()
     denoiser: Literal["nlm", "wavelet", "bm3d"] | None = None  # denoised: make the references from ``hr``, once
@@ -121,6 +122,10 @@ class Source(SettingsGroup):
             raise ValueError(f"strategy {self.strategy} needs lr as well as hr")
         if self.validation_share and (self.validation_rows or self.validation_slices or self.validation_every):
             raise ValueError("validation_share stands alone; leave out validation_rows, _slices and _every")
+        if self.drift and (self.strategy != "synthetic" or not (self.lr or self.pairs or self.pattern)):
+            raise ValueError("drift is for the strategy synthetic with two scans: give pattern, pairs, or lr and hr")
+        if self.drift and self.reference_offset:
+            raise ValueError("drift and reference_offset exclude each other")
         if self.reference_offset and self.strategy != "synthetic":
             raise ValueError("reference_offset is for the strategy synthetic")
         return self

@@ -22,6 +22,7 @@ from emsr_fast.reading import read_regular
 from emsr_fast.train.config import Source
 from emsr_fast.train.degrade import reduce
 from emsr_fast.train.denoise import denoise_slice, kept_under, write_stack
+from emsr_fast.train.drift import UndriftedVolume
 from emsr_fast.train.hold_back import Pair, split
 from emsr_fast.train.volumes import TrainingVolume
 
@@ -59,6 +60,8 @@ def pairs_of(source: Source, scale: int, crop: int, cache: Path) -> tuple[list[P
     held_files: list[Pair] = []
     for number, (origin, reference) in enumerate(_matched(source, cache)):
         _check_partners(origin, reference, 1 if made else scale)
+        if source.drift:
+            origin = UndriftedVolume(origin, reference)
         held = source.validation_every and number % source.validation_every == 0
         for z in range(origin.shape[0]):
             if 0 <= z + source.reference_offset < reference.shape[0]:
