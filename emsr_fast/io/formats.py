@@ -16,6 +16,7 @@ TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 PNG_MAGIC, JPEG_MAGIC = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"
 HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
 DM_MAGIC = (b"\0\0\0\3", b"\0\0\0\4")
+CZI_MAGIC = b"ZISRAWFILE"
 NRRD_MAGIC = b"NRRD000"
 SER_MAGIC = b"II\x97\x01"  # byte order, and what TIA calls its series
 MATLAB_MAGIC = (b"MATLAB 5.0 MAT-file", b"MATLAB 7.3 MAT-file")
@@ -53,10 +54,10 @@ def is_volume_folder(path: Path) -> bool:
 
 
 def is_volume_file(path: Path) -> bool:
-    """Return whether the file ``path`` is a whole volume by itself: HDF5, MATLAB, MRC, NIfTI or NRRD."""
+    """Return whether the file ``path`` is a whole volume by itself: HDF5, MATLAB, MRC, CZI, NIfTI or NRRD."""
     if not path.is_file():
         return False
-    return _is_hdf5(path) or begins_with(path, (*MATLAB_MAGIC, NRRD_MAGIC)) or is_mrc(path) or is_nifti(path)
+    return _is_hdf5(path) or begins_with(path, (*MATLAB_MAGIC, CZI_MAGIC, NRRD_MAGIC)) or is_mrc(path) or is_nifti(path)
 
 
 def begins_with(path: Path, magics: tuple[bytes, ...]) -> bool:
@@ -99,6 +100,7 @@ FORMATS = (
     Format("HDF5", _is_hdf5, "readers.hdf5", "writers.hdf5", (".h5", ".hdf5")),
     Format("DigitalMicrograph", lambda path: begins_with(path, DM_MAGIC), "readers.dm"),
     Format("SER", lambda path: begins_with(path, (SER_MAGIC,)), "readers.ser"),
+    Format("CZI", lambda path: begins_with(path, (CZI_MAGIC,)), "readers.czi"),
     Format("NRRD", lambda path: begins_with(path, (NRRD_MAGIC,)), "readers.nrrd"),
     Format("NIfTI", is_nifti, "readers.nifti"),
     Format("MRC", is_mrc, "readers.mrc", "writers.mrc", (".mrc",), {"uint8": "uint16"}),

@@ -7,7 +7,7 @@ from pathlib import Path, PurePosixPath
 
 from emsr_fast.errors import UsageError, VolumeError
 
-_WITH_PARTS = r"dm3|dm4|emd|h5|hdf5|hdf|ims|mat|n5|precomputed|tiff?|zarr"
+_WITH_PARTS = r"czi|dm3|dm4|emd|h5|hdf5|hdf|ims|mat|n5|precomputed|tiff?|zarr"
 RAW_KEY = "raw="  # before the description of a file without a header, in the place of a key
 _PLACE = re.compile(rf"(.+\.(?:{_WITH_PARTS})):/*(.*)", re.IGNORECASE | re.DOTALL)
 _RAW_PLACE = re.compile(rf"(.+):/*({RAW_KEY}[^/]*)", re.DOTALL)

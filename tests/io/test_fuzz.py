@@ -105,8 +105,18 @@ def nrrd(path, **header):
     pytest.importorskip("nrrd").write(str(path), PIXELS, {"spacings": [4, 4, 30], "units": ["nm"] * 3, **header})
 
 
+def czi(path):
+    with pytest.importorskip("pylibCZIrw.czi").create_czi(str(path)) as file:
+        for z, plane in enumerate(PIXELS):
+            for column in (0, 12):
+                tile = np.ascontiguousarray(plane[:, column : column + 12, None])
+                file.write(tile, plane={"C": 0, "Z": z, "T": 0}, location=(column, 0))
+        file.write_metadata("a test", scale_x=4e-9, scale_y=4e-9, scale_z=3e-8)
+
+
 # read with the libraries of the extra "formats"
 EXTRA = {
+    "mosaic.czi": czi,
     "one.nii": nifti,
     "packed.nii.gz": nifti,
     "raw.nrrd": lambda path: nrrd(path, encoding="raw"),

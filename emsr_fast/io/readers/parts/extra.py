@@ -12,7 +12,7 @@ from emsr_fast.installing import install_line
 
 EXTRA = "formats"
 # what each package is for, and the module that it brings
-PACKAGES = {"nibabel": ("NIfTI", "nibabel"), "pynrrd": ("NRRD", "nrrd")}
+PACKAGES = {"nibabel": ("NIfTI", "nibabel"), "pynrrd": ("NRRD", "nrrd"), "pylibCZIrw": ("CZI", "pylibCZIrw")}
 
 
 @contextmanager
