@@ -89,6 +89,16 @@ def _network(found: list[Document]) -> str:
     return "\n".join(parts)
 
 
+def _convolution(found: list[Document]) -> str:
+    parts = []
+    for document in found:
+        settings = document["settings"]
+        case = f"{settings['channels']} channels, {settings['size']}x{settings['size']} px, {settings['rounds']} rounds"
+        parts.append(f"{case}; {_where(document)}:\n")
+        parts.append(rounds.table(document["rows"]) + "\n")
+    return "\n".join(parts)
+
+
 def _slice(found: list[Document]) -> str:
     parts = []
     for document in found:
@@ -135,6 +145,7 @@ def _scaling(found: list[Document]) -> str:
 TABLES: dict[str, Callable[[list[Document]], str]] = {
     "work": _work,
     "network_cpu": _network,
+    "convolution_cpu": _convolution,
     "slice_cpu": _slice,
     "scaling_cpu": _scaling,
     "python_cpu": _python,

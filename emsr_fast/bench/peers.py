@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import copy
-import importlib
-import importlib.util
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from emsr_fast import Emsr, _backends
 from emsr_fast.bench.rounds import Run
+from emsr_fast.bench.runtimes import CANNOT, RUNTIMES
 from emsr_fast.convert.shapes import Shapes
 from emsr_fast.engine.factory import open_engine, why_not_engine
 from emsr_fast.model.cuda_graphs import GraphedNetwork
@@ -43,22 +41,6 @@ def to_onnx(model: Emsr, y: Tensor, path: Path) -> Path:
     return path
 
 
-def in_onnxruntime(path: Path, threads: int) -> Run:
-    onnxruntime: Any = importlib.import_module("onnxruntime")
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    return lambda y: torch.from_numpy(session.run(None, {"y": y.numpy()})[0])
-
-
-def in_openvino(path: Path, threads: int, **settings: str) -> Run:
-    openvino: Any = importlib.import_module("openvino")
-    properties = {"INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
-    compiled = openvino.Core().compile_model(path, "CPU", {**properties, **settings})
-    return lambda y: torch.from_numpy(compiled([y.numpy()])[0].copy())
-
-
 def ours_and_plain(model: Emsr) -> dict[str, Run]:
     """Return our kernels and torch's own operators, by name."""
     return {OURS: in_torch(model, "auto"), PLAIN: in_torch(model, "reference")}
@@ -78,24 +60,19 @@ def candidates(model: Emsr, y: Tensor, folder: Path, threads: int) -> tuple[dict
         "torch eager, channels last": in_torch(last, "reference"),
         "torch.compile": _compiled(model),
     }
-    missing = {}
+    missing: dict[str, str] = {}
     if y.is_cuda:
         if reason := why_not_engine("trt", str(y.device)):
             missing["TensorRT"] = reason
         else:
             found["TensorRT, fp32"] = _in_tensorrt(model, y)
         return found, missing
-    for name, module in (("ONNX Runtime", "onnxruntime"), ("OpenVINO", "openvino")):
-        absent = [part for part in ("onnxscript", module) if importlib.util.find_spec(part) is None]
-        if absent:
-            missing[name] = f"pip install {' '.join(absent)}"
-    if len(missing) < 2:
+    here = [runtime for runtime in RUNTIMES if not runtime.absent()]
+    missing |= CANNOT | {r.name: f"pip install {' '.join(r.absent())}" for r in RUNTIMES if r not in here}
+    if here:
         path = to_onnx(model, y, folder / "network.onnx")
-    if "ONNX Runtime" not in missing:
-        found["ONNX Runtime"] = in_onnxruntime(path, threads)
-    if "OpenVINO" not in missing:
-        found["OpenVINO"] = in_openvino(path, threads)
-        found["OpenVINO, SNIPPETS_MODE=DISABLE"] = in_openvino(path, threads, SNIPPETS_MODE="DISABLE")
+    for runtime in here:
+        found |= {name: make(path, threads) for name, make in runtime.ways.items()}
     return found, missing
 
 

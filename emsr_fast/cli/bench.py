@@ -18,7 +18,7 @@ def bench(
     rounds: Annotated[int, typer.Option(help="How often everything runs; the order changes each time.")] = 5,
     peers: Annotated[
         bool,
-        typer.Option("--peers", help="Also time torch channels last, torch.compile, ONNX Runtime and OpenVINO."),
+        typer.Option("--peers", help="Also time other runtimes that are installed."),
     ] = False,
     as_json: Json = False,
 ) -> None:

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from emsr_fast import EmsrConfig
-from emsr_fast.bench import job, machine, peers, roofline, rounds
+from emsr_fast.bench import job, machine, peers, roofline, rounds, runtimes
 from emsr_fast.cli import main
 from emsr_fast.errors import UsageError
 
@@ -124,9 +124,26 @@ def test_peers_run_the_same_network(monkeypatch, tmp_path):
     runs.pop("torch.compile")  # a minute of compiling; test_network.py compiles the network
     error = rounds.errors(runs, y, peers.exact(model, y))
     found = rounds.rows(rounds.measure(runs, y, 1), error, ours=peers.OURS, plain=peers.PLAIN)
-    assert {*runs, *missing} >= {"torch eager, channels last", "ONNX Runtime", "OpenVINO"}
-    # OpenVINO has had wrong results: that it is marked is what counts
-    assert all(row["right"] for row in found if not row["name"].startswith("OpenVINO"))
+    assert {*runs, *missing} >= {"torch eager, channels last", "ONNX Runtime", "OpenVINO", "OpenCV DNN", "MNN", "ncnn"}
+    # OpenVINO and MNN have had wrong results: that they are marked is what counts
+    assert all(row["right"] for row in found if not row["name"].startswith(("OpenVINO", "MNN")))
+
+
+def test_one_convolution_is_the_same_in_every_runtime(monkeypatch, tmp_path):
+    convolution = script("convolution_cpu", monkeypatch)
+    torch.manual_seed(0)
+    weight, y = torch.randn(16, 16, 3, 3) / 12, torch.rand(1, 16, 24, 20)
+    exact = torch.nn.functional.conv2d(y.double(), weight.double(), padding=1)
+    error = rounds.errors(convolution.candidates(weight, y, tmp_path, threads=1), y, exact)
+    assert error.keys() >= {convolution.OURS, convolution.PLAIN}
+    # half precision would be about 5e-4; MNN has such errors
+    assert all(value < 1e-4 for name, value in error.items() if name != "MNN")
+
+
+def test_a_runtime_names_the_packages_that_are_not_installed():
+    absent = runtimes.Runtime("None", "no_such_module", "no-such-package", {})
+    assert absent.absent()[-1] == "no-such-package"
+    assert {name for runtime in runtimes.RUNTIMES for name in runtime.ways} >= {"ONNX Runtime", "OpenVINO", "MNN"}
 
 
 def test_the_page_is_what_the_script_writes(monkeypatch):
@@ -139,6 +156,7 @@ def test_the_page_is_what_the_script_writes(monkeypatch):
     clock = {"ours": 2.0, "published": 44.0, "ratio": 22.0}
     rows = {
         "network_cpu": row,
+        "convolution_cpu": row,
         "slice_cpu": {"runs": 2, "published_tiles": 36, "published_timed": 2, "wall": clock, "processor": clock},
         "scaling_cpu": {"axis": "size", "threads": 2, "batch": 1, "size": 9, "lr_mpx_per_s": 1.0, "times_first": 1.0},
         "python_cpu": {"network": "emsr-x3", "threads": 1, "size": 9, "calls": 81}
@@ -146,14 +164,14 @@ def test_the_page_is_what_the_script_writes(monkeypatch):
         "commits_cpu": {"name": "a pass", "base": [2.0, 2.0, 2.0], "head": [1.0, 3.0, 2.0]},
     }
     place = machine.describe() | {"processor": "ACME 3000"}
-    settings = {"size": 9, "rounds": 3, "model": "emsr-x3", "base": "0123abc", "head": "4567def"}
+    settings = {"size": 9, "rounds": 3, "model": "emsr-x3", "base": "0123abc", "head": "4567def", "channels": 8}
     made = [
         {"what": what, "machine": place, "settings": settings, "load": [1.5, 1.0], "rows": [values]}
         for what, values in rows.items()
     ]
     shown = write.page(text, made)
-    assert shown.count("ACME 3000") == 5
-    assert shown.count("load 1.5 on") == 5
+    assert shown.count("ACME 3000") == 6
+    assert shown.count("load 1.5 on") == 6
     assert "**WRONG**" in shown
     assert "| seconds | 2.0 | 44 | 22.0 |" in shown
     assert "| emsr-x3 | 1 | 9 | 81 | 1200 | 1000 | 50 | 1.200 | 1.100 |" in shown
