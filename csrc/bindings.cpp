@@ -78,9 +78,15 @@ PYBIND11_MODULE(_C, m, py::mod_gil_not_used()) {
     return std::memcmp(to_pointer<const void>(a), to_pointer<const void>(b), bytes) == 0;
   });
   m.def("conv3x3_packed_size", &emsr::conv3x3_packed_size);
-  m.def("conv3x3_pack_cpu", [](uintptr_t weight, int64_t outputs, int64_t inputs, uintptr_t packed) {
+  m.def("conv3x3_pack_cpu", [](const py::tuple& weight, uintptr_t packed, int threads) {
+    const emsr::ImageView vweight = to_view(weight);
     py::gil_scoped_release no_gil;
-    emsr::conv3x3_pack_cpu(to_pointer<const float>(weight), outputs, inputs, to_pointer<float>(packed));
+    emsr::conv3x3_pack_cpu(vweight, to_pointer<float>(packed), threads);
+  });
+  m.def("conv3x3_weight_gradient_cpu", [](const py::tuple& x, const py::tuple& grad, const py::tuple& out, int threads) {
+    const emsr::ImageView vx = to_view(x), vgrad = to_view(grad), vout = to_view(out);
+    py::gil_scoped_release no_gil;
+    emsr::conv3x3_weight_gradient_cpu(vx, vgrad, vout, threads);
   });
   m.def("conv3x3_cpu", [](const py::tuple& x, const py::tuple& out, const py::tuple& other, uintptr_t packed, int activation,
                           int combine, int threads) {

@@ -115,8 +115,13 @@ def fingerprint(tensors: Iterable[Tensor]) -> tuple[object, ...]:
 
 
 def same_bytes(a: Tensor, b: Tensor) -> bool:
-    """Return whether two contiguous tensors of one shape and dtype hold the same bytes."""
-    return a.shape == b.shape and a.dtype == b.dtype and _C.same_bytes(a.data_ptr(), b.data_ptr(), a.nbytes)
+    """Return whether two dense tensors of one shape, strides and dtype hold the same bytes."""
+    return (
+        a.shape == b.shape
+        and a.stride() == b.stride()
+        and a.dtype == b.dtype
+        and _C.same_bytes(a.data_ptr(), b.data_ptr(), a.nbytes)
+    )
 
 
 def conv3x3_packed_size(outputs: int, inputs: int) -> int:
@@ -124,9 +129,22 @@ def conv3x3_packed_size(outputs: int, inputs: int) -> int:
     return _C.conv3x3_packed_size(outputs, inputs)
 
 
-def conv3x3_pack(weight: Tensor, packed: Tensor) -> None:
-    """Write ``weight`` (C_out, C_in, 3, 3), contiguous float32, into ``packed`` as the kernels read it."""
-    _C.conv3x3_pack_cpu(weight.data_ptr(), weight.shape[0], weight.shape[1], packed.data_ptr())
+def conv3x3_pack(weight: Tensor, packed: Tensor, *, turned: bool = False) -> None:
+    """Write ``weight`` (C_out, C_in, 3, 3), float32, into ``packed`` as the kernels read it.
+
+    ``turned``: the weight with outputs and inputs exchanged and its taps turned by 180 degrees.
+    """
+    seen = view(weight)
+    if turned:
+        address, outputs, inputs, rows, cols, over_outputs, over_inputs, over_rows, over_cols, dtype = seen
+        last = address + weight.element_size() * (2 * over_rows + 2 * over_cols)
+        seen = (last, inputs, outputs, rows, cols, over_inputs, over_outputs, -over_rows, -over_cols, dtype)
+    _C.conv3x3_pack_cpu(seen, packed.data_ptr(), torch.get_num_threads())
+
+
+def conv3x3_weight_gradient(x: Tensor, grad: Tensor, out: Tensor) -> None:
+    """Write the gradient of a weight into ``out`` from ``x`` and the convolution's gradient, channels side by side."""
+    _C.conv3x3_weight_gradient_cpu(view(x), view(grad), view(out), torch.get_num_threads())
 
 
 def conv3x3(x: Tensor, out: Tensor, other: Tensor | None, packed: Tensor, activation: int, gated: bool) -> None:

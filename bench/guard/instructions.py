@@ -171,6 +171,7 @@ def _kernels(native: Any, memory: _Memory) -> dict[str, Callable[[], None]]:
     # images of several channels that a kernel writes plane by plane
     planes = (memory.floats(3 * side * side), 1, 3, side, side, 3 * side * side, side * side, side, 1, 0)
     big = (memory.floats(9 * side * side), 1, 1, 3 * side, 3 * side, 9 * side * side, 1, 3 * side, 1, 0)
+    weight = (memory.floats(9 * c * c), c, c, 3, 3, 9 * c, 9, 3, 1, 0)
     tokens = memory.integers(range(side))
     weights = tuple(memory.floats(n) for n in (c, c, 3 * c * c, c * c, c, c, c, 2 * c * c, 2 * c, 2 * c * c, c))
 
@@ -183,7 +184,8 @@ def _kernels(native: Any, memory: _Memory) -> dict[str, Callable[[], None]]:
 
     return {
         "atrous_details": lambda: native.atrous_details_cpu(image, planes, 3, 1),
-        "conv3x3_pack 64 to 64": lambda: native.conv3x3_pack_cpu(memory.floats(9 * c * c), c, c, square),
+        "conv3x3_pack 64 to 64": lambda: native.conv3x3_pack_cpu(weight, square, 1),
+        "conv3x3_weight_gradient 64 to 64": lambda: native.conv3x3_weight_gradient_cpu(x, other, weight, 1),
         "conv3x3 1 to 64": convolution(1, c, 0, 0),
         "conv3x3 6 to 64": convolution(6, c, 0, 0),
         "conv3x3 64 to 64, relu": convolution(c, c, 1, 0),

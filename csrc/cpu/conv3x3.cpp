@@ -131,19 +131,6 @@ void many_to_one(const ImageView& x, const ImageView& out, const Epilogue& epilo
 
 }  // namespace
 
-void conv3x3_pack(const float* weight, int64_t outputs, int64_t inputs, float* packed) {
-  if (outputs == 1) {
-    for (int64_t i = 0; i < inputs; ++i) {
-      for (int64_t tap = 0; tap < 9; ++tap) packed[tap * inputs + i] = weight[i * 9 + tap];
-    }
-  } else if (few_inputs(inputs)) {
-    pack_weight(weight, outputs, inputs * 9, 1.0f, packed);
-  } else {
-    float* matrices = static_cast<float*>(scratch(Scratch::kShared, sizeof(float) * kPlanes * outputs * inputs));
-    transform_weight(weight, outputs, inputs, matrices, packed);
-  }
-}
-
 void conv3x3(const ImageView& x, const ImageView& out, const ImageView& other, const float* packed, Activation activation,
              Combine combine, int threads) {
   with_epilogue(activation, combine, other, [&](const auto& epilogue) {

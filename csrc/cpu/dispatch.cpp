@@ -27,7 +27,8 @@ namespace emsr {
 
 EMSR_DECLARE(void atrous_details(const ImageView& x, const ImageView& out, int levels, int threads))
 EMSR_DECLARE(void atrous_details_backward(const ImageView& grad, const ImageView& out, int levels, int threads))
-EMSR_DECLARE(void conv3x3_pack(const float* weight, int64_t outputs, int64_t inputs, float* packed))
+EMSR_DECLARE(void conv3x3_pack(const ImageView& weight, float* packed, int threads))
+EMSR_DECLARE(void conv3x3_weight_gradient(const ImageView& x, const ImageView& grad, const ImageView& out, int threads))
 EMSR_DECLARE(void conv3x3(const ImageView& x, const ImageView& out, const ImageView& other, const float* packed,
                           Activation activation, Combine combine, int threads))
 EMSR_DECLARE(void edge_gate(const ImageView& x, const ImageView& out, const float* packed_k1, const float* k2,
@@ -49,8 +50,12 @@ int64_t conv3x3_packed_size(int64_t outputs, int64_t inputs) {
   return (transformed ? 64 : 9) * outputs * inputs;
 }
 
-void conv3x3_pack_cpu(const float* weight, int64_t outputs, int64_t inputs, float* packed) {
-  EMSR_DISPATCH(conv3x3_pack, weight, outputs, inputs, packed)
+void conv3x3_pack_cpu(const ImageView& weight, float* packed, int threads) {
+  EMSR_DISPATCH(conv3x3_pack, weight, packed, threads)
+}
+
+void conv3x3_weight_gradient_cpu(const ImageView& x, const ImageView& grad, const ImageView& out, int threads) {
+  EMSR_DISPATCH(conv3x3_weight_gradient, x, grad, out, threads)
 }
 
 void conv3x3_cpu(const ImageView& x, const ImageView& out, const ImageView& other, const float* packed, Activation activation,

@@ -189,29 +189,5 @@ inline bool products_fit_in_place(int64_t inputs, int64_t outputs) {
   return inputs == outputs && first_block<float>(outputs) * kLanes<float> == outputs;
 }
 
-// The 64 matrices of a (outputs, inputs, 3, 3) weight, computed in double and packed for multiply_planes.
-// `matrices` takes kPlanes * outputs * inputs floats, as `packed` does.
-inline void transform_weight(const float* weight, int64_t outputs, int64_t inputs, float* matrices, float* packed) {
-  const double points[7] = {0, 1, -1, 0.5, -0.5, 2, -2};
-  double g[8][3] = {{-1, 0, 0}, {}, {}, {}, {}, {}, {}, {0, 0, 1}};
-  for (int j = 1; j < 7; ++j) {
-    double scale = 1;
-    for (int k = 0; k < 7; ++k) scale *= k == j ? 1 : points[j] - points[k];
-    for (int i = 0; i < 3; ++i) g[j][i] = (i == 0 ? 1 : i == 1 ? points[j] : points[j] * points[j]) / scale;
-  }
-  const int64_t pairs = outputs * inputs;
-  for (int64_t pair = 0; pair < pairs; ++pair) {
-    const float* w = weight + pair * 9;
-    for (int y = 0; y < 8; ++y) {
-      double row[3];
-      for (int x = 0; x < 3; ++x) row[x] = g[y][0] * w[x] + g[y][1] * w[3 + x] + g[y][2] * w[6 + x];
-      for (int x = 0; x < 8; ++x) {
-        matrices[(y * 8 + x) * pairs + pair] = static_cast<float>(g[x][0] * row[0] + g[x][1] * row[1] + g[x][2] * row[2]);
-      }
-    }
-  }
-  for (int64_t k = 0; k < kPlanes; ++k) pack_weight(matrices + k * pairs, outputs, inputs, 1.0f, packed + k * pairs);
-}
-
 }  // namespace EMSR_ISA
 }  // namespace emsr

@@ -51,6 +51,7 @@ class Operator:
     on_request: tuple[str, ...] = ()
     remember: Callable[..., None] | None = None  # torch.library's setup_context
     gradient: Callable[..., tuple[Any, ...]] | None = None  # its backward; None: gradients follow the reference
+    gradient_on: tuple[str, ...] | None = None  # the backends that have it, None: all; elsewhere as if there were none
     public: bool = True
     backends: tuple[str, ...] = field(init=False)
     automatic: tuple[str, ...] = field(init=False)  # those that "auto" tries
@@ -95,8 +96,7 @@ class Operator:
             # without the dispatcher of PyTorch, which takes as long as all else here
             chosen = self._checked_and_chosen(kind, arguments, backend)
             return self.reference(*arguments) if chosen == "reference" else self._computed(chosen, arguments)
-        if self.gradient is None and wants_gradient(*arguments):
-            self.check(*arguments)
+        if wants_gradient(*arguments) and not self._has_gradient(kind, arguments, backend):
             return self.reference(*arguments)
         if self._checked_and_chosen(kind, arguments, backend) == "reference" or has_tangent(*arguments):
             return self.reference(*arguments)
@@ -117,6 +117,28 @@ class Operator:
         self.kernels[chosen](arguments[0], out, *arguments[1:])
         return out
 
+    def _has_gradient(self, kind: tuple[Any, ...] | None, arguments: Sequence[Any], backend: str) -> bool:
+        """Check the arguments and return whether the backend that would run them has a gradient of its own."""
+        if self.gradient is not None and self.gradient_on is None:
+            return True
+        if self.gradient_on is None or _transformed():
+            self.check(*arguments)
+            return False
+        key = kind, backend, _backends.preferred(), self.gradient_on
+        if kind is not None and (known := self._known.get(key)) is not None:
+            return known in self.gradient_on
+        self.check(*arguments)
+        names = _backends.candidates(backend, self.automatic)
+        chosen = next((name for name in names if self.why_not(name, *arguments) is None), "reference")
+        if kind is not None:
+            self._keep(key, chosen)
+        return chosen in self.gradient_on
+
+    def _keep(self, key: tuple[Any, ...], chosen: str) -> None:
+        if len(self._known) >= MOST_KNOWN:
+            self._known.clear()
+        self._known[key] = chosen
+
     def _checked_and_chosen(self, kind: tuple[Any, ...] | None, arguments: Sequence[Any], backend: str) -> str:
         """Check the arguments and return the backend that runs them; what is found is remembered for their ``kind``.
 
@@ -131,9 +153,7 @@ class Operator:
         chosen = self.choose(*arguments, backend=backend)
         if kind is not None:
             one_thread_after_fork()
-            if len(self._known) >= MOST_KNOWN:
-                self._known.clear()
-            self._known[key] = chosen
+            self._keep(key, chosen)
         return chosen
 
 
@@ -177,6 +197,11 @@ def look_at(arguments: Sequence[Any]) -> tuple[tuple[Any, ...] | None, bool]:
         else:
             return None, False
     return tuple(kind), direct
+
+
+def _transformed() -> bool:
+    """Return whether ``torch.func`` transforms this call: its derivatives are not those of autograd."""
+    return not torch.compiler.is_compiling() and torch._C._functorch.peek_interpreter_stack() is not None
 
 
 def has_tangent(*arguments: Any) -> bool:

@@ -14,7 +14,7 @@ from emsr_fast import _native
 
 class _Entry(NamedTuple):
     first: weakref.ref[Tensor]  # the tensor that this is remembered for
-    seen: tuple[Tensor, ...]  # copies of the weights that were packed
+    seen: tuple[Tensor, ...]  # copies of the weights that were packed, dense, with their strides where those are, too
     packed: Tensor
 
 
@@ -40,15 +40,18 @@ class PackedWeights:
         return entry.packed
 
     def _entry(self, weights: tuple[Tensor, ...]) -> _Entry:
-        seen = tuple(w.detach().clone(memory_format=torch.contiguous_format) for w in weights)
+        seen = tuple(w.detach().clone() for w in weights)
         entries, key = self._entries, id(weights[0])
         gone = weakref.ref(weights[0], lambda _: entries.pop(key, None))
         return _Entry(gone, seen, self._pack(*seen))
 
 
 def _unchanged(weights: Sequence[Tensor], seen: Sequence[Tensor]) -> bool:
-    """Return whether ``weights`` are still what they were when their contiguous copies ``seen`` were made."""
+    """Return whether ``weights`` are still what they were when their copies ``seen`` were made."""
     for weight, copy in zip(weights, seen, strict=True):
-        if not _native.same_bytes(weight if weight.is_contiguous() else weight.contiguous(), copy):
+        if weight.stride() != copy.stride():
+            # not dense, or laid out anew
+            weight = torch.empty_like(copy).copy_(weight) if weight.shape == copy.shape else weight
+        if not _native.same_bytes(weight, copy):
             return False
     return True

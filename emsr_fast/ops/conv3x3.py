@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from emsr_fast import _backends, _native
+from emsr_fast.ops import _conv3x3_gradient
 from emsr_fast.ops._layout import dense_channels_last, features_like, on_sixteen_bytes, side_by_side
 from emsr_fast.ops._operator import Operator, check_devices, check_images
 from emsr_fast.ops._packed import PackedWeights
@@ -25,8 +26,9 @@ def conv3x3(
 ) -> Tensor:
     """Return a 3x3 convolution of ``x``, (B, C_out, H, W), with activation, residual or gate.
 
-    act(conv(x)), act(conv(x)) + residual, or gate + conv(x) * gate; stride 1, zero padding 1, no bias. If a gradient is
-    needed, PyTorch's own convolution computes it, with every backend.
+    act(conv(x)), act(conv(x)) + residual, or gate + conv(x) * gate; stride 1, zero padding 1, no bias. Differentiable
+    any number of times. On a CPU, kernels compute the first derivatives; what they do not have is PyTorch's: other
+    devices and dtypes, second and forward derivatives, ``torch.func`` and autocast.
 
     Args:
         x: features, (B, C_in, H, W), any float dtype and strides.
@@ -73,7 +75,7 @@ def _limits(
     if reason := why_not_precision(backend, x, weight, residual, gate):
         return reason
     outputs, inputs = weight.shape[:2]
-    if not ((inputs < 16 or inputs % 16 == 0) and (outputs % 16 == 0 or (outputs == 1 and inputs >= 16))):
+    if not _conv3x3_gradient.kernel_fits(outputs, inputs):
         return f"channels must be multiples of 16, or below 16 going in, or 16 and more to 1, got {inputs} to {outputs}"
     if backend == "cpp":
         return None
@@ -148,13 +150,7 @@ def _triton(
     )
 
 
-def _pack(weight: Tensor) -> Tensor:
-    packed = weight.new_empty(_native.conv3x3_packed_size(*weight.shape[:2]))
-    _native.conv3x3_pack(weight, packed)
-    return packed
-
-
-PACKED = PackedWeights(_pack)  # by weight
+PACKED = PackedWeights(_conv3x3_gradient.pack)  # by weight
 CONV3X3 = Operator(
     name="conv3x3",
     schema="(Tensor x, Tensor weight, str activation, Tensor? residual, Tensor? gate, str backend) -> Tensor",
@@ -164,4 +160,7 @@ CONV3X3 = Operator(
     kernels={"cuda": _cuda, "triton": _triton, "cpp": _cpp},
     limits=_limits,
     on_request=("cuda",),
+    remember=_conv3x3_gradient.remember,
+    gradient=_conv3x3_gradient.gradient,
+    gradient_on=("cpp",),
 )

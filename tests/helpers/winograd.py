@@ -32,3 +32,17 @@ def transformed(x, weight):
     rows = torch.einsum("ip,pqto->iqto", of_output.to(dtype), sums)
     out = torch.einsum("jq,iqto->ijto", of_output.to(dtype), rows).unflatten(2, (x.shape[0], *tiles.shape[2:4]))
     return out.permute(2, 5, 3, 0, 4, 1).flatten(2, 3).flatten(3)[:, :, :height, :width]
+
+
+def transformed_weight_gradient(x, grad):
+    """Return the gradient of the weight by way of these matrices, in the precision of ``x``; ``grad`` of the result."""
+    of_input, of_weight, of_output = (m.to(x.dtype) for m in transforms())
+    height, width = x.shape[2:]
+    tiles = F.pad(x, (1, 1 + -width % 6, 1, 1 + -height % 6)).unfold(2, 8, 6).unfold(3, 8, 6)
+    rows = torch.einsum("pi,bcyxij->pbyxcj", of_input, tiles)
+    values = torch.einsum("qj,pbyxcj->pqbyxc", of_input, rows).flatten(2, 4)
+    tiles = F.pad(grad, (0, -width % 6, 0, -height % 6)).unfold(2, 6, 6).unfold(3, 6, 6)
+    rows = torch.einsum("ip,bcyxij->pbyxcj", of_output, tiles)
+    grads = torch.einsum("jq,pbyxcj->pqbyxc", of_output, rows).flatten(2, 4)
+    sums = grads.transpose(2, 3) @ values
+    return torch.einsum("pi,pqoc,qj->ocij", of_weight, sums, of_weight)

@@ -67,8 +67,11 @@ def test_every_kernel_file_is_declared():
         ("kernels/cuda/*.cu", "cuda"),
     ):
         others = {"__init__", "dispatch", "isa", "parallel", "runtime_info"}
+        # what does not fit into the file of an operator: its name comes first
+        parts = tuple(f"{name}_" for name in FILES)
         for path in ROOT.glob(folder):
-            assert path.stem in others or backend in FILES[path.stem].kernels, path
+            known = path.stem in others or path.stem.startswith(parts)
+            assert known or backend in FILES[path.stem].kernels, path
     # reference/published.py is a whole network, for comparison, and no operator
     references = {path.stem for path in (ROOT / "emsr_fast" / "reference").glob("[!_]*.py")}
     assert references == {*FILES, "published"}

@@ -1,0 +1,167 @@
+// The gradient of a 3x3 convolution's weight, on a CPU, by Winograd's F(6x6, 3x3). Compiled once per instruction set.
+//
+// A convolution multiplies 64 transformed pixels of a tile by 64 transformed weights, and sums over the inputs. Here the 64
+// transformed pixels of x are multiplied by 64 transformed values of the result's gradient, and summed over the tiles: as
+// many products. Each thread has sums of its own over a share of the tiles, the same share in every run; at the end the
+// shares' sums are added in order, and become the 3x3 taps.
+#include "conv3x3.h"
+#include "parallel.h"
+#include "winograd_weight.h"
+
+namespace emsr {
+namespace EMSR_ISA {
+namespace {
+
+constexpr int64_t kGroup = 24;  // tiles whose planes are in the cache together, a multiple of kRowStep
+
+// Six values in a row to eight: the transpose of transform_output.
+inline __attribute__((always_inline)) void transform_gradient(const Vec<float> (&d)[6], Vec<float> (&out)[8]) {
+  const Vec<float> one_even = (d[0] + d[2]) + d[4], one_odd = (d[1] + d[3]) + d[5];
+  const Vec<float> half_even = (d[0] + 0.25f * d[2]) + 0.0625f * d[4];
+  const Vec<float> half_odd = (0.5f * d[1] + 0.125f * d[3]) + 0.03125f * d[5];
+  const Vec<float> two_even = (d[0] + 4.0f * d[2]) + 16.0f * d[4], two_odd = (2.0f * d[1] + 8.0f * d[3]) + 32.0f * d[5];
+  out[0] = d[0];
+  out[1] = one_even + one_odd;
+  out[2] = one_even - one_odd;
+  out[3] = half_even + half_odd;
+  out[4] = half_even - half_odd;
+  out[5] = two_even + two_odd;
+  out[6] = two_even - two_odd;
+  out[7] = d[5];
+}
+
+// One vector of channels of a tile: 6x6 values of the gradient, `row` and `col` floats apart, to the 64 planes.
+inline void transform_gradient_tile(const float* from, int64_t row, int64_t col, float* planes, int64_t plane) {
+  Vec<float> half[8][6];
+  for (int x = 0; x < 6; ++x) {
+    Vec<float> d[6], out[8];
+#pragma GCC unroll 6
+    for (int y = 0; y < 6; ++y) d[y] = load(from + y * row + x * col);
+    transform_gradient(d, out);
+#pragma GCC unroll 8
+    for (int y = 0; y < 8; ++y) half[y][x] = out[y];
+  }
+  for (int y = 0; y < 8; ++y) {
+    Vec<float> out[8];
+    transform_gradient(half[y], out);
+#pragma GCC unroll 8
+    for (int x = 0; x < 8; ++x) store(planes + (y * 8 + x) * plane, out[x]);
+  }
+}
+
+// kRows x V vectors of sums += x^T y over `count` tiles: x [tile][x_row], y [tile][y_row].
+template <int kRows, int V>
+inline __attribute__((always_inline)) void add_products(const float* x, int64_t x_row, const float* y, int64_t y_row, int64_t count,
+                                                        float* sums) {
+  Vec<float> sum[kRows][V];
+#pragma GCC unroll 8
+  for (int r = 0; r < kRows; ++r) {
+#pragma GCC unroll 4
+    for (int v = 0; v < V; ++v) sum[r][v] = load(sums + r * y_row + v * kLanes<float>);
+  }
+#pragma GCC unroll 1
+  for (int64_t t = 0; t < count; ++t, x += x_row, y += y_row) {
+    Vec<float> values[V];
+#pragma GCC unroll 4
+    for (int v = 0; v < V; ++v) values[v] = load(y + v * kLanes<float>);
+#pragma GCC unroll 8
+    for (int r = 0; r < kRows; ++r) {
+#pragma GCC unroll 4
+      for (int v = 0; v < V; ++v) sum[r][v] += x[r] * values[v];
+    }
+  }
+#pragma GCC unroll 8
+  for (int r = 0; r < kRows; ++r) {
+#pragma GCC unroll 4
+    for (int v = 0; v < V; ++v) store(sums + r * y_row + v * kLanes<float>, sum[r][v]);
+  }
+}
+
+// A block of V vectors of columns, all rows.
+template <int V>
+void add_columns(const float* x, int64_t inputs, const float* y, int64_t outputs, int64_t count, float* sums) {
+  int64_t row = 0;
+  for (; row + kRowStep <= inputs; row += kRowStep) add_products<kRowStep, V>(x + row, inputs, y, outputs, count, sums + row * outputs);
+  // inputs are a multiple of 16
+  if (inputs - row == 4) add_products<4, V>(x + row, inputs, y, outputs, count, sums + row * outputs);
+  if (inputs - row == 2) add_products<2, V>(x + row, inputs, y, outputs, count, sums + row * outputs);
+}
+
+// The sums of one plane, (inputs, outputs), plus those over `count` tiles.
+void add_plane(const float* x, int64_t inputs, const float* y, int64_t outputs, int64_t count, float* sums) {
+  for (int64_t first = 0; first < outputs;) {
+    const int vectors = first_block<float>(outputs - first);
+    if (vectors == 4) add_columns<4>(x, inputs, y + first, outputs, count, sums + first);
+    else if (vectors == 2) add_columns<2>(x, inputs, y + first, outputs, count, sums + first);
+    else add_columns<1>(x, inputs, y + first, outputs, count, sums + first);
+    first += vectors * kLanes<float>;
+  }
+}
+
+void transform_gradient_tiles(const ImageView& grad, const Tiles& tiles, int64_t first, int64_t count, float* planes, int64_t plane,
+                              float* border) {
+  for (int64_t t = 0; t < count; ++t) {
+    const Tiles::Place at = tiles.place(first + t);
+    int64_t row, col;
+    const float* from = window_of(grad, at.b, at.y, at.x, kTile, border, &row, &col);
+    for (int64_t c = 0; c < grad.c; c += kLanes<float>) transform_gradient_tile(from + c, row, col, planes + t * grad.c + c, plane);
+  }
+}
+
+// The sums of a share of the tiles, [plane][input][output].
+void sum_share(const ImageView& x, const ImageView& grad, const Tiles& tiles, int64_t first, int64_t last, float* sums) {
+  const int64_t in_plane = kGroup * x.c + kPlaneGap, out_plane = kGroup * grad.c + kPlaneGap;
+  const int64_t widest = x.c > grad.c ? x.c : grad.c;
+  float* values = static_cast<float*>(scratch(Scratch::kOwn, sizeof(float) * kPlanes * (in_plane + out_plane + widest)));
+  float* grads = values + kPlanes * in_plane;
+  float* border = grads + kPlanes * out_plane;
+  std::memset(sums, 0, sizeof(float) * kPlanes * x.c * grad.c);
+  for (; first < last; first += kGroup) {
+    const int64_t count = last - first < kGroup ? last - first : kGroup;
+    transform_input_tiles(x, tiles, first, count, values, in_plane, border);
+    transform_gradient_tiles(grad, tiles, first, count, grads, out_plane, border);
+    for (int64_t k = 0; k < kPlanes; ++k) {
+      add_plane(values + k * in_plane, x.c, grads + k * out_plane, grad.c, count, sums + k * x.c * grad.c);
+    }
+  }
+}
+
+// The taps of one input's weights, G^T sums G, from the sums of all shares.
+void write_taps(const float* sums, int64_t shares, int64_t input, const ImageView& out) {
+  const int64_t inputs = out.c, outputs = out.b, plane = inputs * outputs;
+  const WeightTransform transform;
+  const auto& g = transform.rows;
+  for (int64_t o = 0; o < outputs; o += kLanes<float>) {
+    Vec<float> half[3][kTileIn] = {}, taps[3][3] = {};
+    for (int64_t k = 0; k < kPlanes; ++k) {
+      const float* from = sums + k * plane + input * outputs + o;
+      Vec<float> sum = load(from);
+      for (int64_t share = 1; share < shares; ++share) sum += load(from + share * kPlanes * plane);
+      for (int i = 0; i < 3; ++i) half[i][k % kTileIn] += static_cast<float>(g[k / kTileIn][i]) * sum;
+    }
+    for (int i = 0; i < 3; ++i) {
+      for (int j = 0; j < 3; ++j) {
+        for (int k = 0; k < kTileIn; ++k) taps[i][j] += static_cast<float>(g[k][j]) * half[i][k];
+        for (int lane = 0; lane < kLanes<float>; ++lane) pixel(out, o + lane, i, j)[input * out.sc] = taps[i][j][lane];
+      }
+    }
+  }
+}
+
+}  // namespace
+
+void conv3x3_weight_gradient(const ImageView& x, const ImageView& grad, const ImageView& out, int threads) {
+  const Tiles tiles(x);
+  // none empty, each in whole groups
+  const int64_t groups = (tiles.count + kGroup - 1) / kGroup, share = (groups + threads - 1) / threads * kGroup;
+  const int64_t shares = (tiles.count + share - 1) / share, floats = kPlanes * x.c * grad.c;
+  float* sums = static_cast<float*>(scratch(Scratch::kShared, sizeof(float) * shares * floats));
+  parallel_for(shares, threads, [&](int64_t task) {
+    const int64_t first = task * share, last = first + share < tiles.count ? first + share : tiles.count;
+    sum_share(x, grad, tiles, first, last, sums + task * floats);
+  });
+  parallel_for(x.c, threads, [&](int64_t input) { write_taps(sums, shares, input, out); });
+}
+
+}  // namespace EMSR_ISA
+}  // namespace emsr
