@@ -53,6 +53,8 @@ def geometry(
         stated = "given" if given else source.info.voxel_size_from
         shape = " x ".join(map(str, source.shape))
         say(f"{name:<7} {source.info.path}: {shape} (Z, Y, X), {source.dtype.name}, {described(size)}, {stated}")
+        for note in source.info.notes:
+            say(f"note    {note}")
         _, y, x = size
         if y is None or x is None:
             raise VolumeError(
