@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
-from emsr_fast.io.voxels import VoxelSize, nanometres
+from emsr_fast.io.voxels import VoxelSize, described, nanometres
 from emsr_fast.napari.placement import Placement
+
+METADATA = "emsr_fast"  # what a layer keeps of its file
 
 
 def map_options(name: str) -> dict[str, Any]:
@@ -21,6 +24,22 @@ def map_options(name: str) -> dict[str, Any]:
 def layer_options(placement: Placement) -> dict[str, Any]:
     """Return ``placement`` as options of a layer."""
     return {"scale": placement.scale, "translate": placement.translate, "units": placement.units}
+
+
+def described_file(metadata: Mapping[str, Any]) -> str:
+    """Return in lines what the file of a layer says of itself; "" for a layer that this plugin has not read.
+
+    Args:
+        metadata: the layer's.
+    """
+    info = metadata.get(METADATA)
+    if not isinstance(info, Mapping):
+        return ""
+    made_by = [f"made by {info['instrument']}"] if info["instrument"] else []
+    z, y, x = info["voxel_size_nm"]
+    # advice behind "; " is about options, which the plugin has not
+    notes = [str(note).partition("; ")[0] for note in info["notes"]]
+    return "\n".join([info["format"], *made_by, f"voxel {described((z, y, x))}, {info['voxel_size_from']}", *notes])
 
 
 def is_upright(attributes: dict[str, Any]) -> bool:

@@ -11,7 +11,7 @@ import numpy as np
 from emsr_fast.infer.trust_maps import GROUP
 from emsr_fast.io.registry import open_source
 from emsr_fast.io.volume import SourceVolume, info_as_json
-from emsr_fast.napari.layers import layer_options, map_options
+from emsr_fast.napari.layers import METADATA, layer_options, map_options
 from emsr_fast.napari.placement import placement_of
 
 LayerData = tuple[Any, dict[str, Any], str]
@@ -43,7 +43,7 @@ def _layer(source: SourceVolume, name: str, options: dict[str, Any] | None = Non
     chunks = (1, min(height, _CHUNK), min(width, _CHUNK))
     # one access at a time: what decodes behind it need not be safe for several threads
     data = da.from_array(_Lazy(source), chunks=chunks, name=False, asarray=False, lock=True)
-    shown = {"name": name, "metadata": {"emsr_fast": info_as_json(source.info)}, **layer_options(placement_of(source))}
+    shown = {"name": name, "metadata": {METADATA: info_as_json(source.info)}, **layer_options(placement_of(source))}
     if options is not None:
         shown |= {**options, "visible": False}
     return data, shown, "image"

@@ -13,7 +13,7 @@ from napari.qt.threading import GeneratorWorker, create_worker
 
 from emsr_fast.errors import EmsrError, UsageError
 from emsr_fast.infer.array import ArrayVolume, Result
-from emsr_fast.napari.layers import is_upright, layer_options, map_options, voxel_size_of
+from emsr_fast.napari.layers import described_file, is_upright, layer_options, map_options, voxel_size_of
 from emsr_fast.napari.placement import Placement
 from emsr_fast.napari.region import Region, super_resolve_region, visible_region
 from emsr_fast.napari.triton_apart import load_triton
@@ -32,16 +32,19 @@ class SuperResolve(Container):
         viewer = self._viewer = napari_viewer
         self._worker: GeneratorWorker | None = None
         self.image = ComboBox(choices=lambda widget: _images(viewer), label="image", nullable=True)
+        self.file = Label(value="")
         self.model = ComboBox(choices=available_models(), value=DEFAULT_MODEL, label="model")
         self.any_size = CheckBox(value=False, text=_ANY_SIZE)
         self.trust = CheckBox(value=False, text="maps of trust (9 times the time)")
         self.run_button = PushButton(text="Super-resolve what is visible")
         self.cancel_button = PushButton(text="Cancel", enabled=False)
         self.status = Label(value="")
-        form = [self.image, self.model, self.any_size, self.trust, self.run_button, self.cancel_button, self.status]
-        super().__init__(widgets=form)
+        buttons = [self.run_button, self.cancel_button]
+        super().__init__(widgets=[self.image, self.file, self.model, self.any_size, self.trust, *buttons, self.status])
+        self.file.native.setWordWrap(True)
         for event in (viewer.layers.events.inserted, viewer.layers.events.removed):
             event.connect(self._list_images)
+        self.image.changed.connect(self._describe)
         self._list_images()
         self.run_button.changed.connect(self.start)
         self.cancel_button.changed.connect(self.cancel)
@@ -50,6 +53,9 @@ class SuperResolve(Container):
         self.image.reset_choices()
         if self.image.value is None and (images := _images(self._viewer)):
             self.image.value = images[-1]
+
+    def _describe(self, layer: Image | None) -> None:
+        self.file.value = described_file(layer.metadata) if layer is not None else ""
 
     def start(self) -> None:
         """Start on the part visible now, in a thread; if that is not possible, the status says why."""

@@ -133,11 +133,11 @@ RGB = np.zeros((4, 4), [("b", "u1"), ("g", "u1"), ("r", "u1")])
 @pytest.mark.parametrize(
     ("entry", "reason"),
     [
-        (image(pixels("f4", (1, 8)), form="Spectrum"), "is a spectrum, not an image"),
-        (image(pixels("f4", (4, 4, 8)), steps=((1, "eV"), (2, "nm"), (2, "nm"))), "is a spectrum, not an image"),
-        (image(pixels("f4", (4, 4, 8)), steps=((1, "keV"), (2, "nm"), (2, "nm"))), "is a spectrum, not an image"),
-        (image(pixels("f4", (9, 4, 8)), steps=3 * ((2, "nm"),), form="Spectrum image"), "is a spectrum, not an image"),
-        (image(pixels("f4", (8,))), "is a spectrum, not an image"),
+        (image(pixels("f4", (1, 8)), form="Spectrum"), "a spectrum"),
+        (image(pixels("f4", (4, 4, 8)), steps=((1, "eV"), (2, "nm"), (2, "nm"))), "a spectrum"),
+        (image(pixels("f4", (4, 4, 8)), steps=((1, "keV"), (2, "nm"), (2, "nm"))), "a spectrum"),
+        (image(pixels("f4", (9, 4, 8)), steps=3 * ((2, "nm"),), form="Spectrum image"), "a spectrum"),
+        (image(pixels("f4", (8,))), "a spectrum"),
         (image(RGB, kind=8), "in colour"),
         (image(pixels("i4", (4, 4)), kind=23), "in colour"),
         (image(RGB, kind=15), "in colour"),
@@ -145,15 +145,21 @@ RGB = np.zeros((4, 4), [("b", "u1"), ("g", "u1"), ("r", "u1")])
         (image(pixels("f4", (3, 10)), kind=27), "complex numbers"),
         (image(pixels("u1", (4, 8)), kind=99), "data type 99"),
         (image(pixels("u1", (2, 2, 4, 4))), "4 axes"),
-        ({"ImageData": {"DataType": 6, "Dimensions": [4, 4]}, "Name": ""}, "has no pixels"),
+        ({"ImageData": {"DataType": 6, "Dimensions": [4, 4]}, "Name": ""}, "without pixels"),
     ],
 )
 def test_what_is_no_grey_image_is_refused_by_name(tmp_path, entry, reason):
     path = write_dm(tmp_path / "a.dm4", thumbnail(), entry)
-    with pytest.raises(VolumeError, match=reason):
+    with pytest.raises(VolumeError, match=f"no grey image in it, but .*{reason}"):
         open_source(path)
-    with pytest.raises(VolumeError, match=reason):
+    with pytest.raises(VolumeError, match=f"image 1 is .*{reason}.*; name another image"):
         open_source(path, "1")
+
+
+def test_what_a_file_holds_instead_of_images_is_counted(tmp_path):
+    spectrum = image(pixels("f4", (8,)))
+    with pytest.raises(VolumeError, match=r"in it, but a spectrum \(2 times\), one in colour \(RGB\); give another"):
+        open_source(write_dm(tmp_path / "a.dm4", thumbnail(), spectrum, image(RGB, kind=8), spectrum))
 
 
 def test_pixels_that_do_not_fill_the_image_are_damage(tmp_path):

@@ -24,6 +24,9 @@ from vendor_tiffs import (
     fei_ini,
     fibics_xml,
     orion_xml,
+    phenom_xml,
+    sightx_xml,
+    sis_tag,
     tescan_tag,
     thermo_xml,
     tia_xml,
@@ -89,6 +92,7 @@ FILES = {
     "little-endian.dm4": lambda path: write_dm(path, thumbnail(), image(PIXELS, steps=STEPS)),
     "velox.emd": lambda path: velox(path, PIXELS),
     "ncem.emd": lambda path: ncem(path, PIXELS, [([0, 30], "z", "nm"), ([0, 4], "y", "nm"), ([0, 4], "x", "nm")]),
+    "version1.emd": lambda path: ncem(path, PIXELS, [((0, 4), name, "A") for name in "zyx"], version=1),
     "0x210.ser": lambda path: write_ser(path, PIXELS, version=0x210),
     "0x220.ser": lambda path: write_ser(path, PIXELS, planned=9),
 }
@@ -130,6 +134,8 @@ VENDORS = {
     "tescan.tif": [(50431, tescan_tag(6))],
     "tvips.tif": [(37706, tvips_tag())],
     "micrograph.tif": [(65003, "nm"), (65004, "nm"), (65009, 4.0), (65010, 5.0)],
+    "phenom.tif": [(34683, phenom_xml(6))],
+    "olympus.tif": [(33560, sis_tag()[0] + struct.pack("<hhI", 1, 1, 600) + sis_tag()[1])],
 }
 FILES |= EXTRA
 FILES |= {name: partial(vendor_tiff, tags=tags) for name, tags in VENDORS.items()}
@@ -137,6 +143,16 @@ FILES |= {name: partial(vendor_tiff, tags=tags) for name, tags in VENDORS.items(
 RAMP = np.tile(np.arange(256, dtype=np.uint16) * 256, (3, 1))
 FIBICS = {"tags": [(51023, fibics_xml())], "photometric": "palette", "colormap": RAMP}
 FILES["palette.tif"] = partial(vendor_tiff, **FIBICS)
+FILES["sightx.tif"] = partial(vendor_tiff, tags=[(271, "JEOL Ltd.")], description=sightx_xml(), resolution=(100, 100))
+
+
+def beside(path):
+    """Write a TIFF with a text of Hitachi beside it, which is then damaged instead of the TIFF."""
+    vendor_tiff(path)
+    path.with_suffix(".txt").write_text("[SemImageFile]\r\nInstructName=S\r\nPixelSize=4.8\r\nDataSize=32x30\r\n")
+
+
+FILES["hitachi.tif"] = beside
 FILES["rgba.tif"] = lambda path: tiff(path, data=np.repeat(PIXELS[..., None] // 255, 4, axis=-1), photometric="rgb")
 
 
@@ -216,7 +232,10 @@ def mutants(folder, name, rng):
     (FILES | FOLDERS)[name](original)
     for number in range(MUTANTS):
         copy = folder / f"{number}.{name}"
-        if original.is_file():
+        if (text := original.with_suffix(".txt")).exists():
+            shutil.copy(original, copy)
+            copy.with_suffix(".txt").write_bytes(damaged(text.read_bytes(), rng))
+        elif original.is_file():
             copy.write_bytes(damaged(original.read_bytes(), rng))
         else:
             shutil.copytree(original, copy)

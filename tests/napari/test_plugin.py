@@ -14,7 +14,9 @@ pytestmark = pytest.mark.napari
 from napari.components import ViewerModel  # noqa: E402  after the check
 from napari.qt import get_qapp  # noqa: E402  after the check
 
+from emsr_fast.napari.layers import described_file  # noqa: E402  after the check
 from emsr_fast.napari.widget import SuperResolve  # noqa: E402  after the check
+from vendor_tiffs import ROWS, fei_ini, pixels, vendor_tiff  # noqa: E402  after the check
 
 
 @pytest.fixture
@@ -63,6 +65,20 @@ def test_a_stack_is_opened_and_saved_by_the_plugin(plugin, viewer, stack, tmp_pa
     np.testing.assert_allclose(layer.scale, (1, 10, 10))
     (written,) = viewer.layers.save(str(tmp_path / "a.tif"), plugin="emsr-fast")
     np.testing.assert_array_equal(tifffile.imread(written), tifffile.imread(stack))
+
+
+def test_the_form_says_what_the_file_of_its_image_is(plugin, viewer, tmp_path):
+    widget = SuperResolve(viewer)
+    assert widget.file.value == ""
+    vendor_tiff(tmp_path / "a.tif", pixels(ROWS + 6), tags=[(34682, fei_ini())])
+    (layer,) = viewer.open(str(tmp_path / "a.tif"), plugin="emsr-fast")
+    said = described_file(layer.metadata)
+    assert "made by FEI Quanta FEG" in said
+    assert widget.file.value == said
+    widget.image.value = viewer.add_image(np.ones((30, 30)), name="of somebody else")
+    assert widget.file.value == ""
+    widget.image.value = layer
+    assert widget.file.value == said
 
 
 @pytest.mark.parametrize("trust", [False, True])
@@ -126,7 +142,7 @@ def test_what_cannot_be_done_is_said_in_the_widget(viewer, wait):
     layer = viewer.add_image(np.zeros((50, 60), np.uint16), name="flat")
     layer.rotate = 30
     widget.start()
-    assert "turned" in widget.status.value
+    assert "rotated" in widget.status.value
     layer.rotate = 0
     layer.corner_pixels = np.array([[0, 0], [49, 59]])
     widget.start()

@@ -17,11 +17,13 @@ from emsr_fast.io.formats import FORMATS
 from emsr_fast.io.intensity import Normalisation, dtype_range
 from emsr_fast.io.registry import open_source
 from emsr_fast.model import load_model
+from emsr_fast.napari.layers import described_file
 from emsr_fast.napari.placement import Placement, placement_of
 from emsr_fast.napari.reader import get_reader, read_layers
 from emsr_fast.napari.region import Region, super_resolve_region, visible_region
 from emsr_fast.napari.writer import write_image
 from emsr_fast.trust.maps import Trust
+from vendor_tiffs import ROWS, fei_ini, pixels, vendor_tiff
 
 PART = {"roi": "3,5,9:5,50,62", "input_voxel": "ignore"}
 
@@ -40,6 +42,18 @@ def test_a_stack_is_read_lazily_where_its_file_puts_it(stack):
     # the tags say 10 nm for y and x, and nothing for z
     np.testing.assert_allclose((options["scale"], options["translate"]), ((1, 10, 10), (0, 0, 0)))
     assert options["units"] == ("pixel", "nm", "nm")
+
+
+def test_what_the_file_says_of_itself_goes_with_the_layer(tmp_path):
+    vendor_tiff(tmp_path / "a.tif", pixels(ROWS + 6), tags=[(34682, fei_ini())])
+    ((_, options, _),) = read_layers(str(tmp_path / "a.tif"))
+    assert described_file(options["metadata"]).splitlines() == [
+        "TIFF",
+        "made by FEI Quanta FEG",
+        "voxel unknown x 5 x 4 nm (z, y, x), FEI's TIFF tag 34682",
+        "rows 40 to 45 are the data bar (ResolutionY in FEI's TIFF tag 34682), and are left out",
+    ]
+    assert described_file({}) == described_file({"emsr_fast": "of somebody else"}) == ""
 
 
 @pytest.mark.parametrize("suffix", [".zarr", ".ome.tif"])

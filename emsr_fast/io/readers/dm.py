@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -44,11 +45,11 @@ def open_source(path: Path, key: str | None, asked: Asked) -> SourceVolume:
     tags = read_tags(path)
     images, refused = _images(tags, path)
     if not images and key is None:
-        raise VolumeError(
-            f"{path} has no grey image in it: {'; '.join(refused.values()) or 'its list of images is empty'}"
-        )
+        each = Counter(refused.values()).items()
+        held = ", ".join(what + (f" ({number} times)" if number > 1 else "") for what, number in each)
+        raise VolumeError(f"{path} has no grey image in it, but {held or 'an empty list'}; give another file")
     if key in refused:
-        raise VolumeError(f"{path}: {refused[key]}; name another image")
+        raise VolumeError(f"{path}: image {key} is {refused[key]}; name another image")
     image = images[chosen({name: found.words for name, found in images.items()}, key, path)]
     layout, words = layout_of(image.shape, path, asked=asked, stated="ZYX"[-len(image.shape) :])
     notes: list[str] = []
@@ -75,7 +76,7 @@ def open_source(path: Path, key: str | None, asked: Asked) -> SourceVolume:
 
 
 def _images(tags: TagFile, path: Path) -> tuple[dict[str, _Image], dict[str, str]]:
-    """Return the images by their position in the file's list, and why the other entries are none."""
+    """Return the images by their position in the file's list, and what the other entries are."""
     listed = tags.root.group("ImageList").entries
     thumbnails = {
         entry.number("ImageIndex") for _, entry in tags.root.group("Thumbnails").entries if isinstance(entry, Group)
@@ -87,16 +88,16 @@ def _images(tags: TagFile, path: Path) -> tuple[dict[str, _Image], dict[str, str
     for number, (_, entry) in enumerate(listed):
         if number in thumbnails and len(listed) > 1:
             continue
-        found = _image(entry, tags.order, path) if isinstance(entry, Group) else "an entry of its list is not an image"
+        found = _image(entry, tags.order, path) if isinstance(entry, Group) else "an entry of another kind"
         if isinstance(found, str):
-            refused[str(number)] = f"image {number} {found}"
+            refused[str(number)] = found
         else:
             images[str(number)] = found
     return images, refused
 
 
 def _image(entry: Group, order: str, path: Path) -> _Image | str:
-    """Return what an entry holds, or why it is no grey image."""
+    """Return the image that an entry is, or in words what else."""
     data = entry.group("ImageData")
     pixels, kind = data.get("Data"), data.number("DataType")
     sides = [
@@ -106,20 +107,20 @@ def _image(entry: Group, order: str, path: Path) -> _Image | str:
     units = [scales.text(axis, "Units") for axis in range(len(sides))]
     form = entry.text("ImageTags", "Meta Data", "Format")
     if len(sides) < 2 or _ENERGIES & set(units) or form.startswith("Spectrum"):
-        return "is a spectrum, not an image"
+        return "a spectrum"
     if kind in _COLOURS:
-        return "is in colour (RGB), not grey"
+        return "one in colour (RGB)"
     if kind in _COMPLEX:
-        return "holds complex numbers: export its magnitude"
+        return "one of complex numbers, of which the magnitude can be exported"
     if kind not in _DTYPES:
-        return f"has the data type {kind}, which is not read"
+        return f"one of the data type {kind}, which is not read"
     # axes of one pixel beside y and x, such as the time of a single frame
     kept = [axis for axis, side in enumerate(sides) if axis < 2 or side != 1]
     if len(kept) > 3:
-        return f"has {len(sides)} axes ({' x '.join(map(str, reversed(sides)))}); expected an image or a stack"
+        return f"an array of {len(sides)} axes ({' x '.join(map(str, reversed(sides)))}), where a stack has three"
     dtype = np.dtype(order + _DTYPES[int(kind)])
     if not isinstance(pixels, StoredArray):
-        return "has no pixels"
+        return "one without pixels"
     if min(sides) < 1 or prod(sides) * dtype.itemsize != pixels.count * _bytes_of(pixels):
         raise DamagedError(
             f"{path} is damaged: an image of {' x '.join(map(str, reversed(sides)))} {dtype.name} has "

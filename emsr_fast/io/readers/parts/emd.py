@@ -76,7 +76,7 @@ def _stated_by_velox(file: h5py.File, name: str) -> Stated:
         size = _number(_part(found, "BinaryResult", "PixelSize", side))
         unit = _part(found, "BinaryResult", f"PixelUnit{axis}")
         what = f"Velox' pixel size {axis.lower()}"
-        sizes.append(_size(size, str(unit), what, notes) if size is not None else None)
+        sizes.append(_size(size, str(unit), what, notes) if size is not None and unit else None)
     # frames come last
     axes = "YXZ"[: data.ndim] if data.ndim in (2, 3) else None
     known = (*sizes, *[None] * (data.ndim - 2)) if axes else (None,) * data.ndim
