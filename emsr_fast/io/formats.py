@@ -17,6 +17,7 @@ PNG_MAGIC, JPEG_MAGIC = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"
 HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
 DM_MAGIC = (b"\0\0\0\3", b"\0\0\0\4")
 CZI_MAGIC = b"ZISRAWFILE"
+JEISS_MAGIC = (3555587570).to_bytes(4, "big")
 NRRD_MAGIC = b"NRRD000"
 SER_MAGIC = b"II\x97\x01"  # byte order, and what TIA calls its series
 MATLAB_MAGIC = (b"MATLAB 5.0 MAT-file", b"MATLAB 7.3 MAT-file")
@@ -101,6 +102,7 @@ FORMATS = (
     Format("DigitalMicrograph", lambda path: begins_with(path, DM_MAGIC), "readers.dm"),
     Format("SER", lambda path: begins_with(path, (SER_MAGIC,)), "readers.ser"),
     Format("CZI", lambda path: begins_with(path, (CZI_MAGIC,)), "readers.czi"),
+    Format("Jeiss", lambda path: begins_with(path, (JEISS_MAGIC,)), "readers.jeiss"),
     Format("NRRD", lambda path: begins_with(path, (NRRD_MAGIC,)), "readers.nrrd"),
     Format("NIfTI", is_nifti, "readers.nifti"),
     Format("MRC", is_mrc, "readers.mrc", "writers.mrc", (".mrc",), {"uint8": "uint16"}),

@@ -19,6 +19,7 @@ import zarr
 
 from dm_files import image, thumbnail, write_dm
 from emd_files import ncem, velox
+from jeiss_files import write_jeiss
 from ser_files import write_ser
 from vendor_tiffs import (
     fei_ini,
@@ -93,6 +94,7 @@ FILES = {
     "velox.emd": lambda path: velox(path, PIXELS),
     "ncem.emd": lambda path: ncem(path, PIXELS, [([0, 30], "z", "nm"), ([0, 4], "y", "nm"), ([0, 4], "x", "nm")]),
     "version1.emd": lambda path: ncem(path, PIXELS, [((0, 4), name, "A") for name in "zyx"], version=1),
+    "jeiss.dat": lambda path: write_jeiss(path, PIXELS[0, ..., None]),
     "0x210.ser": lambda path: write_ser(path, PIXELS, version=0x210),
     "0x220.ser": lambda path: write_ser(path, PIXELS, planned=9),
 }

@@ -1,4 +1,4 @@
-"""Reads image files: one PNG or JPEG, or a folder of files with a slice each: PNG, JPEG, TIFF, DM3, DM4 or SER."""
+"""Reads image files: one PNG or JPEG, or a folder of files with a slice each, also TIFF, DM3, DM4, SER and Jeiss."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from PIL import Image
 
 from emsr_fast.errors import UsageError, VolumeError
 from emsr_fast.io.axes import Asked, no_channels
-from emsr_fast.io.formats import DM_MAGIC, SER_MAGIC, TIFF_MAGIC, begins_with
-from emsr_fast.io.readers import dm, ser
+from emsr_fast.io.formats import DM_MAGIC, JEISS_MAGIC, SER_MAGIC, TIFF_MAGIC, begins_with
+from emsr_fast.io.readers import dm, jeiss, ser
 from emsr_fast.io.readers.parts.files import DamagedError, check_readable
 from emsr_fast.io.readers.parts.greys import grey_ramp, one_channel, ramp_note
 from emsr_fast.io.readers.parts.image_claims import check_claim, check_png_pixels
@@ -57,11 +57,16 @@ def open_source(path: Path, key: str | None, asked: Asked) -> SourceVolume:
         return whole
     if key is not None:
         raise VolumeError(f"{path} is images in files, one slice each: leave `key={key}` out, or name one of the files")
-    if asked.channel is not None:
+    if asked.channel is not None and not _may_have_channels(path):
         raise no_channels(asked.channel, path, "images in files, one slice each")
     if asked.axes not in (None, "ZYX", "YX"):
         raise UsageError(f"`axes` {asked.axes!r} do not fit {path}: images in files are slices, ZYX; leave `axes` out")
-    return ImagesSource(path, keep_data_bar=asked.keep_data_bar)
+    return ImagesSource(path, keep_data_bar=asked.keep_data_bar, channel=asked.channel)
+
+
+def _may_have_channels(path: Path) -> bool:
+    """Return whether the slices are Jeiss files."""
+    return path.is_dir() and begins_with(image_files(path)[0][0], (JEISS_MAGIC,))
 
 
 def _ome_set(folder: Path, key: str | None, asked: Asked) -> SourceVolume | None:
@@ -83,9 +88,9 @@ def _ome_set(folder: Path, key: str | None, asked: Asked) -> SourceVolume | None
 class ImagesSource(SourceVolume):
     """One image file for each slice, all of one shape and dtype; the last decoded one is kept."""
 
-    def __init__(self, path: Path, *, keep_data_bar: bool = False) -> None:
-        """Open the images at ``path``; ``keep_data_bar`` as for ``open_source``."""
-        self._asked = Asked(keep_data_bar=keep_data_bar)
+    def __init__(self, path: Path, *, keep_data_bar: bool = False, channel: int | None = None) -> None:
+        """Open the images at ``path``; ``keep_data_bar`` and ``channel``, of Jeiss files, as for ``open_source``."""
+        self._asked = Asked(keep_data_bar=keep_data_bar, channel=channel)
         self._kept: tuple[int, np.ndarray] | None = None
         self._files, notes = image_files(path) if path.is_dir() else ([path], [])
         found, self._damaged = _read_headers(self._files, self._asked)
@@ -173,6 +178,8 @@ def _as_stack(file: Path, asked: Asked) -> SourceVolume | None:
         return dm.open_source(file, None, Asked())
     if begins_with(file, (SER_MAGIC,)):
         return ser.open_source(file, None, Asked())
+    if begins_with(file, (JEISS_MAGIC,)):
+        return jeiss.open_source(file, None, Asked(channel=asked.channel))
     return None
 
 

@@ -10,7 +10,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from emsr_fast.errors import VolumeError
-from emsr_fast.io.formats import TIFF_MAGIC, begins_with, is_volume_file
+from emsr_fast.io.formats import JEISS_MAGIC, TIFF_MAGIC, begins_with, is_volume_file
 from emsr_fast.io.readers.parts.unread import contents_of
 from emsr_fast.wording import counted, listed
 
@@ -37,9 +37,13 @@ def image_files(folder: Path) -> tuple[list[Path], list[str]]:
     """
     entries = [entry for entry in folder.iterdir() if not entry.name.startswith(".")]
     visible = [entry for entry in entries if not entry.is_dir()]
-    files = [entry for entry in visible if entry.suffix.lower() in IMAGE_SUFFIXES or _is_tiff(entry, _TIFF_SUFFIXES)]
+    files = [
+        entry
+        for entry in visible
+        if entry.suffix.lower() in IMAGE_SUFFIXES or _is(TIFF_MAGIC, entry, _TIFF_SUFFIXES) or _is_jeiss(entry)
+    ]
     # without one, TIFF under any name
-    files = files or [entry for entry in visible if _is_tiff(entry)]
+    files = files or [entry for entry in visible if _is(TIFF_MAGIC, entry)]
     if not files:
         raise VolumeError(contents_of(folder, entries, is_volume_file))
     notes = []
@@ -54,11 +58,15 @@ def image_files(folder: Path) -> tuple[list[Path], list[str]]:
     return files, notes + _copies(files) + gaps([file.stem for file in files])
 
 
-def _is_tiff(file: Path, suffixes: Sequence[str] | None = None) -> bool:
+def _is_jeiss(file: Path) -> bool:
+    return _is((JEISS_MAGIC,), file, (".dat",))
+
+
+def _is(magics: tuple[bytes, ...], file: Path, suffixes: Sequence[str] | None = None) -> bool:
     if suffixes is not None and file.suffix.lower() not in suffixes:
         return False
     try:
-        return begins_with(file, TIFF_MAGIC)
+        return begins_with(file, magics)
     except OSError:
         return False
 
