@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import sys
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -239,6 +240,8 @@ class _Run:
             Crops(self.groups, config, self.scale),
             batch_sampler=Numbers(self.state.step, config.steps, config.batch, self.rank, self.processes),
             num_workers=config.workers,
+            # tensorstore has threads of its own and ends any process that is forked from one that has used it
+            multiprocessing_context="forkserver" if config.workers and "tensorstore" in sys.modules else None,
             persistent_workers=config.workers > 0,
             pin_memory=self.device.type == "cuda",
         )

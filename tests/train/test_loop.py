@@ -75,6 +75,22 @@ def test_workers_change_nothing(small_run, tmp_path, stack):
     assert all(torch.equal(a[name], b[name]) for name in a)
 
 
+# each worker loads torch, which takes seconds
+def test_workers_read_what_tensorstore_reads(small_run, tmp_path, stack):
+    tensorstore = pytest.importorskip("tensorstore")
+    pixels = tifffile.imread(stack)[:6, :96, :96]
+    metadata = {"dimensions": [96, 96, 6], "blockSize": [32, 32, 2], "dataType": "uint8"}
+    metadata["compression"] = {"type": "gzip"}
+    where = {"driver": "file", "path": str(tmp_path / "a.n5")}
+    tensorstore.open({"driver": "n5", "kvstore": where, "metadata": metadata, "create": True}).result()[...] = pixels.T
+    # a process that is forked from one that has used tensorstore is ended by it
+    settings = {**small_run, "sources": [{"hr": str(tmp_path / "a.n5")}], "steps": 2}
+    run({**settings, "output": str(tmp_path / "alone")})
+    run({**settings, "output": str(tmp_path / "workers")}, workers=1)
+    a, b = (weights(tmp_path / name / "last.safetensors") for name in ("alone", "workers"))
+    assert all(torch.equal(a[name], b[name]) for name in a)
+
+
 def test_an_error_in_a_worker_is_one_line(small_run, tmp_path, stack):
     pixels = np.concatenate([tifffile.imread(stack)] * 3).astype(np.float32)
     pixels[::2, 5, 5] = np.nan
