@@ -18,8 +18,8 @@ def inspect(
         typer.Argument(
             metavar="FILE",
             help="TIFF stack, PNG or JPEG image, folder of these, Zarr, HDF5, MATLAB, MRC, CZI, NIfTI, NRRD, "
-            "files of microscopes (docs/formats.md), N5 or Neuroglancer precomputed. The last two and Zarr may be an "
-            "s3, gs or http URL.",
+            "WEBKNOSSOS, files of microscopes (docs/formats.md), N5 or Neuroglancer precomputed. The last two and "
+            "Zarr may be an s3, gs or http URL.",
         ),
     ],
     key: Key = None,

@@ -30,6 +30,11 @@ def _is_n5(path: Path) -> bool:
     return path.suffix.lower() == ".n5" and path.is_dir() and next(path.glob("**/attributes.json"), None) is not None
 
 
+def _is_webknossos(path: Path) -> bool:
+    # its layers may be Zarr or N5
+    return (path / "datasource-properties.json").is_file()
+
+
 def _is_precomputed(path: Path) -> bool:
     info = path / "info"
     if not info.is_file():
@@ -50,8 +55,8 @@ def _first_bytes(path: Path, count: int, offset: int = 0) -> bytes:
 
 
 def is_volume_folder(path: Path) -> bool:
-    """Return whether the folder ``path`` is one volume: Zarr, N5 or precomputed, not a folder of images."""
-    return is_zarr(path) or _is_n5(path) or _is_precomputed(path)
+    """Return whether the folder ``path`` is one volume: WEBKNOSSOS, Zarr, N5 or precomputed, not a folder of images."""
+    return _is_webknossos(path) or is_zarr(path) or _is_n5(path) or _is_precomputed(path)
 
 
 def is_volume_file(path: Path) -> bool:
@@ -87,6 +92,7 @@ RAW = Format("raw binary", lambda path: False, "readers.raw")
 
 # in the order in which they are tried on an input
 FORMATS = (
+    Format("WEBKNOSSOS", _is_webknossos, "readers.webknossos"),
     Format("OME-Zarr", is_zarr, "readers.zarr", "writers.ome_zarr", (".ome.zarr", ".zarr")),
     Format("N5", _is_n5, "readers.tensorstore"),
     Format("precomputed", _is_precomputed, "readers.tensorstore"),

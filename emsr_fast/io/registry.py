@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 READABLE = (
     "TIFF stacks, PNG and JPEG images, folders of these, OME-Zarr and Zarr, HDF5, MATLAB, MRC, DM3, DM4, SER, EMD, "
-    "Jeiss dat, CZI, NIfTI, NRRD, N5 or Neuroglancer precomputed"
+    "Jeiss dat, WEBKNOSSOS, CZI, NIfTI, NRRD, N5 or Neuroglancer precomputed"
 )
 
 

@@ -177,7 +177,20 @@ def precomputed(path):
     tensorstore.open(spec).result()[...] = PIXELS.T[..., None]
 
 
+def webknossos(path):
+    wkw = pytest.importorskip("wkw")
+    header = wkw.Header(np.uint8, block_len=8, file_len=4, block_type=2)
+    with wkw.Dataset.create(str(path / "color" / "1"), header) as file:
+        file.write((0, 0, 0), np.asfortranarray(np.pad(PIXELS, [(0, 27), (0, 12), (0, 8)]).T))
+    layer = {"name": "color", "category": "color", "elementClass": "uint8", "dataFormat": "wkw", "numChannels": 1}
+    layer["boundingBox"] = {"topLeft": [0, 0, 0], "width": 24, "height": 20, "depth": 5}
+    layer["mags"] = [{"mag": [1, 1, 1], "path": "./color/1"}]
+    properties = {"dataLayers": [layer], "scale": {"factor": [4, 4, 30], "unit": "nanometer"}, "version": 1}
+    (path / "datasource-properties.json").write_text(json.dumps(properties))
+
+
 FOLDERS = {
+    "webknossos": webknossos,
     "plain.n5": n5,
     "precomputed": precomputed,
     "plain2.zarr": lambda path: zarr.create_array(path, data=PIXELS, chunks=(2, 16, 16), zarr_format=2),

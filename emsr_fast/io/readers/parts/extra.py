@@ -12,7 +12,12 @@ from emsr_fast.installing import install_line
 
 EXTRA = "formats"
 # what each package is for, and the module that it brings
-PACKAGES = {"nibabel": ("NIfTI", "nibabel"), "pynrrd": ("NRRD", "nrrd"), "pylibCZIrw": ("CZI", "pylibCZIrw")}
+PACKAGES = {
+    "nibabel": ("NIfTI", "nibabel"),
+    "pynrrd": ("NRRD", "nrrd"),
+    "pylibCZIrw": ("CZI", "pylibCZIrw"),
+    "wkw": ("WEBKNOSSOS in WKW files", "wkw"),
+}
 
 
 @contextmanager
