@@ -75,7 +75,7 @@ Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 Precision = Annotated[
     str | None,
     typer.Option(
-        help="fp32 (without TF32), fp16 or bf16; PyTorch on a CPU has fp32 only. Default: fp16 for trt, else fp32."
+        help="fp32 (without TF32), fp16 or bf16; a CPU has fp32, a new one bf16. Default: fp16 for trt, else fp32."
     ),
 ]
 Provider = Annotated[str, typer.Option(help="Kind of TensorRT: auto, tensorrt or tensorrt-rtx.")]

@@ -106,7 +106,7 @@ def open_engine(
         precision: "fp32", "fp16" or "bf16"; the engine's own if None.
         device: "auto", "cpu", "cuda" or "cuda:N".
         provider: "auto", "tensorrt" or "tensorrt-rtx".
-        truth: whether to refuse an engine that fails its truth test. PyTorch itself is not tested.
+        truth: whether to refuse an engine that fails its truth test. PyTorch is tested in bf16 on a CPU only.
         say: called with each line about the build and the truth test.
 
     Raises:
@@ -119,7 +119,8 @@ def open_engine(
     if name == "torch":
         if slow := why_slow(next(model.parameters()).device):
             say(f"note    {slow}")
-        return TorchEngine(model, precision), None
+        own = TorchEngine(model, precision)
+        return own, judged(own, model, None, refuse=truth, say=say) if own.needs_truth_test else None
     if name == "onnx":
         entry, onnx = _onnx(model, precision, None, say)
         engine = OnnxRuntimeEngine(onnx, scale=model.config.scale, precision=precision, device=device)
@@ -130,15 +131,17 @@ def open_engine(
     return engine, judged(engine, model, entry, refuse=truth, say=say)
 
 
-def judged(engine: Inspected, model: Emsr, entry: cache.Entry, *, refuse: bool, say: Say) -> dict[str, Any]:
+def judged(engine: Inspected, model: Emsr, entry: cache.Entry | None, *, refuse: bool, say: Say) -> dict[str, Any]:
     """Return the truth test's result for ``engine``: from ``entry`` if it passed before, else it is tested now.
+
+    Without an entry in the cache it is tested each time.
 
     Raises:
         BackendError: it fails, and ``truth`` is set.
     """
     # a CPU's kernels are its own: a cache may be shared by several machines
     judged_here = engine.name if engine.device != "cpu" else f"{engine.name} on {_processor()}"
-    known = entry.facts.get("truth", {}).get(judged_here)
+    known = entry.facts.get("truth", {}).get(judged_here) if entry else None
     if known and known["passed"]:
         say(f"truth   passed on {known['when']}: at most {known['largest']:.1e} from PyTorch float32")
         return known
@@ -147,12 +150,13 @@ def judged(engine: Inspected, model: Emsr, entry: cache.Entry, *, refuse: bool, 
         return {"passed": False, "reason": "not tested (`truth_test=False`)"}
     result = truth_test(engine, model, engine.layers())
     say(f"truth   {result}")
-    entry.facts.setdefault("truth", {})[judged_here] = result.as_json()
-    try:
-        entry.write()
-    except OSError as error:
-        # a cache that the superuser fills for all
-        say(f"cache   the truth test's result is not kept: {entry.path} cannot be written ({error.strerror})")
+    if entry:
+        entry.facts.setdefault("truth", {})[judged_here] = result.as_json()
+        try:
+            entry.write()
+        except OSError as error:
+            # a cache that the superuser fills for all
+            say(f"cache   the truth test's result is not kept: {entry.path} cannot be written ({error.strerror})")
     if not result.passed:
         raise BackendError(
             f"{engine.name} failed its truth test: {result.reason}; use `engine=torch`, "

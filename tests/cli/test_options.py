@@ -19,8 +19,8 @@ from emsr_fast.train.config import TrainConfig
 GROUP = typer.main.get_command(app)
 PACKAGE = Path(emsr_fast.__file__).parent
 MODULES = [path for path in PACKAGE.rglob("*.py") if path.relative_to(PACKAGE).parts[0] != "cli"]
-# the options of git
-OF_ANOTHER_PROGRAM = {PACKAGE / "bench" / "machine.py"}
+# the options of git, and of a converter
+OF_ANOTHER_PROGRAM = {PACKAGE / "bench" / "machine.py", PACKAGE / "bench" / "runtimes.py"}
 
 
 def commands(group):
