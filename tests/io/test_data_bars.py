@@ -130,3 +130,21 @@ def test_each_file_of_a_folder_loses_its_bar(tmp_path):
     tifffile.imwrite(tmp_path / "3.tif", images[0])
     with pytest.raises(VolumeError, match="slices of a stack must agree"):
         open_source(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("ending", "text"),
+    [(".txt", f"[SemImageFile]\nInstructName=SU\nPixelSize=2\nDataSize={COLUMNS}x{ROWS}\n"), ("-tif.hdr", LINES)],
+)
+def test_in_a_folder_the_files_beside_are_read_and_the_bar_is_said_once(tmp_path, ending, text):
+    for z in range(3):
+        vendor_tiff(tmp_path / f"{z}.tif", pixels(ROWS + BAR, seed=z))
+        (tmp_path / f"{z}{ending}").write_text(text)
+    with open_source(tmp_path) as source:
+        assert source.shape == (3, ROWS, COLUMNS)
+        (note,) = source.info.notes
+        assert "are the data bar" in note
+        assert f"{ending[-4:]} beside it" in note
+    (tmp_path / "other.txt").write_text(text)
+    with open_source(tmp_path) as source:
+        assert source.info.notes[0] == "1 other file skipped: other.txt"

@@ -84,6 +84,18 @@ def test_what_is_no_grey_image_is_refused_by_name(tmp_path, made, reason):
         open_source(write_ser(tmp_path / "a.ser", **{"stack": STACK, **made}))
 
 
+def test_a_list_of_more_images_than_the_file_can_hold_is_refused(tmp_path):
+    path = write_ser(tmp_path / "a.ser", STACK[:1])
+    data = bytearray(path.read_bytes())
+    # one image, listed again and again
+    count, at = 5000, len(data)
+    (place,) = struct.unpack_from("<q", data, struct.unpack_from("<q", data, 22)[0])
+    struct.pack_into("<iiq", data, 14, count, count, at)
+    path.write_bytes(data + struct.pack("<q", place) * count)
+    with pytest.raises(VolumeError, match="its list of 5000 images, 5000 of them recorded, should begin at byte"):
+        open_source(path)
+
+
 def test_the_file_that_describes_a_series_is_not_it(tmp_path):
     (tmp_path / "a.emi").write_bytes(b"JL" + bytes(200))
     with pytest.raises(

@@ -195,7 +195,7 @@ def test_the_size_in_a_file_beside(tmp_path, name, text, expected, instrument):
         assert source.info.voxel_size_nm == ((None, *expected) if expected else UNKNOWN)
         assert (instrument or "None") in str(source.info.instrument)
         if expected:
-            assert source.info.voxel_size_from == f"{name} beside it"
+            assert source.info.voxel_size_from == f"the {name[-4:].lower()} beside it"
 
 
 def test_a_long_name_of_an_instrument_is_shortened(tmp_path):

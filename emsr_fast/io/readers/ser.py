@@ -104,7 +104,10 @@ def _elements(file: BinaryIO, path: Path) -> tuple[int, list[_Element], int]:
     wide = _VERSIONS[version]
     (at,) = _unpack(file, f"<{wide}")
     size = os.fstat(file.fileno()).st_size
-    if not 0 < recorded <= planned or at < 0 or at + planned * struct.calcsize(wide) > size:
+    listed = planned * struct.calcsize(wide)
+    # each image takes its description at least
+    fits = 0 <= at <= size - listed - recorded * struct.calcsize(_ELEMENT)
+    if not 0 < recorded <= planned or not fits:
         raise DamagedError(
             f"{path} is truncated or damaged: its list of {planned} images, {recorded} of them recorded, "
             f"should begin at byte {at} of {size}; copy it again"

@@ -17,6 +17,7 @@ from emsr_fast.wording import counted, listed
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".dm3", ".dm4", ".ser")
 # TIFF under other names, if its content says so
 _TIFF_SUFFIXES = (".btf", ".tf2", ".tf8", ".bigtiff", ".gtiff", ".lsm", ".stk", ".ptif", ".qptiff")
+_BESIDE = (".txt", ".hdr")  # of what microscopes write beside a TIFF
 _NAMED = 5  # gaps in a note
 _COPY = re.compile(r"(?: \(\d+\)| - copy(?: \(\d+\))?)$", re.ASCII)  # how Windows and browsers name a copy
 
@@ -47,7 +48,10 @@ def image_files(folder: Path) -> tuple[list[Path], list[str]]:
     if not files:
         raise VolumeError(contents_of(folder, entries, is_volume_file))
     notes = []
-    if others := sorted(entry.name for entry in visible if entry not in set(files)):
+    # what a microscope writes beside each image is read with it
+    stems = {f"{file.stem}{ending}" for file in files for ending in ("", file.suffix.replace(".", "-"))}
+    skipped = set(visible) - set(files)
+    if others := sorted(one.name for one in skipped if one.suffix.lower() not in _BESIDE or one.stem not in stems):
         notes.append(f"{counted(len(others), 'other file')} skipped: {', '.join(others[:3])}")
     named_so = [entry.name for entry in entries if entry.is_dir() and entry.suffix.lower() in IMAGE_SUFFIXES]
     if named_so:

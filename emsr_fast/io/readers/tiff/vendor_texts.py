@@ -77,7 +77,7 @@ def decoded(content: bytes) -> str:
 
 
 def beside(path: Path, names: Sequence[str], notes: list[str]) -> tuple[str | None, str]:
-    """Return the text of the first of ``names`` that lies in the folder of ``path``, and its name.
+    """Return the text of the first of ``names`` that lies in the folder of ``path``, and words for that file.
 
     A file that leads out of the folder, is no file or is too large is left alone, with a note.
     """
@@ -88,7 +88,7 @@ def beside(path: Path, names: Sequence[str], notes: list[str]) -> tuple[str | No
             notes.append(f"{name} beside it is not read: {error}")
             continue
         if content is not None:
-            return decoded(content), f"{name} beside it"
+            return decoded(content), f"the {Path(name).suffix.lower()} beside it"
     return None, ""
 
 
