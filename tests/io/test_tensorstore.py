@@ -199,6 +199,31 @@ def test_an_n5_container_given_by_its_root_has_the_size_of_its_datasets_group(tm
             assert source.info.voxel_size_nm == (30, 5, 4)
 
 
+def test_bigdataviewers_n5_has_the_size_and_unit_of_the_xml_beside_it(tmp_path):
+    root = tmp_path / "em.n5"
+    for level, factor in enumerate((1, 2)):
+        n5(root / f"setup0/timepoint0/s{level}", PIXELS[:, ::factor, ::factor], downsamplingFactors=[factor, factor, 1])
+    (root / "attributes.json").write_text('{"n5": "2.0.0"}')
+    (root / "setup0/attributes.json").write_text('{"downsamplingFactors": [[1, 1, 1], [2, 2, 1]]}')
+    (root / "setup0/timepoint0/attributes.json").write_text('{"multiScale": true, "resolution": [0.004, 0.005, 0.03]}')
+    setup = "<id>0</id><voxelSize><unit>um</unit><size>0.004 0.005 0.03</size></voxelSize>"
+    (tmp_path / "em.xml").write_text(f"<SpimData><ViewSetups><ViewSetup>{setup}</ViewSetup></ViewSetups></SpimData>")
+    with pytest.raises(
+        VolumeError, match=r"2 images; name one with `key`: setup0/timepoint0/s0 .*, setup0/timepoint0/s1"
+    ):
+        open_source(root)
+    for level, expected in ((0, (30, 5, 4)), (1, (30, 10, 8))):
+        for place in (f"{root}:/setup0/timepoint0/s{level}", root / f"setup0/timepoint0/s{level}"):
+            with open_source(place) as source:
+                assert source.info.voxel_size_nm == pytest.approx(expected)
+                assert source.info.voxel_size_from == "BigDataViewer's em.xml"
+                plane = PIXELS[2, :: level + 1, :: level + 1]
+                np.testing.assert_array_equal(source.read(2, EVERYTHING, EVERYTHING), plane)
+    with open_source(root, key="setup0/timepoint0") as source:
+        assert source.info.key == "setup0/timepoint0/s0"
+        assert source.info.voxel_size_nm == pytest.approx((30, 5, 4))
+
+
 def test_an_n5_level_given_by_its_path_has_its_groups_size(tmp_path):
     n5(tmp_path / "em.n5" / "s1", downsamplingFactors=[2, 2, 1])
     (tmp_path / "em.n5" / "attributes.json").write_text('{"resolution": [4, 5, 30]}')

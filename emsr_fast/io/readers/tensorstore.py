@@ -14,6 +14,7 @@ from emsr_fast.io.axes import Asked, chosen, layout_of
 from emsr_fast.io.readers.parts import precomputed
 from emsr_fast.io.readers.parts.array import ArraySource, check_chunk
 from emsr_fast.io.readers.parts.attributes import axes_of, scaled_sizes_of
+from emsr_fast.io.readers.parts.bigdataviewer import voxel_size_in_n5
 from emsr_fast.io.readers.parts.kvstore import Store, Where
 from emsr_fast.io.readers.parts.missing_chunks import grid_of, look_for, numbered, touched
 from emsr_fast.io.readers.parts.ngff import Multiscale, multiscale_of
@@ -116,9 +117,12 @@ def _open_n5(store: Store, key: str | None, asked: Asked) -> SourceVolume | None
     stated = axes_of(node.get("axes"), len(array.shape))
     layout, _ = layout_of(array.shape, store.path, asked=asked, stated=stated, usual="XYZ")
     told, absent = look_for(store.folder(place), [naming])[0].checked(store.path / place, 0)
+    sizes, whole = scaled_sizes_of(node, group, layout), store.path / place
+    # BigDataViewer keeps the unit in a file beside the container
+    if isinstance(whole, Path) and (known := voxel_size_in_n5(whole, node.get("downsamplingFactors"))):
+        sizes, told = (known[0], known[1]), (*told, *known[2])
     return _source(
-        store, array, "N5", place, asked, stated, (*notes, *told), usual="XYZ",
-        sizes=scaled_sizes_of(node, group, layout), absent=absent,
+        store, array, "N5", place, asked, stated, (*notes, *told), usual="XYZ", sizes=sizes, absent=absent,
     )  # fmt: skip
 
 

@@ -104,7 +104,7 @@ class WkwArray:
         with file.open("rb") as stream:
             header = stream.read(_HEADER_BYTES)
         if len(header) < _HEADER_BYTES or header[:3] != b"WKW" or header[5] not in _BLOCKS:
-            raise DamagedError(f"{file} is no WKW file, or damaged; copy it again")
+            raise DamagedError(f"{file} is not a WKW file, or is damaged; copy it again")
         if header[4] & 15 > _MOST_BLOCK or header[4] >> 4 > _MOST_FILE:
             raise DamagedError(f"{file} states cubes of {1 << (header[4] & 15)} x 2^{header[4] >> 4}; copy it again")
         return header
