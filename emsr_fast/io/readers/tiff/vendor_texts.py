@@ -102,6 +102,17 @@ def lines_of(text: str, sign: str = "=") -> dict[str, str]:
     return values
 
 
+def sections_of(text: str) -> dict[str, dict[str, str]]:
+    """Return the lines below each ``[section]``, as ``lines_of`` does; a section that is there twice is one."""
+    found: dict[str, dict[str, str]] = {}
+    for part in re.split(r"^[ \t]*(?=\[[^\]\r\n]*\])", text, flags=re.MULTILINE)[1:]:
+        name, _, lines = part[1:].partition("]")
+        # an empty value is none
+        own = {key: value for key, value in lines_of(lines).items() if value}
+        found[name] = own | found.get(name, {})
+    return found
+
+
 def first_line(text: str) -> str:
     """Return the first line that is not empty."""
     return next((line.strip() for line in text.splitlines() if line.strip()), "")

@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
-from typing import Any
 
 import tifffile
 
@@ -21,6 +20,7 @@ from emsr_fast.io.readers.tiff.vendor_texts import (
     lines_of,
     number,
     parsed_xml,
+    sections_of,
     sides,
     size_of,
     text_of,
@@ -100,25 +100,27 @@ def zeiss(file: tifffile.TiffFile, path: Path, notes: list[str]) -> Stated | Non
 
 
 def fei(file: tifffile.TiffFile, path: Path, notes: list[str]) -> Stated | None:
-    """FEI and Thermo: tags 34680 and 34682, which tifffile parses."""
-    metadata: dict[str, dict[str, Any]] = file.fei_metadata or {}
+    """FEI and Thermo: lines in sections in tags 34680 and 34682."""
+    code = 34682 if 34682 in file.pages.first.tags else 34680
+    # tifffile keeps only the last of sections with the same name
+    metadata = sections_of(text_of(file, code) or "")
     if not metadata:
         return None
     beam, image = metadata.get("Beam", {}), metadata.get("Image", {})
-    origin = f"FEI's TIFF tag {34682 if 34682 in file.pages.first.tags else 34680}"
+    origin = f"FEI's TIFF tag {code}"
     pixel = UNKNOWN
-    for name in ("Scan", str(beam.get("Scan")), "EScan", "IScan"):
+    for name in ("Scan", beam.get("Scan", ""), "EScan", "IScan"):
         scan = metadata.get(name, {})
         if pixel == UNKNOWN:
             pixel = sides(number(scan.get("PixelHeight")), number(scan.get("PixelWidth")))
-    for name in ("IRBeam", str(beam.get("Beam")), "EBeam", "IBeam"):
+    for name in ("IRBeam", beam.get("Beam", ""), "EBeam", "IBeam"):
         if pixel == UNKNOWN and name in metadata:
             field = [number(metadata[name].get(side)) for side in ("VFW", "HFW")]
             count = [number(image.get(side)) for side in ("ResolutionY", "ResolutionX")]
             y, x = (a / b if a and b else None for a, b in zip(field, count, strict=True))
             pixel = sides(y, x)
     return Stated(
-        f"FEI {metadata.get('System', {}).get('SystemType') or ''}".strip(), pixel, origin,
+        f"FEI {metadata.get('System', {}).get('SystemType', '')}".strip(), pixel, origin,
         size_of(image.get("ResolutionY"), image.get("ResolutionX")), f"ResolutionY in {origin}",
     )  # fmt: skip
 
