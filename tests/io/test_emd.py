@@ -75,6 +75,19 @@ def test_complex_numbers_of_velox_are_refused_by_name(tmp_path, names):
         open_source(path)
 
 
+@pytest.mark.parametrize("table", [None, np.zeros(40, "u1"), np.zeros((40, 3), "u2"), np.zeros((40, 0), "u1")])
+def test_velox_metadata_of_another_form_leave_the_size_unknown(tmp_path, table):
+    path = velox(tmp_path / "a.emd", STACK)
+    with h5py.File(path, "a") as file:
+        (group,) = file["Data/Image"].values()
+        del group["Metadata"]
+        if table is not None:
+            group["Metadata"] = table
+    with open_source(path) as source:
+        check(source, STACK)
+        assert source.info.voxel_size_nm == (None, None, None)
+
+
 def test_a_velox_file_without_images_is_refused(tmp_path):
     with pytest.raises(VolumeError, match="Velox file without images, with spectra only"):
         open_source(velox(tmp_path / "a.emd"))

@@ -70,6 +70,28 @@ def test_images_of_different_sizes_are_no_stack(tmp_path):
         open_source(path)
 
 
+def cleared(path, number):
+    """Clear the type and the size of image ``number``, as an acquisition that is stopped leaves them."""
+    data = bytearray(path.read_bytes())
+    (table,) = struct.unpack_from("<q", data, 22)
+    (place,) = struct.unpack_from("<q", data, table + 8 * number)
+    data[place + 40 : place + 50] = bytes(10)
+    path.write_bytes(data)
+    return path
+
+
+def test_images_without_a_size_have_that_of_the_first(tmp_path):
+    with open_source(cleared(cleared(write_ser(tmp_path / "a.ser", STACK), 1), 2)) as source:
+        assert source.info.notes == ("2 images of the series without a size or type: taken as image 0's",)
+        for z, plane in enumerate(STACK):
+            np.testing.assert_array_equal(source.read(z, slice(None), slice(None)), plane)
+
+
+def test_a_first_image_without_a_size_is_damage(tmp_path):
+    with pytest.raises(VolumeError, match="its first image has data type 0 and 0 x 0 pixels"):
+        open_source(cleared(write_ser(tmp_path / "a.ser", STACK), 0))
+
+
 @pytest.mark.parametrize(
     ("made", "reason"),
     [

@@ -6,6 +6,7 @@ from collections import Counter
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
+from struct import calcsize
 
 import numpy as np
 
@@ -20,6 +21,14 @@ from emsr_fast.io.voxels import FLOAT32, UNKNOWN, nanometres
 
 _DTYPES = {1: "i2", 2: "f4", 6: "u1", 7: "i4", 9: "i1", 10: "u2", 11: "u4", 12: "f8", 14: "?", 39: "i8", 40: "u8"}
 _COLOURS, _COMPLEX = (8, *range(15, 27)), (3, 5, 13, 27, 28)
+# of the microscope, then of the camera
+_NAMES = (
+    ("Microscope Info", "Name"),
+    ("Microscope Info", "Microscope"),
+    ("Session Info", "Microscope"),
+    ("Acquisition", "Device", "Name"),
+    ("DataBar", "Device Name"),
+)
 _ENERGIES = {"eV", "keV"}
 
 
@@ -121,27 +130,28 @@ def _image(entry: Group, order: str, path: Path) -> _Image | str:
     dtype = np.dtype(order + _DTYPES[int(kind)])
     if not isinstance(pixels, StoredArray):
         return "one without pixels"
-    if min(sides) < 1 or prod(sides) * dtype.itemsize != pixels.count * _bytes_of(pixels):
+    stored = pixels.count * calcsize("=" + pixels.codes)
+    if min(sides) < 1 or prod(sides) * dtype.itemsize != stored:
         raise DamagedError(
             f"{path} is damaged: an image of {' x '.join(map(str, reversed(sides)))} {dtype.name} has "
-            f"{pixels.count * _bytes_of(pixels)} bytes of pixels; copy it again"
+            f"{stored} bytes of pixels; copy it again"
         )
     steps = [(scales.number(axis, "Scale") or 0.0, units[axis]) for axis in kept[::-1]]
-    tags = entry.group("ImageTags")
     return _Image(
         entry.text("Name"),
         pixels,
         dtype,
         tuple(sides[axis] for axis in kept[::-1]),
         tuple(steps),
-        tags.text("Microscope Info", "Name")
-        or tags.text("Microscope Info", "Microscope")
-        or tags.text("Acquisition", "Device", "Name"),
+        _instrument(entry.group("ImageTags")),
     )
 
 
-def _bytes_of(pixels: StoredArray) -> int:
-    return int(np.dtype([(str(number), f"={code}") for number, code in enumerate(pixels.codes)]).itemsize)
+def _instrument(tags: Group) -> str:
+    """Return the microscope's name, else the camera's, "" if there is neither."""
+    vendor = tags.text("Microscope Info", "Type", "Vendor")
+    name = next((text for path in _NAMES if (text := tags.text(*path).strip())), "")
+    return name if vendor.lower() in name.lower() else f"{vendor} {name}"
 
 
 def _size(scale: float, unit: str, letter: str, notes: list[str]) -> float | None:

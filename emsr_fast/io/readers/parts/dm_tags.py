@@ -141,9 +141,9 @@ class _Reader:
         return self._values(self._code(kind))[0]
 
     def _array(self, name: str, described: list[int]) -> Tag:
-        kind, *fields, count = described
-        codes = self._fields(fields) if kind == _STRUCT else self._code(kind)
-        if kind == _UINT16 and count <= _LONGEST_TEXT and name != _PIXELS:
+        *item, count = described
+        codes = self._item(item)
+        if item == [_UINT16] and count <= _LONGEST_TEXT and name != _PIXELS:
             return self._text(count)
         stored = StoredArray(self._file.tell(), codes, count)
         size = count * struct.calcsize("=" + codes)
@@ -151,6 +151,18 @@ class _Reader:
             raise self._damaged(f"an array claims {size} bytes, {self._size - stored.offset} are left")
         self._file.seek(size, os.SEEK_CUR)
         return stored
+
+    def _item(self, described: list[int]) -> str:
+        """Return the codes of an item of an array: a value, a structure, or again an array, whose values are bytes."""
+        kind, *more = described
+        if kind == _STRUCT:
+            return self._fields(more)
+        if kind != _ARRAY or len(more) < 2:
+            return self._code(kind)
+        size = more[-1] * struct.calcsize("=" + self._item(more[:-1]))
+        if not 0 <= size <= self._size:
+            raise self._damaged(f"an array within an array claims {size} bytes")
+        return f"{size}s"
 
     def _fields(self, described: list[int]) -> str:
         """Return the codes of a structure's fields.
