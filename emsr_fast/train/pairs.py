@@ -15,7 +15,7 @@ from emsr_fast.errors import UsageError, VolumeError
 from emsr_fast.io.formats import is_volume_folder
 from emsr_fast.io.intensity import Normalisation
 from emsr_fast.io.locations import within
-from emsr_fast.io.readers.parts.image_names import IMAGE_SUFFIXES, check_names, natural_key
+from emsr_fast.io.readers.parts.image_names import IMAGE_SUFFIXES, check_names, images_among, natural_key
 from emsr_fast.io.registry import ChannelOf
 from emsr_fast.metrics.correlation import band, ncc
 from emsr_fast.reading import read_regular
@@ -155,7 +155,7 @@ def files_of(path: Path) -> list[Path]:
         raise VolumeError(f"{path} does not exist; check the path")
     if not path.is_dir() or is_volume_folder(path):
         return [path]
-    files = [p for p in path.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES and not p.name.startswith(".")]
+    files = images_among(list(path.iterdir()))
     if not files:
         raise VolumeError(f"{path} has no images ({', '.join(sorted(IMAGE_SUFFIXES))}) in it")
     return sorted(files, key=lambda p: natural_key(p.name))

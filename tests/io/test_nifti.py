@@ -2,6 +2,7 @@
 
 import gzip
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -105,6 +106,22 @@ def test_what_is_no_grey_volume_is_refused_by_name(tmp_path):
         open_source(tmp_path / "pair.hdr")
     with pytest.raises(VolumeError, match="leave `key=1` out"):
         open_source(nifti(tmp_path / "a.nii"), "1")
+
+
+@pytest.mark.parametrize("name", ["anatomical.nii", "standard.nii.gz", "example_nifti2.nii.gz", "example4d.nii.gz"])
+def test_genuine_files_that_come_with_nibabel(name):
+    path = Path(nibabel.__file__).parent / "tests" / "data" / name
+    if not path.exists():
+        pytest.skip("this nibabel comes without its files")
+    image = nibabel.load(path)
+    pixels = image.get_fdata().astype("f4")
+    times = pixels.ndim == 4
+    ways = {"axes": "CZYX", "channel": pixels.shape[3] - 1} if times else {}
+    with open_source(path, **ways) as source:
+        expected = (pixels[..., -1] if times else pixels).T
+        np.testing.assert_array_equal(
+            [source.read(z, slice(None), slice(None)) for z in range(len(expected))], expected
+        )
 
 
 def test_a_cut_file_is_refused_in_one_line(tmp_path, capsys):

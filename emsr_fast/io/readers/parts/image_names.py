@@ -38,13 +38,7 @@ def image_files(folder: Path) -> tuple[list[Path], list[str]]:
     """
     entries = [entry for entry in folder.iterdir() if not entry.name.startswith(".")]
     visible = [entry for entry in entries if not entry.is_dir()]
-    files = [
-        entry
-        for entry in visible
-        if entry.suffix.lower() in IMAGE_SUFFIXES or _is(TIFF_MAGIC, entry, _TIFF_SUFFIXES) or _is_jeiss(entry)
-    ]
-    # without one, TIFF under any name
-    files = files or [entry for entry in visible if _is(TIFF_MAGIC, entry)]
+    files = images_among(entries)
     if not files:
         raise VolumeError(contents_of(folder, entries, is_volume_file))
     notes = []
@@ -60,6 +54,18 @@ def image_files(folder: Path) -> tuple[list[Path], list[str]]:
     files.sort(key=lambda file: natural_key(file.name))
     check_names(files)
     return files, notes + _copies(files) + gaps([file.stem for file in files])
+
+
+def images_among(entries: Sequence[Path]) -> list[Path]:
+    """Return those of a folder's entries that are images, by their name or content."""
+    visible = [entry for entry in entries if not entry.is_dir() and not entry.name.startswith(".")]
+    files = [
+        entry
+        for entry in visible
+        if entry.suffix.lower() in IMAGE_SUFFIXES or _is(TIFF_MAGIC, entry, _TIFF_SUFFIXES) or _is_jeiss(entry)
+    ]
+    # without one, TIFF under any name
+    return files or [entry for entry in visible if _is(TIFF_MAGIC, entry)]
 
 
 def _is_jeiss(file: Path) -> bool:
