@@ -73,6 +73,17 @@ PYBIND11_MODULE(_C, m, py::mod_gil_not_used()) {
     py::gil_scoped_release no_gil;
     emsr::window_attention_cpu(vx, vout, w, g, threads);
   });
+  m.def("attend_windows_cpu", [](const py::tuple& qkv, const py::tuple& out, int64_t heads, int threads) {
+    const emsr::ImageView vqkv = to_view(qkv), vout = to_view(out);
+    py::gil_scoped_release no_gil;
+    emsr::attend_windows_cpu(vqkv, vout, heads, threads);
+  });
+  m.def("attend_windows_backward_cpu", [](const py::tuple& qkv, const py::tuple& grad, const py::tuple& out, int64_t heads,
+                                          int threads) {
+    const emsr::ImageView vqkv = to_view(qkv), vgrad = to_view(grad), vout = to_view(out);
+    py::gil_scoped_release no_gil;
+    emsr::attend_windows_backward_cpu(vqkv, vgrad, vout, heads, threads);
+  });
 
   m.def("same_bytes", [](uintptr_t a, uintptr_t b, size_t bytes) {
     return std::memcmp(to_pointer<const void>(a), to_pointer<const void>(b), bytes) == 0;

@@ -22,8 +22,8 @@ void conv3x3_cpu(const ImageView& x, const ImageView& out, const ImageView& othe
                  Combine combine, int threads);
 
 // The gradient of the weight, into out (outputs, inputs, 3, 3), any strides, from that of the convolution, grad (B, outputs,
-// H, W), and x (B, inputs, H, W): float32, channels side by side. inputs and outputs are multiples of 16. Sums are added in
-// an order that depends on `threads` alone.
+// H, W), and x (B, inputs, H, W): float32, channels and layouts as in conv3x3_cpu. Sums are added in an order that depends
+// on `threads` alone.
 void conv3x3_weight_gradient_cpu(const ImageView& x, const ImageView& grad, const ImageView& out, int threads);
 
 // The same on a GPU of compute capability 9.0, 64 to 64 channels, float16 or bfloat16, sums in float32: all images with

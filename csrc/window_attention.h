@@ -28,6 +28,13 @@ struct WindowGrid {
 void window_attention_cpu(const ImageView& x, const ImageView& out, const WindowAttentionWeights& weights,
                           const WindowGrid& grid, int threads);
 
+// softmax(q k^T / sqrt(C / heads)) v in windows, from qkv (B, 3C, H, W) into out (B, C, H, W): float32, H and W multiples of
+// kWindow, C of 16, channels side by side.
+void attend_windows_cpu(const ImageView& qkv, const ImageView& out, int64_t heads, int threads);
+
+// The gradient of qkv into out, of its shape, from that of the result, (B, C, H, W).
+void attend_windows_backward_cpu(const ImageView& qkv, const ImageView& grad, const ImageView& out, int64_t heads, int threads);
+
 // The same on a GPU, in whole windows whose tokens beyond the image nobody attends to. float32, float16 or bfloat16; 16, 32
 // or 64 channels, heads of 4; pixels, and the float32 parameters, start on multiples of 16 bytes, others on 4.
 constexpr int64_t kMaxHiddenRatio = 4;  // hidden units a channel: weights that fit the shared memory of every GPU from sm_80 on

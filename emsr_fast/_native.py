@@ -94,6 +94,16 @@ def window_attention(x: Tensor, out: Tensor, parameters: Sequence[Tensor], heads
     _C.window_attention_cpu(view(x), view(out), pointers, heads, hidden, grid, torch.get_num_threads())
 
 
+def attend_windows(qkv: Tensor, out: Tensor, heads: int) -> None:
+    """Write the attention in windows of ``qkv`` (B, 3C, H, W) into ``out`` (B, C, H, W), channels side by side."""
+    _C.attend_windows_cpu(view(qkv), view(out), heads, torch.get_num_threads())
+
+
+def attend_windows_backward(qkv: Tensor, grad: Tensor, out: Tensor, heads: int) -> None:
+    """Write the gradient of ``qkv`` into ``out``, like it, from ``grad`` (B, C, H, W) of its attention."""
+    _C.attend_windows_backward_cpu(view(qkv), view(grad), view(out), heads, torch.get_num_threads())
+
+
 def window_attention_cuda(x: Tensor, out: Tensor, parameters: Sequence[Tensor], heads: int) -> None:
     """Write the transformer block of ``x`` into ``out`` on their GPU, in whole windows; see ``window_attention``.
 

@@ -171,6 +171,7 @@ def _kernels(native: Any, memory: _Memory) -> dict[str, Callable[[], None]]:
     # images of several channels that a kernel writes plane by plane
     planes = (memory.floats(3 * side * side), 1, 3, side, side, 3 * side * side, side * side, side, 1, 0)
     big = (memory.floats(9 * side * side), 1, 1, 3 * side, 3 * side, 9 * side * side, 1, 3 * side, 1, 0)
+    qkv, grad_qkv = (memory.image(3 * c, side, side) for _ in range(2))
     weight = (memory.floats(9 * c * c), c, c, 3, 3, 9 * c, 9, 3, 1, 0)
     tokens = memory.integers(range(side))
     weights = tuple(memory.floats(n) for n in (c, c, 3 * c * c, c * c, c, c, c, 2 * c * c, 2 * c, 2 * c * c, c))
@@ -194,6 +195,7 @@ def _kernels(native: Any, memory: _Memory) -> dict[str, Callable[[], None]]:
         "conv3x3 64 to 1": convolution(c, 1, 0, 0),
         "edge_gate 64": lambda: native.edge_gate_cpu(x, out, k1, memory.floats(c * c), memory.floats(c), k3, 1),
         "upsample_to_image 64, x3": lambda: native.upsample_to_image_cpu(x, big, memory.floats(16 * 25 * 16 * c), 3, 1),
+        "attend_windows_backward 64": lambda: native.attend_windows_backward_cpu(qkv, other, grad_qkv, 16, 1),
         "window_attention 64": lambda: native.window_attention_cpu(
             x, out, weights, 16, 2 * c, (side, side, *[tokens] * 4), 1
         ),

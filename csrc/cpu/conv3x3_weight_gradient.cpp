@@ -12,7 +12,11 @@ namespace emsr {
 namespace EMSR_ISA {
 namespace {
 
-constexpr int64_t kGroup = 24;  // tiles whose planes are in the cache together, a multiple of kRowStep
+// Tiles whose planes are in the cache together, a multiple of kRowStep.
+int64_t group_of(int64_t inputs, int64_t outputs) {
+  const int64_t most = 3072 / (inputs + outputs);
+  return most < kRowStep ? kRowStep : most / kRowStep * kRowStep;
+}
 
 // Six values in a row to eight: the transpose of transform_output.
 inline __attribute__((always_inline)) void transform_gradient(const Vec<float> (&d)[6], Vec<float> (&out)[8]) {
@@ -109,15 +113,15 @@ void transform_gradient_tiles(const ImageView& grad, const Tiles& tiles, int64_t
 }
 
 // The sums of a share of the tiles, [plane][input][output].
-void sum_share(const ImageView& x, const ImageView& grad, const Tiles& tiles, int64_t first, int64_t last, float* sums) {
-  const int64_t in_plane = kGroup * x.c + kPlaneGap, out_plane = kGroup * grad.c + kPlaneGap;
+void sum_share(const ImageView& x, const ImageView& grad, const Tiles& tiles, int64_t group, int64_t first, int64_t last, float* sums) {
+  const int64_t in_plane = group * x.c + kPlaneGap, out_plane = group * grad.c + kPlaneGap;
   const int64_t widest = x.c > grad.c ? x.c : grad.c;
   float* values = static_cast<float*>(scratch(Scratch::kOwn, sizeof(float) * kPlanes * (in_plane + out_plane + widest)));
   float* grads = values + kPlanes * in_plane;
   float* border = grads + kPlanes * out_plane;
   std::memset(sums, 0, sizeof(float) * kPlanes * x.c * grad.c);
-  for (; first < last; first += kGroup) {
-    const int64_t count = last - first < kGroup ? last - first : kGroup;
+  for (; first < last; first += group) {
+    const int64_t count = last - first < group ? last - first : group;
     transform_input_tiles(x, tiles, first, count, values, in_plane, border);
     transform_gradient_tiles(grad, tiles, first, count, grads, out_plane, border);
     for (int64_t k = 0; k < kPlanes; ++k) {
@@ -148,17 +152,85 @@ void write_taps(const float* sums, int64_t shares, int64_t input, const ImageVie
   }
 }
 
+// sums [channel of few][tap][channel of many] += those over one row: few, a tap away, times many. `near` takes three rows of few
+// with a zero on both sides. V vectors of channels at a time.
+template <int V>
+void add_row(const float* near, int64_t width, const float* many, int64_t step, float* sums, int64_t channels) {
+  Vec<float> sum[9][V] = {};
+  for (int64_t x = 0; x < width; ++x) {
+    Vec<float> values[V];
+#pragma GCC unroll 2
+    for (int v = 0; v < V; ++v) values[v] = load(many + x * step + v * kLanes<float>);
+#pragma GCC unroll 9
+    for (int tap = 0; tap < 9; ++tap) {
+#pragma GCC unroll 2
+      for (int v = 0; v < V; ++v) sum[tap][v] += near[tap / 3 * (width + 2) + x + tap % 3] * values[v];
+    }
+  }
+  for (int tap = 0; tap < 9; ++tap) {
+    for (int v = 0; v < V; ++v) {
+      float* to = sums + tap * channels + v * kLanes<float>;
+      store(to, load(to) + sum[tap][v]);
+    }
+  }
+}
+
+// Between few channels, any strides, and many: sums as add_row has them, over the rows of a share.
+void sum_rows(const ImageView& few, const ImageView& many, int64_t first, int64_t last, float* sums) {
+  constexpr int V = kColumnVectors == 4 && kLanes<float> < 16 ? 2 : 1;
+  float* near = static_cast<float*>(scratch(Scratch::kOwn, sizeof(float) * 3 * (few.w + 2)));
+  std::memset(sums, 0, sizeof(float) * few.c * 9 * many.c);
+  for (int64_t row = first; row < last; ++row) {
+    const int64_t b = row / few.h, y = row % few.h;
+    for (int64_t n = 0; n < few.c; ++n) {
+      for (int64_t dy = 0; dy < 3; ++dy) {
+        float* to = near + dy * (few.w + 2);
+        const bool inside = y + dy >= 1 && y + dy <= few.h;
+        const float* from = inside ? pixel(few, b, y + dy - 1, 0) + n * few.sc : nullptr;
+        to[0] = to[few.w + 1] = 0;
+        for (int64_t x = 0; x < few.w; ++x) to[x + 1] = inside ? from[x * few.sw] : 0;
+      }
+      for (int64_t c = 0; c < many.c; c += V * kLanes<float>) {
+        add_row<V>(near, few.w, pixel(many, b, y, 0) + c, many.sw, sums + n * 9 * many.c + c, many.c);
+      }
+    }
+  }
+}
+
+// The gradient of the weight from few inputs to many outputs, or from many inputs to one.
+void few_weight_gradient(const ImageView& x, const ImageView& grad, const ImageView& out, int threads) {
+  const bool to_one = grad.c == 1;
+  const ImageView &few = to_one ? grad : x, &many = to_one ? x : grad;
+  const int64_t rows = x.b * x.h, share = (rows + threads - 1) / threads, shares = (rows + share - 1) / share;
+  const int64_t floats = few.c * 9 * many.c;
+  float* sums = static_cast<float*>(scratch(Scratch::kShared, sizeof(float) * shares * floats));
+  parallel_for(shares, threads, [&](int64_t task) {
+    const int64_t first = task * share;
+    sum_rows(few, many, first, first + share < rows ? first + share : rows, sums + task * floats);
+  });
+  for (int64_t i = 0; i < floats; ++i) {
+    float sum = sums[i];
+    for (int64_t s = 1; s < shares; ++s) sum += sums[s * floats + i];
+    const int64_t n = i / (9 * many.c), tap = i / many.c % 9, c = i % many.c;
+    // to one output, few is the gradient, and looks for x in the other direction
+    if (to_one) pixel(out, 0, (8 - tap) / 3, (8 - tap) % 3)[c * out.sc] = sum;
+    else pixel(out, c, tap / 3, tap % 3)[n * out.sc] = sum;
+  }
+}
+
 }  // namespace
 
 void conv3x3_weight_gradient(const ImageView& x, const ImageView& grad, const ImageView& out, int threads) {
+  if (x.c < 16 || grad.c == 1) return few_weight_gradient(x, grad, out, threads);
   const Tiles tiles(x);
+  const int64_t group = group_of(x.c, grad.c);
   // none empty, each in whole groups
-  const int64_t groups = (tiles.count + kGroup - 1) / kGroup, share = (groups + threads - 1) / threads * kGroup;
+  const int64_t groups = (tiles.count + group - 1) / group, share = (groups + threads - 1) / threads * group;
   const int64_t shares = (tiles.count + share - 1) / share, floats = kPlanes * x.c * grad.c;
   float* sums = static_cast<float*>(scratch(Scratch::kShared, sizeof(float) * shares * floats));
   parallel_for(shares, threads, [&](int64_t task) {
     const int64_t first = task * share, last = first + share < tiles.count ? first + share : tiles.count;
-    sum_share(x, grad, tiles, first, last, sums + task * floats);
+    sum_share(x, grad, tiles, group, first, last, sums + task * floats);
   });
   parallel_for(x.c, threads, [&](int64_t input) { write_taps(sums, shares, input, out); });
 }

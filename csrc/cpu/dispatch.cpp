@@ -36,6 +36,9 @@ EMSR_DECLARE(void edge_gate(const ImageView& x, const ImageView& out, const floa
 EMSR_DECLARE(void upsample_to_image(const ImageView& x, const ImageView& out, const float* weight, int64_t scale, int threads))
 EMSR_DECLARE(void window_attention(const ImageView& x, const ImageView& out, const WindowAttentionWeights& weights,
                                    const WindowGrid& grid, int threads))
+EMSR_DECLARE(void attend_windows(const ImageView& qkv, const ImageView& out, int64_t heads, int threads))
+EMSR_DECLARE(void attend_windows_backward(const ImageView& qkv, const ImageView& grad, const ImageView& out, int64_t heads,
+                                          int threads))
 
 void atrous_details_cpu(const ImageView& x, const ImageView& out, int levels, int threads) {
   EMSR_DISPATCH(atrous_details, x, out, levels, threads)
@@ -75,6 +78,14 @@ void upsample_to_image_cpu(const ImageView& x, const ImageView& out, const float
 void window_attention_cpu(const ImageView& x, const ImageView& out, const WindowAttentionWeights& weights,
                           const WindowGrid& grid, int threads) {
   EMSR_DISPATCH(window_attention, x, out, weights, grid, threads)
+}
+
+void attend_windows_cpu(const ImageView& qkv, const ImageView& out, int64_t heads, int threads) {
+  EMSR_DISPATCH(attend_windows, qkv, out, heads, threads)
+}
+
+void attend_windows_backward_cpu(const ImageView& qkv, const ImageView& grad, const ImageView& out, int64_t heads, int threads) {
+  EMSR_DISPATCH(attend_windows_backward, qkv, grad, out, heads, threads)
 }
 
 }  // namespace emsr

@@ -6,10 +6,11 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from emsr_fast import _native
-from emsr_fast.ops._layout import dense_channels_last, features_like, side_by_side
+from emsr_fast.ops._layout import features_like, side_by_side
 from emsr_fast.ops._operator import register
 from emsr_fast.ops._packed import PackedWeights
 from emsr_fast.reference import conv3x3 as reference
@@ -27,7 +28,17 @@ def pack(weight: Tensor, *, turned: bool = False) -> Tensor:
     return packed
 
 
-TURNED = PackedWeights(lambda weight: pack(weight, turned=True))  # by weight: takes gradients back to the input
+def _pack_turned(weight: Tensor) -> Tensor:
+    outputs, inputs = weight.shape[:2]
+    # the kernel has no few channels coming out of many: zeros fill them up
+    return pack(F.pad(weight, (0, 0, 0, 0, 0, _filled(outputs, inputs) - inputs)), turned=True)
+
+
+def _filled(outputs: int, inputs: int) -> int:
+    return inputs if kernel_fits(inputs, outputs) else 16
+
+
+TURNED = PackedWeights(_pack_turned)  # by weight: takes gradients back to the input
 
 
 def remember(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -74,32 +85,27 @@ def by_torch(grad: Tensor, x: Tensor, weight: Tensor, for_x: bool, for_weight: b
 
 def _run_input_gradient(grad: Tensor, weight: Tensor) -> Tensor:
     outputs, inputs = weight.shape[:2]
-    out = features_like(grad, inputs)
-    if kernel_fits(inputs, outputs):
-        _native.conv3x3(grad if outputs < 16 else side_by_side(grad), out, None, TURNED.get(weight), 0, False)
-        return out
-    found = by_torch(grad, out, weight, True, False)[0]
-    assert found is not None  # asked for
-    return out.copy_(found)
+    out = features_like(grad, _filled(outputs, inputs))
+    _native.conv3x3(grad if outputs < 16 else side_by_side(grad), out, None, TURNED.get(weight), 0, False)
+    return out[:, :inputs]
 
 
 def _run_weight_gradient(grad: Tensor, x: Tensor, weight: Tensor) -> Tensor:
     out = torch.empty_like(weight)
     if x.shape[0] == 0:
         return out.zero_()
-    if min(weight.shape[:2]) >= 16:
-        _native.conv3x3_weight_gradient(side_by_side(x), side_by_side(grad), out)
-        return out
-    found = by_torch(dense_channels_last(grad), dense_channels_last(x), weight, False, True)[1]
-    assert found is not None  # asked for
-    return out.copy_(found)
+    outputs, inputs = weight.shape[:2]
+    _native.conv3x3_weight_gradient(
+        x if inputs < 16 else side_by_side(x), grad if outputs == 1 else side_by_side(grad), out
+    )
+    return out
 
 
 register(
     "conv3x3_input_gradient",
     "(Tensor grad, Tensor weight) -> Tensor",
     _run_input_gradient,
-    lambda grad, weight: features_like(grad, weight.shape[1]),
+    lambda grad, weight: features_like(grad, _filled(*weight.shape[:2]))[:, : weight.shape[1]],
 )
 register(
     "conv3x3_weight_gradient",

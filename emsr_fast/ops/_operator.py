@@ -117,6 +117,14 @@ class Operator:
         self.kernels[chosen](arguments[0], out, *arguments[1:])
         return out
 
+    def is_composed(self, *arguments: Any, backend: str = "auto") -> bool:
+        """Return whether a gradient is wanted where operators with CPU kernels for it can take this one's place."""
+        if not wants_gradient(*arguments) or has_tangent(*arguments) or _transformed():
+            return False
+        self.check(*arguments)
+        names = _backends.candidates(backend, self.automatic)
+        return next((name for name in names if self.why_not(name, *arguments) is None), None) == "cpp"
+
     def _has_gradient(self, kind: tuple[Any, ...] | None, arguments: Sequence[Any], backend: str) -> bool:
         """Check the arguments and return whether the backend that would run them has a gradient of its own."""
         if self.gradient is not None and self.gradient_on is None:

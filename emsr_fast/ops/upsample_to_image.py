@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 
 from emsr_fast import _native
+from emsr_fast.ops import _upsampled  # noqa: F401  registers emsr_fast::upsampled
 from emsr_fast.ops._layout import dense_channels_last, side_by_side
 from emsr_fast.ops._operator import Operator, check_images, check_weights
 from emsr_fast.ops._packed import PackedWeights
-from emsr_fast.ops.conv3x3 import why_not_precision
+from emsr_fast.ops.conv3x3 import conv3x3, why_not_precision
 from emsr_fast.reference import upsample_to_image as reference
 
 
@@ -22,8 +23,8 @@ def upsample_to_image(x: Tensor, up_weight: Tensor, out_weight: Tensor, scale: i
 
     conv(pixel_shuffle(conv(x, up_weight), scale), out_weight): two 3x3 convolutions with zero padding 1, no bias. The
     kernel folds them into one 5x5 convolution with other weights at the border. For 64 features and scale 3 it has
-    14,400 products per pixel of x instead of 336,960. If a gradient is needed, PyTorch's own three steps compute it,
-    with every backend.
+    14,400 products per pixel of x instead of 336,960. If a gradient is needed, the convolutions are run one after the
+    other: on a CPU by kernels, the first of which writes HR features; else by PyTorch.
 
     Args:
         x: features, (B, C, H, W), any float dtype and strides.
@@ -39,6 +40,8 @@ def upsample_to_image(x: Tensor, up_weight: Tensor, out_weight: Tensor, scale: i
 
     Source: EMSR (arXiv 2401.08115), its upsampling and last convolution.
     """
+    if UPSAMPLE_TO_IMAGE.is_composed(x, up_weight, out_weight, scale, backend=backend):
+        return conv3x3(torch.ops.emsr_fast.upsampled(x, up_weight, scale), out_weight)
     return UPSAMPLE_TO_IMAGE(x, up_weight, out_weight, scale, backend=backend)
 
 

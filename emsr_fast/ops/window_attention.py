@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from emsr_fast import _native
+from emsr_fast.ops import _window_attention_gradient
 from emsr_fast.ops._layout import channels_last, features_like, on_sixteen_bytes, side_by_side
 from emsr_fast.ops._operator import Operator, check_images, check_weights, register
 from emsr_fast.reference import window_attention as reference
@@ -46,7 +47,8 @@ def window_attention(
 
     x = x + proj(attention(LN(x))), then x = x + fc2(relu(fc1(LN(x)))). Tokens are pixels; the attention is
     softmax(q k^T / sqrt(C / heads)) v inside non-overlapping windows, without position bias; LayerNorm runs over the
-    channels with eps 1e-5. Differentiable once; the gradient runs the block again in plain PyTorch.
+    channels with eps 1e-5. Differentiable once; the gradient runs the block again in plain PyTorch, on a CPU with
+    kernels inside the windows.
 
     Args:
         x: features, (B, C, H, W), any float dtype and strides.
@@ -158,7 +160,10 @@ def _triton(x: Tensor, out: Tensor, *rest: Any) -> None:
 
 
 def _run_backward(grad: Tensor, x: Tensor, *rest: Any) -> list[Tensor]:
-    """Return the gradients of x and the 11 parameters, by running the block again in plain PyTorch."""
+    """Return the gradients of x and the 11 parameters, by running the block again."""
+    parameters, heads, window, _ = _split(rest)
+    if _window_attention_gradient.kernel_fits(x, parameters, heads, window):
+        return _window_attention_gradient.gradients(grad, x, parameters, heads)
     x_grad, *grads = reference.window_attention_backward(grad, x, *rest)
     return [channels_last(x_grad), *(g.contiguous() for g in grads)]
 

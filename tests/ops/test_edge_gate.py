@@ -86,6 +86,26 @@ def test_gradient():
     assert torch.autograd.gradcheck(edge_gate, [t.requires_grad_() for t in leaves])
 
 
+@pytest.mark.parametrize("size", [(1, 5), (24, 24), (31, 14)], ids=str)
+@pytest.mark.parametrize("channels", [16, 64])
+def test_a_gradient_comes_from_the_kernels(channels, size):
+    leaves = [t.requires_grad_() for t in case(channels, size)]
+    grad = torch.randn(2, channels, *size)
+
+    def through_transforms(x, k1, k2, bias, k3):
+        asked = F.conv2d(F.leaky_relu(transformed(x, k1), 0.2), k2, bias)
+        return transformed(x, k3) * torch.sigmoid(asked)
+
+    found = torch.autograd.grad(edge_gate(*leaves), leaves, grad)
+    plain = torch.autograd.grad(through_transforms(*leaves), leaves, grad)
+    exact = [t.detach().double().requires_grad_() for t in leaves]
+    true = torch.autograd.grad(edge_gate(*exact), exact, grad.double())
+    eps = torch.finfo(torch.float32).eps
+    # a sign next to zero may turn out otherwise: root mean squares
+    for ours, same, t in zip(found, plain, true, strict=True):
+        assert rms(ours - t) <= 2 * rms(same - t) + 2 * eps * rms(t)
+
+
 @pytest.mark.parametrize("channels", [16, 5])
 def test_registration(channels):
     torch.library.opcheck(OP, (*case(channels), "auto"))

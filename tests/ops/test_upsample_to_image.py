@@ -5,8 +5,10 @@ import torch
 import torch.nn.functional as F
 
 from emsr_fast import BackendError, upsample_to_image
+from emsr_fast.ops import _upsampled
 from emsr_fast.ops.upsample_to_image import fold_weights
 from emsr_fast.reference import upsample_to_image as reference
+from winograd import transformed
 
 OP = torch.ops.emsr_fast.upsample_to_image.default
 SIZES = [(1, 1), (1, 5), (2, 1), (2, 2), (5, 4), (7, 64), (41, 37), (30, 113)]
@@ -82,9 +84,57 @@ def test_gradient():
     assert torch.autograd.gradcheck(lambda *t: upsample_to_image(*t, 2), leaves)
 
 
+@pytest.mark.parametrize("size", [(1, 5), (9, 10), (24, 25)], ids=str)
+@pytest.mark.parametrize(("channels", "scale"), [(16, 2), (16, 4), (48, 3), (64, 3)])
+def test_a_gradient_comes_from_the_kernels(channels, scale, size, monkeypatch):
+    leaves = [t.requires_grad_() for t in case(channels, scale, size)]
+    grad = torch.randn(2, 1, scale * size[0], scale * size[1])
+    monkeypatch.setattr(_upsampled, "_like", lambda *given, like=_upsampled._like: like(*given).fill_(float("nan")))
+
+    def through_transforms(x, up_weight, out_weight):
+        return F.conv2d(F.pixel_shuffle(transformed(x, up_weight), scale), out_weight, padding=1)
+
+    out = upsample_to_image(*leaves, scale)
+    found = [out, *torch.autograd.grad(out, leaves, grad)]
+    plain = through_transforms(*leaves)
+    plain = [plain, *torch.autograd.grad(plain, leaves, grad)]
+    exact = [t.detach().double().requires_grad_() for t in leaves]
+    true = upsample_to_image(*exact, scale)
+    true = [true, *torch.autograd.grad(true, exact, grad.double())]
+    eps = torch.finfo(torch.float32).eps
+    for ours, same, t in zip(found, plain, true, strict=True):
+        assert ours.shape == t.shape
+        assert rms(ours - t) <= 2 * rms(same - t) + 2 * eps * rms(t)
+
+
+def rms(x):
+    return x.square().mean().sqrt()
+
+
+def test_second_derivatives():
+    leaves, grad = [t.requires_grad_() for t in case(16, 2, (4, 5))], torch.randn(2, 1, 8, 10)
+
+    def second(leaves, grad):
+        firsts = torch.autograd.grad(upsample_to_image(*leaves, 2), leaves, grad, create_graph=True)
+        return torch.autograd.grad(sum(g.square().sum() for g in firsts), leaves)
+
+    true = second([t.detach().double().requires_grad_() for t in leaves], grad.double())
+    for ours, exact in zip(second(leaves, grad), true, strict=True):
+        torch.testing.assert_close(ours.double(), exact, rtol=1e-3, atol=1e-4 * float(exact.abs().max()))
+
+
 @pytest.mark.parametrize("channels", [16, 5])
 def test_registration(channels):
     torch.library.opcheck(OP, (*case(channels, 3), 3, "auto"))
+
+
+def test_registration_of_what_a_gradient_needs():
+    x, up_weight, _ = case(16, 3)
+    grad = torch.randn(2, 16, 27, 30)
+    torch.library.opcheck(torch.ops.emsr_fast.upsampled_input_gradient.default, (grad, up_weight, 3))
+    torch.library.opcheck(torch.ops.emsr_fast.upsampled_weight_gradient.default, (grad, x, 3))
+    leaves = x.requires_grad_(), up_weight.requires_grad_()
+    torch.library.opcheck(torch.ops.emsr_fast.upsampled.default, (*leaves, 3))
 
 
 def test_compile_has_no_graph_break():
