@@ -17,7 +17,7 @@ def inspect(
         Path,
         typer.Argument(
             metavar="FILE",
-            help="TIFF stack, PNG or JPEG image, folder of these, Zarr, HDF5, MATLAB, MRC, CZI, NIfTI, NRRD, "
+            help="TIFF stack, PNG or JPEG image, folder of these, Zarr, HDF5, MATLAB, MRC, CZI, ND2, NIfTI, NRRD, "
             "WEBKNOSSOS, files of microscopes (docs/formats.md), N5 or Neuroglancer precomputed. The last two and "
             "Zarr may be an s3, gs or http URL.",
         ),

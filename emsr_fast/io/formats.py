@@ -18,6 +18,7 @@ HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
 DM_MAGIC = (b"\0\0\0\3", b"\0\0\0\4")
 CZI_MAGIC = b"ZISRAWFILE"
 JEISS_MAGIC = (3555587570).to_bytes(4, "big")
+ND2_MAGIC = (0x0ABECEDA).to_bytes(4, "little")
 NRRD_MAGIC = b"NRRD000"
 SER_MAGIC = b"II\x97\x01"  # byte order, and what TIA calls its series
 MATLAB_MAGIC = (b"MATLAB 5.0 MAT-file", b"MATLAB 7.3 MAT-file")
@@ -60,10 +61,15 @@ def is_volume_folder(path: Path) -> bool:
 
 
 def is_volume_file(path: Path) -> bool:
-    """Return whether the file ``path`` is a whole volume by itself: HDF5, MATLAB, MRC, CZI, NIfTI or NRRD."""
+    """Return whether the file ``path`` is a whole volume by itself: HDF5, MATLAB, MRC, CZI, ND2, NIfTI or NRRD."""
     if not path.is_file():
         return False
-    return _is_hdf5(path) or begins_with(path, (*MATLAB_MAGIC, CZI_MAGIC, NRRD_MAGIC)) or is_mrc(path) or is_nifti(path)
+    return (
+        _is_hdf5(path)
+        or begins_with(path, (*MATLAB_MAGIC, CZI_MAGIC, ND2_MAGIC, NRRD_MAGIC))
+        or is_mrc(path)
+        or is_nifti(path)
+    )
 
 
 def begins_with(path: Path, magics: tuple[bytes, ...]) -> bool:
@@ -109,6 +115,7 @@ FORMATS = (
     Format("SER", lambda path: begins_with(path, (SER_MAGIC,)), "readers.ser"),
     Format("CZI", lambda path: begins_with(path, (CZI_MAGIC,)), "readers.czi"),
     Format("Jeiss", lambda path: begins_with(path, (JEISS_MAGIC,)), "readers.jeiss"),
+    Format("ND2", lambda path: begins_with(path, (ND2_MAGIC,)), "readers.nd2"),
     Format("NRRD", lambda path: begins_with(path, (NRRD_MAGIC,)), "readers.nrrd"),
     Format("NIfTI", is_nifti, "readers.nifti"),
     Format("MRC", is_mrc, "readers.mrc", "writers.mrc", (".mrc",), {"uint8": "uint16"}),

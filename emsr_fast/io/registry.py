@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 READABLE = (
     "TIFF stacks, PNG and JPEG images, folders of these, OME-Zarr and Zarr, HDF5, MATLAB, MRC, DM3, DM4, SER, EMD, "
-    "Jeiss dat, WEBKNOSSOS, CZI, NIfTI, NRRD, N5 or Neuroglancer precomputed"
+    "Jeiss dat, WEBKNOSSOS, CZI, ND2, NIfTI, NRRD, N5 or Neuroglancer precomputed"
 )
 
 
@@ -123,7 +123,7 @@ def _promised(path: Path) -> str | None:
     suffix = path.suffix.lower()
     named = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".mat": "MATLAB"}
     named |= {".dm3": "DigitalMicrograph", ".dm4": "DigitalMicrograph", ".ser": "SER"}
-    named |= {".czi": "CZI", ".nii": "NIfTI", ".nrrd": "NRRD", ".nhdr": "NRRD"}
+    named |= {".czi": "CZI", ".nd2": "ND2", ".nii": "NIfTI", ".nrrd": "NRRD", ".nhdr": "NRRD"}
     named |= dict.fromkeys(MRC_SUFFIXES, "MRC (no mark MAP, and no size, mode and axes that fit the file)")
     named |= {own: kind.name for kind in FORMATS for own in kind.suffixes if kind.name in ("TIFF", "HDF5")}
     return named.get(suffix) if path.is_file() else None

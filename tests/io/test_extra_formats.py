@@ -35,5 +35,5 @@ def test_napari_offers_every_suffix():
     yaml = pytest.importorskip("yaml")
     manifest = yaml.safe_load((ROOT / "emsr_fast" / "napari" / "napari.yaml").read_text())
     (reader,) = manifest["contributions"]["readers"]
-    suffixes = "dm3 dm4 ser emd ims czi nii nii.gz nrrd nhdr dat mrc n5 zarr h5 tif"
+    suffixes = "dm3 dm4 ser emd ims czi nd2 nii nii.gz nrrd nhdr dat mrc n5 zarr h5 tif"
     assert {f"*.{suffix}" for suffix in suffixes.split()} <= set(reader["filename_patterns"])

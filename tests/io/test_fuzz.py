@@ -20,6 +20,7 @@ import zarr
 from dm_files import image, thumbnail, write_dm
 from emd_files import ncem, velox
 from jeiss_files import write_jeiss
+from nd2_files import write_nd2
 from ser_files import write_ser
 from vendor_tiffs import (
     fei_ini,
@@ -120,9 +121,15 @@ def czi(path):
         file.write_metadata("a test", scale_x=4e-9, scale_y=4e-9, scale_z=3e-8)
 
 
+def nd2(path):
+    pytest.importorskip("nd2")
+    write_nd2(path, PIXELS[..., None])
+
+
 # read with the libraries of the extra "formats"
 EXTRA = {
     "mosaic.czi": czi,
+    "one.nd2": nd2,
     "one.nii": nifti,
     "packed.nii.gz": nifti,
     "raw.nrrd": lambda path: nrrd(path, encoding="raw"),

@@ -16,6 +16,7 @@ PACKAGES = {
     "nibabel": ("NIfTI", "nibabel"),
     "pynrrd": ("NRRD", "nrrd"),
     "pylibCZIrw": ("CZI", "pylibCZIrw"),
+    "nd2": ("ND2", "nd2"),
     "wkw": ("WEBKNOSSOS in WKW files", "wkw"),
 }
 
