@@ -1,6 +1,7 @@
 """Grey images that are stored as colours, in TIFF and PNG: palettes that are ramps, equal channels, constant alpha."""
 
 import struct
+import tracemalloc
 import zlib
 
 import numpy as np
@@ -9,7 +10,7 @@ import tifffile
 from PIL import Image
 
 from emsr_fast.errors import VolumeError
-from emsr_fast.io.readers.parts.greys import grey_ramp
+from emsr_fast.io.readers.parts.greys import grey_ramp, looked_up
 from emsr_fast.io.readers.tiff import pages
 from emsr_fast.io.registry import open_source
 
@@ -257,3 +258,17 @@ def write_png_of_16_bits(path):
     path.write_bytes(
         b"\x89PNG\r\n\x1a\n" + part(b"IHDR", header) + part(b"IDAT", zlib.compress(lines)) + part(b"IEND", b"")
     )
+
+
+def test_a_palette_takes_no_more_memory_than_the_greys():
+    block = np.random.default_rng(0).integers(0, 256, (1500, 2000)).astype(np.uint8)
+    greys = np.arange(256, dtype=np.uint8)[::-1]
+    tracemalloc.start()
+    try:
+        found = looked_up(greys, block)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    np.testing.assert_array_equal(found, 255 - block)
+    # and a part of 262,144 pixels with 8 bytes each, once as numbers and once as places
+    assert peak < block.nbytes + 2 * 8 * 2**18 + 2**16

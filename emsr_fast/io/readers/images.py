@@ -16,7 +16,7 @@ from emsr_fast.io.axes import Asked, no_channels
 from emsr_fast.io.formats import DM_MAGIC, JEISS_MAGIC, SER_MAGIC, TIFF_MAGIC, begins_with
 from emsr_fast.io.readers import dm, jeiss, ser
 from emsr_fast.io.readers.parts.files import DamagedError, check_readable
-from emsr_fast.io.readers.parts.greys import grey_ramp, one_channel, ramp_note
+from emsr_fast.io.readers.parts.greys import grey_ramp, looked_up, one_channel, ramp_note
 from emsr_fast.io.readers.parts.image_claims import check_claim, check_png_pixels
 from emsr_fast.io.readers.parts.image_names import image_files
 from emsr_fast.io.readers.tiff.ome_set import set_of
@@ -240,7 +240,7 @@ def _decode(file: Path, asked: Asked) -> np.ndarray:
         if image.mode in _CHANNELS:
             return one_channel(np.asarray(image), str(file))
         if image.mode == "P":
-            pixels = _ramp(image, file)[0][np.asarray(image)]
+            pixels = looked_up(_ramp(image, file)[0], np.asarray(image))
             # transparent entries: one alpha for all pixels, or refused
             return one_channel(np.dstack((pixels, np.asarray(image.convert("RGBA").getchannel("A")))), str(file))
         return as_pixels(np.asarray(image).astype(dtype, copy=False))

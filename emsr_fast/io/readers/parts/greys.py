@@ -11,6 +11,7 @@ from emsr_fast.wording import counted
 
 # of a palette's entries, one in so many may be the colour of a mark that was drawn over the image
 _ONE_MARK_IN = 8
+_LOOKED_UP = 2**18  # pixels at a time
 
 
 def grey_ramp(colours: np.ndarray) -> tuple[np.ndarray, int] | None:
@@ -70,6 +71,15 @@ def _in_bits(values: np.ndarray, dtype: np.dtype) -> tuple[np.ndarray, type]:
     if not low.any() or np.array_equal(low, high):
         return high, np.uint8
     return values, np.uint16
+
+
+def looked_up(greys: np.ndarray, block: np.ndarray) -> np.ndarray:
+    """Return ``greys[block]``, some rows at a time: numpy makes each number one of 8 bytes."""
+    found = np.empty(block.shape, greys.dtype)
+    rows = max(1, _LOOKED_UP // max(1, block.shape[-1]))
+    for first in range(0, len(block), rows):
+        found[first : first + rows] = greys[block[first : first + rows].astype(np.intp)]
+    return found
 
 
 def ramp_note(strays: int) -> str:

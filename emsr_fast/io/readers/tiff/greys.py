@@ -9,7 +9,7 @@ import numpy as np
 import tifffile
 
 from emsr_fast.errors import VolumeError
-from emsr_fast.io.readers.parts.greys import grey_ramp, one_channel, ramp_note
+from emsr_fast.io.readers.parts.greys import grey_ramp, looked_up, one_channel, ramp_note
 from emsr_fast.io.readers.tiff.pages import Page, keyframe_of
 from emsr_fast.io.volume import as_pixels
 
@@ -44,8 +44,7 @@ class Greys:
         if self.samples > 1:
             return one_channel(block, where, alpha)
         if self.greys is not None:
-            looked_up: np.ndarray = self.greys[block.astype(np.intp)]
-            return looked_up
+            return looked_up(self.greys, block)
         block = as_pixels(block)
         return np.iinfo(block.dtype).max - block if self.inverted else block
 
