@@ -15,6 +15,7 @@ import numpy as np
 from emsr_fast.errors import VolumeError
 from emsr_fast.io.axes import Asked, Layout, chosen, layout_of
 from emsr_fast.io.readers.parts.array import ArraySource, check_chunk
+from emsr_fast.io.readers.parts.czi_segments import check_segments
 from emsr_fast.io.readers.parts.extra import needed, reading
 from emsr_fast.io.readers.parts.files import AdvisedError
 from emsr_fast.io.readers.parts.missing_chunks import Stored
@@ -38,6 +39,7 @@ def open_source(path: Path, key: str | None, asked: Asked) -> SourceVolume:
     """Return the scene ``key`` of the file, or the only one, opened for reading."""
     with needed("pylibCZIrw", path):
         from pylibCZIrw.czi import CziReader
+    check_segments(path)
     with reading(path, "CZI"), _closed_on_error(CziReader(str(path))) as file:
         scenes = _scenes(file)
         name = chosen(
