@@ -73,6 +73,18 @@ PYBIND11_MODULE(_C, m, py::mod_gil_not_used()) {
     py::gil_scoped_release no_gil;
     emsr::window_attention_cpu(vx, vout, w, g, threads);
   });
+  m.def("linear_cpu", [](uintptr_t x, int64_t tokens, int64_t inputs, uintptr_t weight, uintptr_t bias, int64_t outputs, bool relu,
+                         uintptr_t out, int threads) {
+    py::gil_scoped_release no_gil;
+    emsr::linear_cpu(to_pointer<const float>(x), tokens, inputs, to_pointer<const float>(weight), to_pointer<const float>(bias),
+                     outputs, relu, to_pointer<float>(out), threads);
+  });
+  m.def("linear_weight_gradient_cpu", [](uintptr_t x, uintptr_t grad, int64_t tokens, int64_t inputs, int64_t outputs, uintptr_t out,
+                                         int threads) {
+    py::gil_scoped_release no_gil;
+    emsr::linear_weight_gradient_cpu(to_pointer<const float>(x), to_pointer<const float>(grad), tokens, inputs, outputs,
+                                     to_pointer<float>(out), threads);
+  });
   m.def("attend_windows_cpu", [](const py::tuple& qkv, const py::tuple& out, int64_t heads, int threads) {
     const emsr::ImageView vqkv = to_view(qkv), vout = to_view(out);
     py::gil_scoped_release no_gil;

@@ -5,8 +5,9 @@ namespace emsr {
 
 enum class Activation : int { kNone = 0, kRelu = 1, kLeakyRelu = 2 };  // leaky: slope 0.2 below zero
 
-// What a convolution's activated result v does with a second image c: nothing, v + c, or c + v * c.
-enum class Combine : int { kNothing = 0, kResidual = 1, kGate = 2 };
+// What a convolution's activated result v does with a second image c: nothing, v + c, c + v * c, or v where c > 0, else 0:
+// the gradient of what a ReLU has made c of. kGate and kMask have no activation.
+enum class Combine : int { kNothing = 0, kResidual = 1, kGate = 2, kMask = 3 };
 
 // Floats that the packed form of a (outputs, inputs, 3, 3) weight takes; laid out for cpu_isa().
 int64_t conv3x3_packed_size(int64_t outputs, int64_t inputs);

@@ -35,7 +35,17 @@ void attend_windows_cpu(const ImageView& qkv, const ImageView& out, int64_t head
 // The gradient of qkv into out, of its shape, from that of the result, (B, C, H, W).
 void attend_windows_backward_cpu(const ImageView& qkv, const ImageView& grad, const ImageView& out, int64_t heads, int threads);
 
-// The same on a GPU, in whole windows whose tokens beyond the image nobody attends to. float32, float16 or bfloat16; 16, 32
+// out (tokens, outputs) = x (tokens, inputs) times weight^T, plus bias (or nullptr), ReLU if asked for; weight (outputs, inputs).
+// All dense, float32; inputs and outputs are multiples of 16.
+void linear_cpu(const float* x, int64_t tokens, int64_t inputs, const float* weight, const float* bias, int64_t outputs, bool relu,
+                float* out, int threads);
+
+// The gradient of the weight into out (outputs, inputs), from x and that of the result, (tokens, outputs). Sums are added in
+// an order that depends on `threads` alone.
+void linear_weight_gradient_cpu(const float* x, const float* grad, int64_t tokens, int64_t inputs, int64_t outputs, float* out,
+                                int threads);
+
+// The block on a GPU, in whole windows whose tokens beyond the image nobody attends to. float32, float16 or bfloat16; 16, 32
 // or 64 channels, heads of 4; pixels, and the float32 parameters, start on multiples of 16 bytes, others on 4.
 constexpr int64_t kMaxHiddenRatio = 4;  // hidden units a channel: weights that fit the shared memory of every GPU from sm_80 on
 void window_attention_cuda(const ImageView& x, const ImageView& out, const WindowAttentionWeights& weights, int device,

@@ -94,6 +94,27 @@ def window_attention(x: Tensor, out: Tensor, parameters: Sequence[Tensor], heads
     _C.window_attention_cpu(view(x), view(out), pointers, heads, hidden, grid, torch.get_num_threads())
 
 
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, *, relu: bool = False) -> Tensor:
+    """Return ``x`` (tokens, inputs) times ``weight`` (outputs, inputs) transposed, plus bias; float32, any strides."""
+    x, weight, bias = x.contiguous(), weight.contiguous(), None if bias is None else bias.contiguous()
+    (tokens, inputs), outputs = x.shape, weight.shape[0]
+    out = x.new_empty((tokens, outputs))
+    start = 0 if bias is None else bias.data_ptr()
+    threads = torch.get_num_threads()
+    _C.linear_cpu(x.data_ptr(), tokens, inputs, weight.data_ptr(), start, outputs, relu, out.data_ptr(), threads)
+    return out
+
+
+def linear_weight_gradient(x: Tensor, grad: Tensor) -> Tensor:
+    """Return the gradient of a weight (outputs, inputs) from ``x`` (tokens, inputs) and ``grad`` (tokens, outputs)."""
+    x, grad = x.contiguous(), grad.contiguous()
+    (tokens, inputs), outputs = x.shape, grad.shape[1]
+    out = x.new_empty((outputs, inputs))
+    threads = torch.get_num_threads()
+    _C.linear_weight_gradient_cpu(x.data_ptr(), grad.data_ptr(), tokens, inputs, outputs, out.data_ptr(), threads)
+    return out
+
+
 def attend_windows(qkv: Tensor, out: Tensor, heads: int) -> None:
     """Write the attention in windows of ``qkv`` (B, 3C, H, W) into ``out`` (B, C, H, W), channels side by side."""
     _C.attend_windows_cpu(view(qkv), view(out), heads, torch.get_num_threads())
@@ -157,9 +178,14 @@ def conv3x3_weight_gradient(x: Tensor, grad: Tensor, out: Tensor) -> None:
     _C.conv3x3_weight_gradient_cpu(view(x), view(grad), view(out), torch.get_num_threads())
 
 
-def conv3x3(x: Tensor, out: Tensor, other: Tensor | None, packed: Tensor, activation: int, gated: bool) -> None:
-    """Write the convolution of ``x`` into ``out``, with the packed weight, activation and second image."""
-    combine = 0 if other is None else 2 if gated else 1
+def conv3x3(
+    x: Tensor, out: Tensor, other: Tensor | None, packed: Tensor, activation: int, gated: bool, masked: bool = False
+) -> None:
+    """Write the convolution of ``x`` into ``out``, with the packed weight, activation and second image.
+
+    ``masked``: the result is 0 where the second image is not above 0.
+    """
+    combine = 0 if other is None else 3 if masked else 2 if gated else 1
     second = () if other is None else view(other)
     threads = torch.get_num_threads()
     _C.conv3x3_cpu(view(x), view(out), second, packed.data_ptr(), activation, combine, threads)

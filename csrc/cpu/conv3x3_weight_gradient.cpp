@@ -6,6 +6,7 @@
 // shares' sums are added in order, and become the 3x3 taps.
 #include "conv3x3.h"
 #include "parallel.h"
+#include "sums_of_products.h"
 #include "winograd_weight.h"
 
 namespace emsr {
@@ -17,6 +18,8 @@ int64_t group_of(int64_t inputs, int64_t outputs) {
   const int64_t most = 3072 / (inputs + outputs);
   return most < kRowStep ? kRowStep : most / kRowStep * kRowStep;
 }
+
+constexpr int64_t kLinesAhead = 6;  // of the next group's pixels, asked for beside a few rows of products
 
 // Six values in a row to eight: the transpose of transform_output.
 inline __attribute__((always_inline)) void transform_gradient(const Vec<float> (&d)[6], Vec<float> (&out)[8]) {
@@ -53,55 +56,6 @@ inline void transform_gradient_tile(const float* from, int64_t row, int64_t col,
   }
 }
 
-// kRows x V vectors of sums += x^T y over `count` tiles: x [tile][x_row], y [tile][y_row].
-template <int kRows, int V>
-inline __attribute__((always_inline)) void add_products(const float* x, int64_t x_row, const float* y, int64_t y_row, int64_t count,
-                                                        float* sums) {
-  Vec<float> sum[kRows][V];
-#pragma GCC unroll 8
-  for (int r = 0; r < kRows; ++r) {
-#pragma GCC unroll 4
-    for (int v = 0; v < V; ++v) sum[r][v] = load(sums + r * y_row + v * kLanes<float>);
-  }
-#pragma GCC unroll 1
-  for (int64_t t = 0; t < count; ++t, x += x_row, y += y_row) {
-    Vec<float> values[V];
-#pragma GCC unroll 4
-    for (int v = 0; v < V; ++v) values[v] = load(y + v * kLanes<float>);
-#pragma GCC unroll 8
-    for (int r = 0; r < kRows; ++r) {
-#pragma GCC unroll 4
-      for (int v = 0; v < V; ++v) sum[r][v] += x[r] * values[v];
-    }
-  }
-#pragma GCC unroll 8
-  for (int r = 0; r < kRows; ++r) {
-#pragma GCC unroll 4
-    for (int v = 0; v < V; ++v) store(sums + r * y_row + v * kLanes<float>, sum[r][v]);
-  }
-}
-
-// A block of V vectors of columns, all rows.
-template <int V>
-void add_columns(const float* x, int64_t inputs, const float* y, int64_t outputs, int64_t count, float* sums) {
-  int64_t row = 0;
-  for (; row + kRowStep <= inputs; row += kRowStep) add_products<kRowStep, V>(x + row, inputs, y, outputs, count, sums + row * outputs);
-  // inputs are a multiple of 16
-  if (inputs - row == 4) add_products<4, V>(x + row, inputs, y, outputs, count, sums + row * outputs);
-  if (inputs - row == 2) add_products<2, V>(x + row, inputs, y, outputs, count, sums + row * outputs);
-}
-
-// The sums of one plane, (inputs, outputs), plus those over `count` tiles.
-void add_plane(const float* x, int64_t inputs, const float* y, int64_t outputs, int64_t count, float* sums) {
-  for (int64_t first = 0; first < outputs;) {
-    const int vectors = first_block<float>(outputs - first);
-    if (vectors == 4) add_columns<4>(x, inputs, y + first, outputs, count, sums + first);
-    else if (vectors == 2) add_columns<2>(x, inputs, y + first, outputs, count, sums + first);
-    else add_columns<1>(x, inputs, y + first, outputs, count, sums + first);
-    first += vectors * kLanes<float>;
-  }
-}
-
 void transform_gradient_tiles(const ImageView& grad, const Tiles& tiles, int64_t first, int64_t count, float* planes, int64_t plane,
                               float* border) {
   for (int64_t t = 0; t < count; ++t) {
@@ -124,8 +78,15 @@ void sum_share(const ImageView& x, const ImageView& grad, const Tiles& tiles, in
     const int64_t count = last - first < group ? last - first : group;
     transform_input_tiles(x, tiles, first, count, values, in_plane, border);
     transform_gradient_tiles(grad, tiles, first, count, grads, out_plane, border);
+    const PixelsAhead next_x(x, tiles, first + count, group), next_grad(grad, tiles, first + count, group);
     for (int64_t k = 0; k < kPlanes; ++k) {
-      add_plane(values + k * in_plane, x.c, grads + k * out_plane, grad.c, count, sums + k * x.c * grad.c);
+      const char *ahead_x = next_x.from(k), *ahead_grad = next_grad.from(k);
+      add_products(values + k * in_plane, x.c, grads + k * out_plane, grad.c, count, sums + k * x.c * grad.c, [&](int64_t n) {
+        for (int64_t line = n * kLinesAhead; line < (n + 1) * kLinesAhead; ++line) {
+          __builtin_prefetch(ahead_x + line * 64);
+          __builtin_prefetch(ahead_grad + line * 64);
+        }
+      });
     }
   }
 }

@@ -36,6 +36,10 @@ EMSR_DECLARE(void edge_gate(const ImageView& x, const ImageView& out, const floa
 EMSR_DECLARE(void upsample_to_image(const ImageView& x, const ImageView& out, const float* weight, int64_t scale, int threads))
 EMSR_DECLARE(void window_attention(const ImageView& x, const ImageView& out, const WindowAttentionWeights& weights,
                                    const WindowGrid& grid, int threads))
+EMSR_DECLARE(void linear(const float* x, int64_t tokens, int64_t inputs, const float* weight, const float* bias, int64_t outputs,
+                         bool relu, float* out, int threads))
+EMSR_DECLARE(void linear_weight_gradient(const float* x, const float* grad, int64_t tokens, int64_t inputs, int64_t outputs,
+                                         float* out, int threads))
 EMSR_DECLARE(void attend_windows(const ImageView& qkv, const ImageView& out, int64_t heads, int threads))
 EMSR_DECLARE(void attend_windows_backward(const ImageView& qkv, const ImageView& grad, const ImageView& out, int64_t heads,
                                           int threads))
@@ -78,6 +82,16 @@ void upsample_to_image_cpu(const ImageView& x, const ImageView& out, const float
 void window_attention_cpu(const ImageView& x, const ImageView& out, const WindowAttentionWeights& weights,
                           const WindowGrid& grid, int threads) {
   EMSR_DISPATCH(window_attention, x, out, weights, grid, threads)
+}
+
+void linear_cpu(const float* x, int64_t tokens, int64_t inputs, const float* weight, const float* bias, int64_t outputs, bool relu,
+                float* out, int threads) {
+  EMSR_DISPATCH(linear, x, tokens, inputs, weight, bias, outputs, relu, out, threads)
+}
+
+void linear_weight_gradient_cpu(const float* x, const float* grad, int64_t tokens, int64_t inputs, int64_t outputs, float* out,
+                                int threads) {
+  EMSR_DISPATCH(linear_weight_gradient, x, grad, tokens, inputs, outputs, out, threads)
 }
 
 void attend_windows_cpu(const ImageView& qkv, const ImageView& out, int64_t heads, int threads) {

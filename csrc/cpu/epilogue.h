@@ -33,6 +33,7 @@ struct Epilogue {
       return v;
     } else {
       const Vec<float> second = load(from + y * other.sh + x * other.sw + c);
+      if constexpr (kCombine == Combine::kMask) return second <= 0 ? all(0.0f) : v;
       return kCombine == Combine::kResidual ? v + second : v * second + second;
     }
   }
@@ -45,17 +46,20 @@ struct Epilogue {
       return v;
     } else {
       const float second = from[x * other.sw];
+      if constexpr (kCombine == Combine::kMask) return second <= 0 ? 0 : v;
       return kCombine == Combine::kResidual ? v + second : v * second + second;
     }
   }
 };
 
-// Calls body(epilogue) with the type of epilogue asked for. A gate has no activation.
+// Calls body(epilogue) with the type of epilogue asked for. A gate and a mask have no activation.
 template <typename Body>
 void with_epilogue(Activation activation, Combine combine, const ImageView& other, const Body& body) {
   constexpr Activation none = Activation::kNone, relu = Activation::kRelu, leaky = Activation::kLeakyRelu;
   if (combine == Combine::kGate) {
     body(Epilogue<none, Combine::kGate>{other});
+  } else if (combine == Combine::kMask) {
+    body(Epilogue<none, Combine::kMask>{other});
   } else if (combine == Combine::kResidual) {
     if (activation == none) body(Epilogue<none, Combine::kResidual>{other});
     else if (activation == relu) body(Epilogue<relu, Combine::kResidual>{other});

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 from emsr_fast.model.config import EmsrConfig
 from emsr_fast.ops import atrous_details, conv3x3, edge_gate, residual_block, window_attention
 from emsr_fast.ops._layout import concatenated
-from emsr_fast.ops.residual_block import at_once
+from emsr_fast.ops.residual_block import at_once, trains_at_once
 
 
 class Conv3x3(nn.Conv2d):
@@ -32,10 +33,16 @@ class ResidualBlock(nn.Module):
         self.conv2 = Conv3x3(features, features)
 
     def forward(self, x: Tensor) -> Tensor:
-        if x.is_cuda and at_once(x, self.conv1.weight, self.conv2.weight):
-            return residual_block(x, self.conv1.weight, self.conv2.weight)
+        weights = self.conv1.weight, self.conv2.weight
+        if at_once(x, *weights) if x.is_cuda else torch.is_grad_enabled() and self._trains_at_once(x):
+            return residual_block(x, *weights)
         # by its modules, whose hooks are called
         return self.conv2(self.conv1(x, activation="relu"), residual=x)
+
+    def _trains_at_once(self, x: Tensor) -> bool:
+        layers = self.conv1, self.conv2
+        hooks = any(layer._forward_hooks or layer._forward_pre_hooks or layer._backward_hooks for layer in layers)
+        return not hooks and trains_at_once(x, self.conv1.weight, self.conv2.weight)
 
 
 class EdgeAttention(nn.Module):

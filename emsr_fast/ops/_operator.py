@@ -117,9 +117,9 @@ class Operator:
         self.kernels[chosen](arguments[0], out, *arguments[1:])
         return out
 
-    def is_composed(self, *arguments: Any, backend: str = "auto") -> bool:
-        """Return whether a gradient is wanted where operators with CPU kernels for it can take this one's place."""
-        if not wants_gradient(*arguments) or has_tangent(*arguments) or _transformed():
+    def trains_on_cpu(self, *arguments: Any, backend: str = "auto") -> bool:
+        """Return whether what takes this operator's place in training, with CPU kernels, can run this call."""
+        if has_tangent(*arguments) or _transformed():
             return False
         self.check(*arguments)
         names = _backends.candidates(backend, self.automatic)

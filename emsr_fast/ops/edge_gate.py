@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from emsr_fast import _native
+from emsr_fast.ops import _edge_gate_gradient, _residual_gradient  # noqa: F401  they register what trains
 from emsr_fast.ops._layout import dense_channels_last, features_like, side_by_side
-from emsr_fast.ops._operator import Operator, check_images, check_weights
-from emsr_fast.ops.conv3x3 import PACKED, conv3x3, why_not_precision
+from emsr_fast.ops._operator import Operator, check_images, check_weights, wants_gradient
+from emsr_fast.ops.conv3x3 import PACKED, why_not_precision
 from emsr_fast.reference import edge_gate as reference
 
 
 def edge_gate(x: Tensor, k1: Tensor, k2: Tensor, bias: Tensor, k3: Tensor, *, backend: str = "auto") -> Tensor:
     """Return k3(x) * sigmoid(k2(leaky_relu(k1(x))) + bias), (B, C, H, W) from edge features of that shape.
 
-    If a gradient is needed, on a CPU two of ``conv3x3`` and PyTorch's 1x1 convolution are run, else PyTorch's own.
+    If a gradient is needed, on a CPU each step is a kernel, and what it wrote is kept; else PyTorch's own are run.
 
     Args:
         x: edge features, (B, C, H, W), any float dtype and strides.
@@ -32,15 +32,10 @@ def edge_gate(x: Tensor, k1: Tensor, k2: Tensor, bias: Tensor, k3: Tensor, *, ba
 
     Source: EMSR (arXiv 2401.08115), its edge attention before the last convolution.
     """
-    if EDGE_GATE.is_composed(x, k1, k2, bias, k3, backend=backend):
-        return _in_parts(x, k1, k2, bias, k3)
+    if wants_gradient(x, k1, k2, bias, k3) and EDGE_GATE.trains_on_cpu(x, k1, k2, bias, k3, backend=backend):
+        out: Tensor = torch.ops.emsr_fast.edge_gate_and_steps(x, k1, k2, bias, k3)[0]
+        return out
     return EDGE_GATE(x, k1, k2, bias, k3, backend=backend)
-
-
-def _in_parts(x: Tensor, k1: Tensor, k2: Tensor, bias: Tensor, k3: Tensor) -> Tensor:
-    """Return the gate by operators that have gradients; the channels of a pixel stay side by side."""
-    asked = F.linear(conv3x3(x, k1, activation="leaky_relu").permute(0, 2, 3, 1), k2[:, :, 0, 0], bias)
-    return conv3x3(x, k3) * torch.sigmoid(asked).permute(0, 3, 1, 2)
 
 
 def _check(x: Tensor, k1: Tensor, k2: Tensor, bias: Tensor, k3: Tensor) -> None:

@@ -12,7 +12,7 @@ from torch import Tensor
 from emsr_fast import _native
 from emsr_fast.ops import _upsampled  # noqa: F401  registers emsr_fast::upsampled
 from emsr_fast.ops._layout import dense_channels_last, side_by_side
-from emsr_fast.ops._operator import Operator, check_images, check_weights
+from emsr_fast.ops._operator import Operator, check_images, check_weights, wants_gradient
 from emsr_fast.ops._packed import PackedWeights
 from emsr_fast.ops.conv3x3 import conv3x3, why_not_precision
 from emsr_fast.reference import upsample_to_image as reference
@@ -40,9 +40,10 @@ def upsample_to_image(x: Tensor, up_weight: Tensor, out_weight: Tensor, scale: i
 
     Source: EMSR (arXiv 2401.08115), its upsampling and last convolution.
     """
-    if UPSAMPLE_TO_IMAGE.is_composed(x, up_weight, out_weight, scale, backend=backend):
+    given = x, up_weight, out_weight, scale
+    if wants_gradient(*given) and UPSAMPLE_TO_IMAGE.trains_on_cpu(*given, backend=backend):
         return conv3x3(torch.ops.emsr_fast.upsampled(x, up_weight, scale), out_weight)
-    return UPSAMPLE_TO_IMAGE(x, up_weight, out_weight, scale, backend=backend)
+    return UPSAMPLE_TO_IMAGE(*given, backend=backend)
 
 
 @functools.lru_cache(maxsize=64)

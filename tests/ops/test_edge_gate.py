@@ -106,6 +106,30 @@ def test_a_gradient_comes_from_the_kernels(channels, size):
         assert rms(ours - t) <= 2 * rms(same - t) + 2 * eps * rms(t)
 
 
+def test_second_derivatives():
+    leaves = [t.requires_grad_() for t in case(16, (4, 5))]
+
+    def second(leaves):
+        firsts = torch.autograd.grad(edge_gate(*leaves).square().sum(), leaves, create_graph=True)
+        return torch.autograd.grad(sum(g.square().sum() for g in firsts), leaves)
+
+    true = second([t.detach().double().requires_grad_() for t in leaves])
+    for ours, exact in zip(second(leaves), true, strict=True):
+        torch.testing.assert_close(ours.double(), exact, rtol=1e-3, atol=1e-4 * float(exact.abs().max()))
+
+
+def test_the_gradient_in_plain_torch():
+    leaves = [t.double().requires_grad_() for t in case(3, (4, 5))]
+    grad = torch.randn(2, 3, 4, 5, dtype=torch.float64)
+    expected = torch.autograd.grad(reference.edge_gate(*leaves), leaves, grad)
+    torch.testing.assert_close(reference.edge_gate_backward(grad, *leaves), list(expected))
+
+
+def test_registration_of_what_a_gradient_needs():
+    leaves = [t.requires_grad_() for t in case(16)]
+    torch.library.opcheck(torch.ops.emsr_fast.edge_gate_and_steps.default, tuple(leaves))
+
+
 @pytest.mark.parametrize("channels", [16, 5])
 def test_registration(channels):
     torch.library.opcheck(OP, (*case(channels), "auto"))

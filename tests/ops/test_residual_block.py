@@ -8,6 +8,7 @@ from emsr_fast import BackendError, _backends, conv3x3, residual_block
 from emsr_fast.model.blocks import ResidualBlock
 from emsr_fast.ops import OPERATORS
 from emsr_fast.reference import residual_block as reference
+from winograd import transformed
 
 
 def case(size, channels=16, between=16, dtype=torch.float32):
@@ -70,6 +71,62 @@ def test_what_does_not_fit_is_refused():
             call(x, first, second)
 
 
+@pytest.mark.parametrize("size", [(1, 5), (24, 24), (31, 14)], ids=str)
+@pytest.mark.parametrize(("channels", "middle"), [(16, 16), (64, 64), (32, 48)])
+def test_a_gradient_comes_from_the_kernels(channels, middle, size):
+    torch.manual_seed(0)
+    leaves = [
+        torch.randn(2, channels, *size),
+        torch.randn(middle, channels, 3, 3) * (9 * channels) ** -0.5,
+        torch.randn(channels, middle, 3, 3) * (9 * middle) ** -0.5,
+    ]
+    leaves, grad = [t.requires_grad_() for t in leaves], torch.randn(2, channels, *size).contiguous()
+    out = residual_block(*leaves)
+    assert "residual_block_and_middle" in out.grad_fn.name()
+    found = torch.autograd.grad(out, leaves, grad)
+    x, first, second = leaves
+    plain = torch.autograd.grad(x + transformed(transformed(x, first).relu(), second), leaves, grad)
+    exact = [t.detach().double().requires_grad_() for t in leaves]
+    true = torch.autograd.grad(residual_block(*exact), exact, grad.double())
+    eps = torch.finfo(torch.float32).eps
+    # a sign next to zero may turn out otherwise: root mean squares
+    for ours, same, t in zip(found, plain, true, strict=True):
+        assert (ours - t).norm() <= 2 * (same - t).norm() + 2 * eps * t.norm()
+
+
+@pytest.mark.parametrize("wanted", [(0,), (1,), (2,), (0, 2)], ids=str)
+def test_each_gradient_may_be_wanted_alone(wanted):
+    tensors = case((6, 7), 16, 16)
+    everything = [t.clone().requires_grad_() for t in tensors]
+    expected = torch.autograd.grad(residual_block(*everything).square().sum(), everything)
+    leaves = [t.requires_grad_() if i in wanted else t for i, t in enumerate(tensors)]
+    found = torch.autograd.grad(residual_block(*leaves).square().sum(), [leaves[i] for i in wanted])
+    for ours, i in zip(found, wanted, strict=True):
+        torch.testing.assert_close(ours, expected[i], rtol=1e-4, atol=1e-4)
+
+
+def test_second_derivatives():
+    leaves = [t.requires_grad_() for t in case((4, 5), 16, 16)]
+
+    def second(leaves):
+        firsts = torch.autograd.grad(residual_block(*leaves).square().sum(), leaves, create_graph=True)
+        return torch.autograd.grad(sum(g.square().sum() for g in firsts), leaves)
+
+    true = second([t.detach().double().requires_grad_() for t in leaves])
+    for ours, exact in zip(second(leaves), true, strict=True):
+        torch.testing.assert_close(ours.double(), exact, rtol=1e-3, atol=1e-4 * float(exact.abs().max()))
+
+
+def test_registration_of_what_a_gradient_needs():
+    x, first, second = case((6, 7), 16, 32)
+    ops = torch.ops.emsr_fast
+    torch.library.opcheck(
+        ops.residual_block_step.default, (torch.randn(2, 16, 6, 7), second, torch.randn(2, 32, 6, 7), True)
+    )
+    leaves = x.requires_grad_(), first.requires_grad_(), second.requires_grad_()
+    torch.library.opcheck(ops.residual_block_and_middle.default, leaves)
+
+
 def test_hooks_of_the_layers_are_called():
     block, seen = ResidualBlock(16), []
     block.conv1.register_forward_hook(lambda *_: seen.append("between"))
@@ -77,6 +134,8 @@ def test_hooks_of_the_layers_are_called():
     with torch.inference_mode():
         assert torch.equal(block(x), residual_block(x, block.conv1.weight, block.conv2.weight))
     assert seen == ["between"]
+    block(x).sum().backward()
+    assert seen == ["between"] * 2
 
 
 def test_a_preference_for_cuda_passes_over_what_it_lacks(monkeypatch):
