@@ -7,7 +7,7 @@ from emsr_fast.cli import main
 from emsr_fast.errors import UsageError, VolumeError
 from emsr_fast.io.registry import open_source
 from jeiss_files import write_jeiss
-from reading import rise_in_memory
+from reading import read_apart, rise_in_memory
 
 PIXELS = (np.arange(30 * 40 * 2).reshape(30, 40, 2) * 13 % 30000 - 9000).astype("i2")
 
@@ -72,6 +72,16 @@ def test_a_header_without_pixels_is_damaged(tmp_path, at, name):
     path.write_bytes(content)
     with pytest.raises(VolumeError, match=name):
         open_source(path, channel=0)
+
+
+def test_a_size_that_no_file_has_is_refused_at_once(tmp_path):
+    path = write_jeiss(tmp_path / "a.dat", PIXELS[..., :1])
+    content = bytearray(path.read_bytes())
+    content[100:108] = bytes([0, 0, 0, 40, 127, 255, 255, 255])  # columns, rows
+    path.write_bytes(content)
+    said, _ = read_apart(path)
+    assert said.startswith("refused")
+    assert "is truncated" in said
 
 
 @pytest.mark.parametrize("length", [8, 500, 1023, 1024, 3000])

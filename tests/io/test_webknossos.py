@@ -211,6 +211,17 @@ def test_a_cube_with_another_header_never_reaches_the_library(tmp_path, at, valu
         source.read(0, slice(None), slice(None))
 
 
+@pytest.mark.parametrize("at", [8, 16, 24, 16 + 8 * 63])
+def test_a_list_of_blocks_that_cannot_be_true_never_reaches_the_library(tmp_path, at):
+    path = dataset(tmp_path / "a", layer(kind="wkw"), write=[("color/1", "wkw lz4", STACK)])
+    cube = path / "color/1/z0/y0/x0.wkw"
+    content = bytearray(cube.read_bytes())
+    content[at + 5] = 1
+    cube.write_bytes(content)
+    with open_source(path) as source, pytest.raises(VolumeError, match="its list of 64 blocks does not fit"):
+        source.read(0, slice(None), slice(None))
+
+
 def test_a_cube_that_is_a_link_out_of_the_dataset_is_not_followed(tmp_path):
     path = dataset(tmp_path / "a", layer(kind="wkw"), write=[("color/1", "wkw", STACK)])
     cube = path / "color/1/z0/y0/x0.wkw"

@@ -51,7 +51,9 @@ class FileArray:
         self.shape, self.dtype = shape, dtype
         self._path, self._planes, self._bottom_up = path, planes, bottom_up
         self._file: IO[bytes] = file or path.open("rb", buffering=0)
-        size, needed = os.fstat(self._file.fileno()).st_size, max(planes) + prod(shape[-2:]) * dtype.itemsize
+        # of a range, whose length a header claims, not every number is looked at
+        last = max(planes[0], planes[-1]) if isinstance(planes, range) else max(planes)
+        size, needed = os.fstat(self._file.fileno()).st_size, last + prod(shape[-2:]) * dtype.itemsize
         if size < needed:
             self.close()
             raise DamagedError(f"{path} is truncated: its pixels need {needed} bytes, it has {size}; copy it again")

@@ -17,7 +17,8 @@ from emsr_fast.io.readers.parts.files import DamagedError, check_inside, check_r
 from emsr_fast.io.readers.parts.missing_chunks import Stored
 
 _HEADER_BYTES, _ALIKE = 16, 8  # of a header, and how much of it all files of a layer share
-_BLOCKS = (1, 2, 3)  # as they are, and two settings of LZ4
+_PLAIN, _OFFSET_AT = 1, 8
+_BLOCKS = (_PLAIN, 2, 3)  # as they are, and two settings of LZ4
 _MOST_BLOCK, _MOST_FILE = 8, 7  # log2 of voxels along a block and of blocks along a file
 _AXES = "zyx"
 _CUBE = re.compile(r"z(\d{1,9})/y(\d{1,9})/x(\d{1,9})\.wkw", re.ASCII)
@@ -98,7 +99,26 @@ class WkwArray:
             check_regular(file, self._path)
             if self._read_header(file)[:_ALIKE] != self._header[:_ALIKE]:
                 raise DamagedError(f"{file} has another header than its layer; copy it again")
+            if self._header[5] != _PLAIN:
+                self._check_ends(file)
         self._seen.add(cube)
+
+    def _check_ends(self, file: Path) -> None:
+        """Raise an error unless the list of where packed blocks end rises within the file, by what a block can take."""
+        count = (self._cube // self.block) ** 3
+        most = self.block**3 * self.shape[0] * self.dtype.itemsize
+        most += most // 255 + 16  # what LZ4 makes of a block at most
+        with file.open("rb") as stream:
+            whole = stream.seek(0, 2)
+            stream.seek(_OFFSET_AT)
+            content = stream.read(8 * (count + 1))
+        ends = np.frombuffer(content[: len(content) // 8 * 8], "<u8")
+        first = _HEADER_BYTES + 8 * count
+        sizes = np.diff(ends.astype(np.float64))
+        if len(ends) != count + 1 or ends[0] != first or ends[-1] > whole or (sizes < 0).any() or (sizes > most).any():
+            raise DamagedError(
+                f"{file} is damaged: its list of {count} blocks does not fit its {whole} bytes; copy it again"
+            )
 
     def _read_header(self, file: Path) -> bytes:
         with file.open("rb") as stream:
