@@ -53,6 +53,15 @@ def test_an_offset_a_voxel_size_and_the_place_behind_the_name(tmp_path):
         np.testing.assert_array_equal(source.read(2, slice(None), slice(None)), STACK[2])
 
 
+@pytest.mark.parametrize(
+    "text", ["3X40X56:UINT16", "3x40x56:uint16:30X8X4nm", "3x40x56:uint16:0.03x0.008x0.004\u00b5m"]
+)
+def test_capitals_and_the_sign_of_micro_are_read(tmp_path, text):
+    with open_source(raw(tmp_path / "a.raw"), f"raw={text}") as source:
+        assert source.shape == STACK.shape
+        assert source.info.voxel_size_nm == ((30, 8, 4) if text.endswith("m") else (None, None, None))
+
+
 def test_one_image_and_axes_in_another_order(tmp_path):
     with open_source(raw(tmp_path / "a.raw", STACK[0]), "raw=40x56:uint16") as source:
         np.testing.assert_array_equal(source.read(0, slice(None), slice(None)), STACK[0])

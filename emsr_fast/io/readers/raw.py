@@ -19,7 +19,7 @@ from emsr_fast.wording import counted, quoted
 
 _FORM = re.compile(
     r"(?P<sides>\d{1,12}(?:x\d{1,12}){1,3}):(?P<dtype>[<>]?[a-z]+\d+(?:le|be)?)"
-    r"(?:@(?P<offset>\d{1,15}))?(?::(?P<voxel>[0-9.]+(?:x[0-9.]+)*)(?P<unit>[a-z]+))?",
+    r"(?:@(?P<offset>\d{1,15}))?(?::(?P<voxel>[0-9.]+(?:x[0-9.]+)*)(?P<unit>[a-z\u00b5\u03bc\u00c5\u212b]+))?",
     re.ASCII | re.IGNORECASE,
 )
 _LONG = {"float16": "f2", "float32": "f4", "float64": "f8"}
@@ -55,7 +55,7 @@ def parse_raw(text: str) -> RawPixels:
     dtype = None if found is None else _dtype(found["dtype"].lower())
     if found is None or dtype is None:
         raise UsageError(f"`raw` is {quoted(text)}; {_FORM_TOLD}")
-    shape = tuple(int(side) for side in found["sides"].split("x"))
+    shape = tuple(int(side) for side in found["sides"].lower().split("x"))
     if min(shape) < 1:
         raise UsageError(f"`raw` {quoted(text)} has a side of 0; {_FORM_TOLD}")
     return RawPixels(shape, dtype, int(found["offset"] or 0), _sizes(found, len(shape), text))
@@ -74,7 +74,7 @@ def _sizes(found: re.Match[str], axes: int, text: str) -> tuple[float, ...] | No
     if found["voxel"] is None:
         return None
     try:
-        sizes = [nanometres(float(side), found["unit"]) for side in found["voxel"].split("x")]
+        sizes = [nanometres(float(side), found["unit"]) for side in found["voxel"].lower().split("x")]
     except ValueError:
         sizes = [None]
     known = tuple(size for size in sizes if size is not None)

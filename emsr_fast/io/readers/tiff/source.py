@@ -24,7 +24,7 @@ from emsr_fast.io.readers.tiff.ome_set import missing_of, others_of, why_no_ome
 from emsr_fast.io.readers.tiff.pages import Page, PageReader, keyframe_of
 from emsr_fast.io.readers.tiff.stack import slices_of
 from emsr_fast.io.readers.tiff.vendor_texts import Stated
-from emsr_fast.io.readers.tiff.vendors import read_vendors
+from emsr_fast.io.readers.tiff.vendors import read_vendors, vendor_page
 from emsr_fast.io.readers.tiff.voxels import read_position, read_voxel_size
 from emsr_fast.io.volume import SourceVolume, VolumeInfo, as_pixels, check_pixels, pixel_dtype
 from emsr_fast.wording import counted, shortened
@@ -98,9 +98,10 @@ class TiffSource(SourceVolume):
             check_one_palette(self._pages, path)
         pixels = np.dtype(first.dtype or "V1").newbyteorder("=")
         stored, width = int(first.imagelength), int(first.imagewidth)
-        vendor = read_vendors(described, path, notes)
+        stating = vendor_page(first, described.pages.first)
+        vendor = read_vendors(stating, path, notes)
         # a picture of another size, such as a thumbnail, has another pixel
-        if vendor and width != int(described.pages.first.imagewidth):
+        if vendor and width != int(stating.imagewidth):
             vendor = Stated(vendor.instrument)
         height = vendor.rows_of(stored, width, self._asked.keep_data_bar, notes) if vendor else stored
         shape = (len(self._numbers), height, width)
@@ -114,7 +115,7 @@ class TiffSource(SourceVolume):
         damaged = {z: self._lost(z) for z, page in enumerate(self._pages) if page is None}
         if damaged:
             notes.append(f"{len(damaged)} of {shape[0]} slices cannot be read: {next(iter(damaged.values()))}")
-        voxel_size_nm, stated, voxel_notes = read_voxel_size(described, self._series, vendor)
+        voxel_size_nm, stated, voxel_notes = read_voxel_size(described, first, self._series, vendor)
         self.info = VolumeInfo(
             path=path,
             format=_format_name(described),
@@ -148,11 +149,14 @@ class TiffSource(SourceVolume):
         series, self._series = self._file.series, 0
         if self._file.is_micromanager and series[0].kind != "ome":
             notes.append("made by Micro-Manager: read are the slices of this file, not those of others of its set")
-        # small copies of an image, for viewers
-        whole = [number for number, one in enumerate(series) if not one.keyframe.is_reduced]
+        # small copies of an image, for viewers; those of half or a quarter of its size are levels of it to tifffile
+        images = [one.levels if one.kind == "generic" else [one] for one in series]
+        small = [level > 0 or one.keyframe.is_reduced for levels in images for level, one in enumerate(levels)]
+        series = [one for levels in images for one in levels]
+        whole = [number for number, copy in enumerate(small) if not copy]
         if self._key is None and 0 < len(whole) < len(series):
-            small = counted(len(series) - len(whole), "smaller copy", "smaller copies")
-            notes.append(f"{small} of the image left out: `key` chooses them")
+            copies = counted(len(series) - len(whole), "smaller copy", "smaller copies")
+            notes.append(f"{copies} of the image left out: `key` chooses them")
             series, self._series = [series[number] for number in whole], whole[0]
         # a writer that appended its slices one by one left one series each
         kinds = {(one.shape, one.dtype) for one in series}

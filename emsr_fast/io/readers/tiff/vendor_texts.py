@@ -57,13 +57,14 @@ class Stated:
         return rows
 
 
-def text_of(file: tifffile.TiffFile, code: int) -> str | None:
-    """Return a tag of the first page as text, whatever type it was written with; None if it is not there."""
-    tag = file.pages.first.tags.get(code)
+def text_of(page: tifffile.TiffPage, code: int) -> str | None:
+    """Return a tag of a page as text, whatever type it was written with; None if it is not there."""
+    tag = page.tags.get(code)
     if tag is None:
         return None
-    file.filehandle.seek(tag.valueoffset)
-    return decoded(file.filehandle.read(min(tag.valuebytecount, _MOST_BYTES)))
+    handle = page.parent.filehandle
+    handle.seek(tag.valueoffset)
+    return decoded(handle.read(min(tag.valuebytecount, _MOST_BYTES)))
 
 
 def decoded(content: bytes) -> str:

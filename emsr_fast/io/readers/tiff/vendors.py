@@ -30,17 +30,26 @@ _READERS = (
 )
 
 
-def read_vendors(file: tifffile.TiffFile, path: Path, notes: list[str]) -> Stated | None:
+# tags in which a page states its microscope itself
+_TAGS = {51023, 65000, 34118, 34680, 34682, 34683, 50431, 65009, 65010, 37706, 33471, 33560}
+
+
+def vendor_page(chosen: tifffile.TiffPage, first: tifffile.TiffPage) -> tifffile.TiffPage:
+    """Return the page that states the microscope of the ``chosen`` one: itself, else the file's first."""
+    return chosen if any(code in chosen.tags for code in _TAGS) else first
+
+
+def read_vendors(page: tifffile.TiffPage, path: Path, notes: list[str]) -> Stated | None:
     """Return what the microscope states; None if no vendor is known by this file.
 
     Where programs of two vendors wrote into one file, the first in our order that states a thing is believed.
 
     Args:
-        file: an open TIFF.
-        path: where it lies; files beside it are read, too.
+        page: of an open TIFF, see ``vendor_page``.
+        path: where the file lies; files beside it are read, too.
         notes: a list to which metadata that are ignored are added.
     """
-    found = [stated for reader in _READERS if (stated := _tried(reader, file, path, notes))]
+    found = [stated for reader in _READERS if (stated := _tried(reader, page, path, notes))]
     if not found:
         return None
     sized = next((one for one in found if one.pixel_nm != UNKNOWN), found[0])
@@ -56,13 +65,13 @@ def read_vendors(file: tifffile.TiffFile, path: Path, notes: list[str]) -> State
 
 
 def _tried(
-    reader: Callable[[tifffile.TiffFile, Path, list[str]], Stated | None],
-    file: tifffile.TiffFile,
+    reader: Callable[[tifffile.TiffPage, Path, list[str]], Stated | None],
+    page: tifffile.TiffPage,
     path: Path,
     notes: list[str],
 ) -> Stated | None:
     try:
-        return reader(file, path, notes)
+        return reader(page, path, notes)
     except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
         # tags of the right number and another content: they say nothing about the pixels
         what = (reader.__doc__ or "").partition(":")[0]

@@ -1,7 +1,7 @@
 """What scanning microscopes state in TIFF tags or beside the file: Fibics, Zeiss, FEI, Thermo, TESCAN, Hitachi, JEOL.
 
-Each function takes an open TIFF, its path and a list for notes. It returns what the vendor states, and None where the
-file is not that vendor's. Lengths are in metres unless a unit is named.
+Each function takes a page of an open TIFF, the path of the file and a list for notes. It returns what the vendor
+states, and None where the page is not that vendor's. Lengths are in metres unless a unit is named.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ from emsr_fast.io.voxels import RATIO, UNKNOWN, VoxelSize, meant, nanometres
 _ROUNDING = 0.01  # by how much a size in a few digits may differ from the one it was rounded from
 
 
-def fibics(file: tifffile.TiffFile, path: Path, notes: list[str]) -> Stated | None:
+def fibics(page: tifffile.TiffPage, path: Path, notes: list[str]) -> Stated | None:
     """Fibics (Zeiss Atlas, NPVE): the XML in tag 51023."""
-    root = parsed_xml(text_of(file, 51023), "Fibics' TIFF tag 51023", notes)
+    root = parsed_xml(text_of(page, 51023), "Fibics' TIFF tag 51023", notes)
     if root is None or root.tag != "Fibics":
         return None
     # the steps of one column and one row, as vectors on the sample: a rotated scan has both parts
@@ -51,9 +51,9 @@ def fibics(file: tifffile.TiffFile, path: Path, notes: list[str]) -> Stated | No
     )
 
 
-def orion(file: tifffile.TiffFile, path: Path, notes: list[str]) -> Stated | None:
+def orion(page: tifffile.TiffPage, path: Path, notes: list[str]) -> Stated | None:
     """Zeiss Orion: the XML in tag 65000."""
-    text = text_of(file, 65000)
+    text = text_of(page, 65000)
     if text is None or not text.lstrip().startswith("<ImageTags"):
         return None
     root = parsed_xml(text, "Zeiss' TIFF tag 65000", notes)
@@ -72,9 +72,9 @@ def orion(file: tifffile.TiffFile, path: Path, notes: list[str]) -> Stated | Non
     )
 
 
-def zeiss(file: tifffile.TiffFile, path: Path, notes: list[str]) -> Stated | None:
+def zeiss(page: tifffile.TiffPage, path: Path, notes: list[str]) -> Stated | None:
     """Zeiss SEM: tag 34118, which tifffile parses."""
-    metadata = file.sem_metadata
+    metadata = page.tags.valueof(34118)
     if not metadata:
         return None
     side, origin = None, "Zeiss' TIFF tag 34118"
@@ -83,10 +83,10 @@ def zeiss(file: tifffile.TiffFile, path: Path, notes: list[str]) -> Stated | Non
         if side is None and len(value) == 3:
             side, origin = nanometres(float(value[1]), str(value[2])), f"{name.upper()} in Zeiss' TIFF tag 34118"
     # the fourth number, which has no name, is the pixel in metres where the image is shown with 1024 columns
-    unnamed = (text_of(file, 34118) or "").split()[:4]
+    unnamed = (text_of(page, 34118) or "").split()[:4]
     shown = nanometres(number(unnamed[3]) or 0, "m", RATIO) if len(unnamed) == 4 else None
     if shown is not None:
-        exact = meant(shown * 1024 / int(file.pages.first.imagewidth), RATIO)
+        exact = meant(shown * 1024 / int(page.imagewidth), RATIO)
         # the named sizes are rounded; AP_PIXEL_SIZE may be that of the image as it is shown
         rounded = side is None or math.isclose(side, exact, rel_tol=_ROUNDING)
         if rounded or ("AP_PIXEL_SIZE" in origin and math.isclose(side or 0, shown, rel_tol=_ROUNDING)):
@@ -99,11 +99,11 @@ def zeiss(file: tifffile.TiffFile, path: Path, notes: list[str]) -> Stated | Non
     )  # fmt: skip
 
 
-def fei(file: tifffile.TiffFile, path: Path, notes: list[str]) -> Stated | None:
+def fei(page: tifffile.TiffPage, path: Path, notes: list[str]) -> Stated | None:
     """FEI and Thermo: lines in sections in tags 34680 and 34682."""
-    code = 34682 if 34682 in file.pages.first.tags else 34680
+    code = 34682 if 34682 in page.tags else 34680
     # tifffile keeps only the last of sections with the same name
-    metadata = sections_of(text_of(file, code) or "")
+    metadata = sections_of(text_of(page, code) or "")
     if not metadata:
         return None
     beam, image = metadata.get("Beam", {}), metadata.get("Image", {})
@@ -125,11 +125,11 @@ def fei(file: tifffile.TiffFile, path: Path, notes: list[str]) -> Stated | None:
     )  # fmt: skip
 
 
-def thermo(file: tifffile.TiffFile, path: Path, notes: list[str]) -> Stated | None:
+def thermo(page: tifffile.TiffPage, path: Path, notes: list[str]) -> Stated | None:
     """Thermo: the XML in tag 34683."""
-    root = parsed_xml(text_of(file, 34683), "Thermo's TIFF tag 34683", notes)
+    root = parsed_xml(text_of(page, 34683), "Thermo's TIFF tag 34683", notes)
     if root is not None and root.tag == "FeiImage":
-        return _phenom(root, int(file.pages.first.imagelength))
+        return _phenom(root, int(page.imagelength))
     result = None if root is None else root.find("BinaryResult")
     if root is None or result is None:
         return None
@@ -163,15 +163,15 @@ def _with_units(root: ElementTree.Element, *paths: str) -> VoxelSize:
     return (None, found[0], found[1])
 
 
-def tescan(file: tifffile.TiffFile, path: Path, notes: list[str]) -> Stated | None:
+def tescan(page: tifffile.TiffPage, path: Path, notes: list[str]) -> Stated | None:
     """TESCAN: key=value lines in tag 50431, or in the .hdr beside the file."""
-    text, origin = text_of(file, 50431), "TESCAN's TIFF tag 50431"
+    text, origin = text_of(page, 50431), "TESCAN's TIFF tag 50431"
     if text is None or "PixelSizeX=" not in text:
         text, origin = beside(path, (f"{path.stem}.hdr", f"{path.stem}{path.suffix.replace('.', '-')}.hdr"), notes)
         if text is None or "[MAIN]" not in text or "PixelSizeX=" not in text:
             return None
     values = lines_of(text)
-    strip, height = whole(values.get("ImageStripSize")), int(file.pages.first.imagelength)
+    strip, height = whole(values.get("ImageStripSize")), int(page.imagelength)
     return Stated(
         values.get("Device") or "TESCAN",
         sides(number(values.get("PixelSizeY")), number(values.get("PixelSizeX"))),
@@ -181,7 +181,7 @@ def tescan(file: tifffile.TiffFile, path: Path, notes: list[str]) -> Stated | No
     )
 
 
-def sidecar(file: tifffile.TiffFile, path: Path, notes: list[str]) -> Stated | None:
+def sidecar(page: tifffile.TiffPage, path: Path, notes: list[str]) -> Stated | None:
     """Hitachi and JEOL SEM: the .txt beside the file."""
     text, origin = beside(path, (f"{path.stem}.txt", f"{path.stem}.TXT"), notes)
     if text is None:

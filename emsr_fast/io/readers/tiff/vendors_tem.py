@@ -27,16 +27,15 @@ _INCH = 2
 _TIA_BAR = 1 / 16
 
 
-def tia(file: tifffile.TiffFile, path: Path, notes: list[str]) -> Stated | None:
+def tia(page: tifffile.TiffPage, path: Path, notes: list[str]) -> Stated | None:
     """TIA (FEI Tecnai, Titan): XML in tag 34682, resolution tags of its own."""
-    text = text_of(file, 34682)
+    text = text_of(page, 34682)
     if text is None or not text.lstrip().startswith("<Root"):
         return None
     root = parsed_xml(text, "TIA's TIFF tag 34682", notes)
     if root is None:
         return None
     words = {child_text(node, "Label"): child_text(node, "Value") for node in root.iterfind("Data")}
-    page = file.pages.first
     unit = {_INCH: _PER_INCH_NM, 3: _PER_CM_NM}.get(page.tags.valueof(65452, 0))
     y, x = (None if unit is None else _step(page.tags.valueof(code), unit) for code in (65451, 65450))
     # TIA states no height; its cameras are square
@@ -48,11 +47,11 @@ def tia(file: tifffile.TiffFile, path: Path, notes: list[str]) -> Stated | None:
     )  # fmt: skip
 
 
-def micrograph(file: tifffile.TiffFile, path: Path, notes: list[str]) -> Stated | None:
+def micrograph(page: tifffile.TiffPage, path: Path, notes: list[str]) -> Stated | None:
     """DigitalMicrograph: units in tags 65003 to 65005, steps in 65009 to 65011, in the order x, y, z."""
     steps: list[float | None] = []
     for unit_tag, step_tag in ((65005, 65011), (65004, 65010), (65003, 65009)):
-        step, unit = file.pages.first.tags.valueof(step_tag), text_of(file, unit_tag)
+        step, unit = page.tags.valueof(step_tag), text_of(page, unit_tag)
         one = isinstance(step, int | float) and unit is not None
         steps.append(nanometres(abs(float(step)), unit or "", RATIO) if one else None)
     if steps[1] is None and steps[2] is None:
@@ -60,9 +59,8 @@ def micrograph(file: tifffile.TiffFile, path: Path, notes: list[str]) -> Stated 
     return Stated("Gatan DigitalMicrograph", (steps[0], steps[1], steps[2]), "DigitalMicrograph's TIFF tags")
 
 
-def sightx(file: tifffile.TiffFile, path: Path, notes: list[str]) -> Stated | None:
+def sightx(page: tifffile.TiffPage, path: Path, notes: list[str]) -> Stated | None:
     """JEOL SightX: the XML in the image description; the resolution is that of the camera, before magnification."""
-    page = file.pages.first
     if str(page.tags.valueof("Make", "")).strip() != "JEOL Ltd." or "<TemReporter" not in page.description:
         return None
     root = parsed_xml(page.description.strip(" \r\n\t\x00\x01"), "JEOL's image description", notes)
@@ -79,9 +77,9 @@ def sightx(file: tifffile.TiffFile, path: Path, notes: list[str]) -> Stated | No
     return Stated(name, sides(y, x, "nm"), "JEOL's resolution and magnification", printers_resolution=True)
 
 
-def tvips(file: tifffile.TiffFile, path: Path, notes: list[str]) -> Stated | None:
+def tvips(page: tifffile.TiffPage, path: Path, notes: list[str]) -> Stated | None:
     """TVIPS: tag 37706, which tifffile parses; lengths in nm."""
-    metadata = file.tvips_metadata
+    metadata = page.tags.valueof(37706)
     if not metadata:
         return None
     y, x = (number(metadata.get(f"PixelSize{axis}")) for axis in "YX")
@@ -89,9 +87,10 @@ def tvips(file: tifffile.TiffFile, path: Path, notes: list[str]) -> Stated | Non
     return Stated(f"TVIPS {camera}".strip(), sides(y, x, "nm", FLOAT32), "TVIPS' TIFF tag 37706")
 
 
-def olympus(file: tifffile.TiffFile, path: Path, notes: list[str]) -> Stated | None:
+def olympus(page: tifffile.TiffPage, path: Path, notes: list[str]) -> Stated | None:
     """Olympus SIS: tags 33560 and 33471, which tifffile parses."""
-    metadata = file.sis_metadata
+    parts = [part for code in (33471, 33560) if isinstance(part := page.tags.valueof(code), dict)]
+    metadata = {name: value for part in parts for name, value in part.items()}
     if not metadata:
         return None
     y, x = (number(metadata.get(f"pixelsize{axis}")) for axis in "yx")

@@ -15,13 +15,14 @@ _RESOLUTION_UNITS = {2: "inch", 3: "cm"}
 
 
 def read_voxel_size(
-    file: tifffile.TiffFile, series: int = 0, stated: Stated | None = None
+    file: tifffile.TiffFile, page: tifffile.TiffPage, series: int = 0, stated: Stated | None = None
 ) -> tuple[VoxelSize, str, tuple[str, ...]]:
     """Return the voxel size in nm (z, y, x), where it was found, and notes on values that are ignored.
 
     Args:
         file: an open TIFF.
-        series: which of OME's images it is about.
+        page: the first of the image.
+        series: which of OME's images it is.
         stated: what the microscope wrote, see ``read_vendors``.
     """
     notes: list[str] = []
@@ -30,7 +31,7 @@ def read_voxel_size(
         (lambda: _from_ome(file, series, notes), "OME PhysicalSize"),
         (lambda: _from_imagej(file, notes), "ImageJ unit, spacing and resolution"),
         (lambda: own.pixel_nm, own.pixel_from),
-        (lambda: UNKNOWN if own.printers_resolution else _from_resolution(file, notes), "TIFF resolution tags"),
+        (lambda: UNKNOWN if own.printers_resolution else _from_resolution(page, notes), "TIFF resolution tags"),
     ):
         if (found := read()) != UNKNOWN:
             return found, origin, tuple(notes)
@@ -92,7 +93,7 @@ def _from_imagej(file: tifffile.TiffFile, notes: list[str]) -> VoxelSize:
     metadata = file.imagej_metadata if file.is_imagej else None
     if metadata is None:
         return UNKNOWN
-    density_x, density_y = _densities(file)
+    density_x, density_y = _densities(file.pages.first)
     try:
         spacing = float(metadata.get("spacing", 0))
     except (TypeError, ValueError):
@@ -111,22 +112,22 @@ def _from_imagej(file: tifffile.TiffFile, notes: list[str]) -> VoxelSize:
     return (z, y, x)
 
 
-def _from_resolution(file: tifffile.TiffFile, notes: list[str]) -> VoxelSize:
-    unit = _RESOLUTION_UNITS.get(int(file.pages.first.tags.valueof("ResolutionUnit", 2)))
+def _from_resolution(page: tifffile.TiffPage, notes: list[str]) -> VoxelSize:
+    unit = _RESOLUTION_UNITS.get(int(page.tags.valueof("ResolutionUnit", 2)))
     if unit is None:
         return UNKNOWN
-    density_x, density_y = _densities(file)
+    density_x, density_y = _densities(page)
     (x, doubt), (y, _) = from_density(density_x, unit), from_density(density_y, unit)
     if doubt:
         notes.append(doubt)
     return (None, y, x)
 
 
-def _densities(file: tifffile.TiffFile) -> tuple[float, float]:
+def _densities(page: tifffile.TiffPage) -> tuple[float, float]:
     """Return pixels per unit along x and y; 0 where the tag is missing or nonsense."""
 
     def density(tag: str) -> float:
-        value = file.pages.first.tags.valueof(tag)
+        value = page.tags.valueof(tag)
         try:
             return float(value[0] / value[1])
         except (TypeError, IndexError, ZeroDivisionError):
