@@ -16,7 +16,7 @@ namespace {
 // Tiles whose planes are in the cache together, a multiple of kRowStep.
 int64_t group_of(int64_t inputs, int64_t outputs) {
   const int64_t most = 3072 / (inputs + outputs);
-  return most < kRowStep ? kRowStep : most / kRowStep * kRowStep;
+  return most < kRowStep ? kRowStep : most > 4 * kRowStep ? 4 * kRowStep : most / kRowStep * kRowStep;
 }
 
 constexpr int64_t kLinesAhead = 6;  // of the next group's pixels, asked for beside a few rows of products

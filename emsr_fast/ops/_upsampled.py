@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from emsr_fast import _native
-from emsr_fast.ops._conv3x3_gradient import by_torch, pack
+from emsr_fast.ops._conv3x3_gradient import by_torch
 from emsr_fast.ops._layout import dense_channels_last, features_like, side_by_side
 from emsr_fast.ops._operator import register
 from emsr_fast.ops._packed import PackedWeights
@@ -29,15 +29,15 @@ def _scale(weight: Tensor) -> int:
     return round((weight.shape[0] / weight.shape[1]) ** 0.5)
 
 
-def _pack(weight: Tensor) -> Tensor:
-    return torch.stack([pack(part) for part in _parts(weight, _scale(weight))])
+def _pack(weight: Tensor, *, turned: bool = False) -> Tensor:
+    parts = _parts(weight, _scale(weight))
+    packed = weight.new_empty((len(parts), _native.conv3x3_packed_size(*parts.shape[1:3])))
+    for part, to in zip(parts, packed, strict=True):
+        _native.conv3x3_pack(part, to, turned=turned)
+    return packed
 
 
-def _pack_turned(weight: Tensor) -> Tensor:
-    return torch.stack([pack(part, turned=True) for part in _parts(weight, _scale(weight))])
-
-
-PACKED, TURNED = PackedWeights(_pack), PackedWeights(_pack_turned)  # by weight
+PACKED, TURNED = PackedWeights(_pack), PackedWeights(lambda weight: _pack(weight, turned=True))  # by weight
 
 
 def _rows(features: Tensor, scale: int) -> list[Tensor]:

@@ -19,7 +19,8 @@ from emsr_fast.train.state import TrainState
 from emsr_fast.train.step import crops_per_pass, loss_of, on_device
 from emsr_fast.wording import counted
 
-_MEASURED_PX = 2**12  # LR pixels of the step that is measured, at most: a second or two for the largest network
+_MEASURED_PX = 2**12  # LR pixels of the first step that is measured, at most: a second or two for the largest network
+_MEASURED_S = 5.0  # what the second may take to be a whole pass
 _ALIVE = 2.0  # times what autograd keeps for the gradient: what a step holds at most; 1.7 to 1.8 measured
 _BYTES_PER_PARAMETER = 16  # weight, gradient, two moments
 _LONG_S = 24 * 3600
@@ -31,16 +32,45 @@ class Cost:
 
     seconds: float
     bytes: int  # beyond the program itself
+    lr_px: int  # over all processes
+
+    @property
+    def speed(self) -> float:
+        """LR Mpx/s."""
+        return self.lr_px / self.seconds / 1e6
 
 
 def measure_cost(state: TrainState, config: TrainConfig, data: Crops, processes: int, device: torch.device) -> Cost:
     """Return what a step costs, from the gradient of a few pixels; the state stays as it is.
 
-    Time and memory grow as the pixels do. The gradient is taken twice: the first time, operators prepare themselves.
+    Time and memory grow as the pixels do. The gradient is taken twice: the first time operators prepare themselves, the
+    second time, if that takes seconds, of a whole pass, since a part of the time is the same for any number of pixels.
     """
-    side = min(config.crop, int(_MEASURED_PX**0.5) // 4 * 4)
     share = config.batch // processes
+    side = min(config.crop, int(_MEASURED_PX**0.5) // 4 * 4)
     number = min(share, max(1, _MEASURED_PX // side**2))
+    whole = crops_per_pass(config, processes, device)
+    pass_px = whole * config.crop**2
+    seconds, kept = _gradient(state, config, data, number, side, device)
+    times = pass_px / (number * side**2)
+    free = free_bytes(device)
+    if seconds * times <= _MEASURED_S and (free is None or _ALIVE * kept * times < free):
+        number, side = whole, config.crop
+    seconds, kept = _gradient(state, config, data, number, side, device)
+    measured_px = number * side**2
+    parameters = sum(p.numel() for p in state.model.parameters())
+    activations = kept - 4 * parameters
+    return Cost(
+        seconds * share * config.crop**2 / measured_px,
+        round(_ALIVE * activations * pass_px / measured_px) + _BYTES_PER_PARAMETER * parameters,
+        config.batch * config.crop**2,
+    )
+
+
+def _gradient(
+    state: TrainState, config: TrainConfig, data: Crops, number: int, side: int, device: torch.device
+) -> tuple[float, int]:
+    """Return the seconds that the gradient of ``number`` crops takes, and the bytes that autograd keeps for it."""
     scale = state.model.config.scale
     y, x, normal = default_collate([data[i] for i in range(number)])
     crops = [y[..., :side, :side], x[..., : scale * side, : scale * side], normal[..., :side, :side]]
@@ -51,25 +81,15 @@ def measure_cost(state: TrainState, config: TrainConfig, data: Crops, processes:
         kept[storage._cdata] = storage.nbytes()
         return tensor
 
-    seconds = 0.0
-    for _ in range(2):
-        kept.clear()
-        start = time.perf_counter()
-        with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
-            loss = loss_of(state.model, on_device(crops, config, device), 0.0, config, state.model.config.levels)
-        loss.backward()
-        # on a GPU the work is done when its result is here
-        loss.item()
-        seconds = time.perf_counter() - start
+    start = time.perf_counter()
+    with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
+        loss = loss_of(state.model, on_device(crops, config, device), 0.0, config, state.model.config.levels)
+    loss.backward()
+    # on a GPU the work is done when its result is here
+    loss.item()
+    seconds = time.perf_counter() - start
     state.optimiser.zero_grad(set_to_none=True)
-    parameters = sum(p.numel() for p in state.model.parameters())
-    measured_px = number * side**2
-    pass_px = crops_per_pass(config, processes, device) * config.crop**2
-    activations = sum(kept.values()) - 4 * parameters
-    return Cost(
-        seconds * share * config.crop**2 / measured_px,
-        round(_ALIVE * activations * pass_px / measured_px) + _BYTES_PER_PARAMETER * parameters,
-    )
+    return seconds, sum(kept.values())
 
 
 def say_cost(cost: Cost, config: TrainConfig, step: int, seconds: float, device: torch.device, say: Say) -> None:
@@ -84,7 +104,8 @@ def say_cost(cost: Cost, config: TrainConfig, step: int, seconds: float, device:
     free = free_bytes(device)
     there = f", {free / 1e9:.3g} GB are free" if free is not None else ""
     threads = f", {counted(torch.get_num_threads(), 'thread')}" if device.type == "cpu" else ""
-    say(f"step    about {duration(cost.seconds)} and {cost.bytes / 1e9:.2g} GB on {device}{threads}{there}")
+    speed = f"{cost.speed:.2g} LR Mpx/s"
+    say(f"step    about {duration(cost.seconds)}, {speed}, {cost.bytes / 1e9:.2g} GB on {device}{threads}{there}")
     if free is not None and cost.bytes > free:
         raise BackendError(
             f"a step needs about {cost.bytes / 1e9:.3g} GB of memory and {free / 1e9:.3g} GB are free; "
@@ -96,7 +117,7 @@ def say_cost(cost: Cost, config: TrainConfig, step: int, seconds: float, device:
         left = max(0.0, 60 * config.minutes - seconds)
         say(f"run     about {counted(round(left / cost.seconds), 'step')} in {duration(left)}")
         return
-    say(f"run     {counted(steps, 'step')}, about {duration(whole)}")
+    say(f"run     {counted(steps, 'step')}, about {duration(whole)}, to {end_after(whole)}")
     if whole > _LONG_S:
         say("note    to be done sooner: `minutes`, fewer steps, a smaller crop, batch or model, or a GPU")
 
@@ -107,6 +128,12 @@ def duration(seconds: float) -> str:
         if seconds >= 2 * length:
             return f"{_two_digits(seconds / length)} {unit}"
     return f"{_two_digits(seconds)} s"
+
+
+def end_after(seconds: float) -> str:
+    """Return the time of day that is so far ahead, with its date if that is not today's."""
+    now, end = time.localtime(), time.localtime(time.time() + seconds)
+    return time.strftime("%H:%M" if now[:3] == end[:3] else "%H:%M on %Y-%m-%d", end)
 
 
 def clock(seconds: float) -> str:

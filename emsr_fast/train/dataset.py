@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import torch
@@ -48,9 +49,20 @@ class Crops(Dataset[Crop]):
 
 
 def readable(loader: DataLoader[Crop]) -> Iterator[list[Tensor]]:
-    """Yield the batches of ``loader``; raise an error of a worker process with its one line, without the traceback."""
+    """Yield the batches of ``loader``; raise an error of a worker process with its one line, without the traceback.
+
+    Without worker processes a thread prepares the next batch while this one is in use.
+    """
+    batches = iter(loader)
     try:
-        yield from loader
+        if loader.num_workers:
+            yield from batches
+            return
+        with ThreadPoolExecutor(1, "crops") as beside:
+            coming = beside.submit(next, batches, None)
+            while (batch := coming.result()) is not None:
+                coming = beside.submit(next, batches, None)
+                yield batch
     except VolumeError as error:
         raise VolumeError(str(error).strip().splitlines()[-1].partition("VolumeError: ")[2] or str(error)) from error
 

@@ -24,7 +24,7 @@ from emsr_fast.model import Emsr
 from emsr_fast.model.zoo import choose_device
 from emsr_fast.train import process
 from emsr_fast.train.config import TrainConfig
-from emsr_fast.train.cost import clock, duration, measure_cost, say_cost
+from emsr_fast.train.cost import clock, duration, end_after, measure_cost, say_cost
 from emsr_fast.train.dataset import Crop, Crops, Numbers, readable
 from emsr_fast.train.hold_back import Pair, described_split
 from emsr_fast.train.output_folder import OutputFolder
@@ -189,7 +189,7 @@ class _Run:
         config, state = self.config, self.state
         state.ended = False
         stepper = Stepper(state, config, self.device, self.processes)
-        start, before = time.monotonic(), state.seconds
+        start, before, self._began = time.monotonic(), state.seconds, (state.step, state.seconds)
         saved_at, said_at = start, start - 60
         limit = 60 * config.minutes if config.minutes else None
 
@@ -260,14 +260,14 @@ class _Run:
 
     def _say_progress(self, loss: float, limit: float | None) -> None:
         state, config = self.state, self.config
-        rate = state.step / max(state.seconds, 1e-9)
+        rate = (state.step - self._began[0]) / max(state.seconds - self._began[1], 1e-9)  # of this session
         pixels = f"loss {loss:.5f}, {rate * config.batch * config.crop**2 / 1e6:.3f} LR Mpx/s"
         if limit and state.seconds / limit > state.step / config.steps:
             # how many steps the time has room for is not known, and moves
             self.say(f"step {state.step}, {clock(state.seconds)} of {clock(limit)}, {pixels}")
             return
         left = (config.steps - state.step) / max(rate, 1e-9)
-        self.say(f"step {state.step}/{config.steps}, {pixels}, {duration(left)} left")
+        self.say(f"step {state.step}/{config.steps}, {pixels}, {duration(left)} left, to {end_after(left)}")
 
     def _validate(self, stop: list[int]) -> Validation | None:
         """Validate; return None if there are no crops for it, or a signal came meanwhile."""

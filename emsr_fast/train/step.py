@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
@@ -19,7 +20,7 @@ Look = Callable[[], None]  # raises StepDropped where the step must not go on
 
 # LR pixels that pass a CPU's network together: no operator then takes longer than a second or two. From the settings
 # alone, not from the time measured: a run that goes on must add up its gradients in the same order
-_PASS_PX = 2**14
+_PASS_PX = 2**15
 
 
 class StepDropped(Exception):
@@ -31,9 +32,15 @@ class NotANumber(Exception):
 
 
 def crops_per_pass(config: TrainConfig, processes: int, device: torch.device) -> int:
-    """Return how many crops pass the network together: the whole batch of a process, except on a CPU."""
+    """Return how many crops pass the network together: the whole batch of a process, except on a CPU.
+
+    There the passes are of one size, or nearly: what each costs beside its pixels is not spent on a rest.
+    """
     share = config.batch // processes
-    return share if device.type != "cpu" else min(share, max(1, _PASS_PX // config.crop**2))
+    if device.type != "cpu":
+        return share
+    passes = math.ceil(share / max(1, _PASS_PX // config.crop**2))
+    return math.ceil(share / passes)
 
 
 @contextmanager

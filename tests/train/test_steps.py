@@ -3,19 +3,22 @@
 import os
 import re
 import signal
+import threading
 import time
 from pathlib import Path
 
 import pytest
 import torch
+from torch.utils.data import DataLoader, Dataset
 
 from emsr_fast import BackendError, Emsr, EmsrConfig, UsageError, load_model
 from emsr_fast.cli import main
 from emsr_fast.train import TrainConfig, train
 from emsr_fast.train.cost import measure_cost, say_cost
-from emsr_fast.train.dataset import Crops
+from emsr_fast.train.dataset import Crops, readable
 from emsr_fast.train.pairs import pairs_of
 from emsr_fast.train.state import TrainState
+from emsr_fast.train.step import crops_per_pass
 from training import column, run, weights
 
 
@@ -117,6 +120,30 @@ def test_a_file_of_settings_that_is_not_there(tmp_path, monkeypatch, capsys):
     assert "train.yaml does not exist; write an example: emsr-fast train train.yaml --init" in capsys.readouterr().err
 
 
+def test_passes_are_of_one_size(small_run):
+    cpu = torch.device("cpu")
+    for crop, batch, expected in ((48, 8, 8), (48, 16, 8), (64, 9, 5), (340, 2, 1), (32, 4, 4)):
+        config = TrainConfig.model_validate({**small_run, "crop": crop, "batch": batch})
+        assert crops_per_pass(config, 1, cpu) == expected
+
+
+def test_the_next_batch_is_prepared_while_one_is_in_use():
+    asked, used = [threading.Event() for _ in range(4)], []
+
+    class Numbers(Dataset):
+        def __getitem__(self, number):
+            asked[number].set()
+            return number
+
+        def __len__(self):
+            return len(asked)
+
+    for batch in readable(DataLoader(Numbers(), batch_size=1)):
+        used.append(int(batch))
+        assert asked[min(used[-1] + 1, 3)].wait(60)
+    assert used == [0, 1, 2, 3]
+
+
 def test_passes_add_up_to_the_batch(small_run, tmp_path, monkeypatch):
     run(small_run, batch=4)
     monkeypatch.setattr("emsr_fast.train.step._PASS_PX", 3 * 16**2)
@@ -129,7 +156,7 @@ def test_the_cost_is_said_before_the_first_step_and_changes_nothing(small_run, t
     lines = []
     train(TrainConfig.model_validate({**small_run, "steps": 10**6, "minutes": 0.02}), say=lines.append)
     (step,) = (n for n, line in enumerate(lines) if line.startswith("step    about"))
-    assert " GB on cpu" in lines[step]
+    assert re.search(r"about .+ s, \S+ LR Mpx/s, \S+ GB on cpu", lines[step])
     assert "GB are free" in lines[step]
     assert lines[step + 1].startswith("run     about ")
     assert re.search(r"steps? in 1\.2 s$", lines[step + 1])
