@@ -80,6 +80,7 @@ def test_axes_of_one_pixel_are_dropped(tmp_path, shape):
         ((3.0, "A"), 0.3),
         ((4.0, "nm"), 4.0),
         ((-4.0, "nm"), 4.0),
+        ((4.0, "nm\x00\x00"), 4.0),
         ((1.0, ""), None),
     ],
 )

@@ -132,6 +132,24 @@ def test_ncem_axes_in_another_order_are_put_in_order(tmp_path):
         assert source.info.voxel_size_nm == pytest.approx((30.0, 2.0, 3.0), rel=1e-6)
 
 
+@pytest.mark.parametrize("name", ["angles", "time", ""])
+def test_the_ncem_axis_beside_y_and_x_holds_the_slices_whatever_its_name(tmp_path, name):
+    order = [STEPS[1], STEPS[2], (2.0 * np.arange(len(STACK)), name, "[deg]")]
+    with open_source(ncem(tmp_path / "a.emd", np.moveaxis(STACK, 0, -1), order)) as source:
+        check(source, STACK)
+        assert source.info.voxel_size_nm[0] is None
+        assert source.info.voxel_size_nm[1:] == pytest.approx((2.0, 3.0), rel=1e-6)
+
+
+@pytest.mark.parametrize("place", [0, 2])
+def test_ncem_spectrum_images_are_refused(tmp_path, place):
+    order = [STEPS[1], STEPS[2]]
+    order.insert(place, (0.5 * np.arange(len(STACK)), "Energy", "[eV]"))
+    ncem(tmp_path / "a.emd", np.moveaxis(STACK, 0, place), order)
+    with pytest.raises(VolumeError, match="is a spectrum image, one of its axes is in eV; give an image"):
+        open_source(tmp_path / "a.emd")
+
+
 def test_ncem_vectors_counted_from_the_fastest_axis_are_told_by_their_lengths(tmp_path):
     counted = [(values if len(values) > 2 else 3.0 * np.arange(8), name, "nm") for values, name, _ in STEPS[::-1]]
     with open_source(ncem(tmp_path / "a.emd", STACK, counted)) as source:

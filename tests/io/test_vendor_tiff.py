@@ -57,6 +57,7 @@ VENDORS = {
         [(34682, fei_ini(more="[Scan]\r\nPixelWidth=\r\nDwell=1\r\n[Image]\r\n[System]\r\nSystemType=Other\r\n"))],
         (5, 4), "FEI Quanta FEG", FEI,
     ),
+    "fei, decimal comma": ([(34682, fei_ini(size="4,0e-009"))], (5, 4), "FEI Quanta FEG", FEI),
     "fei, sfeg": ([(34680, fei_ini("IScan"))], (5, 4), "FEI Quanta FEG", "FEI's TIFF tag 34680"),
     "fei, field of view": (
         [(34682, fei_ini("Other", more="[EBeam]\r\nHFW=3.2e-7\r\nVFW=4e-7\r\n"))], (10, 10), "FEI Quanta FEG", FEI,

@@ -56,9 +56,9 @@ class Group:
         return found if isinstance(found, int | float) else None
 
     def text(self, *path: str | int) -> str:
-        """Return the text at ``path``, "" if there is none."""
+        """Return the text at ``path``, "" if there is none; some writers fill it up with zeros."""
         found = self.get(*path)
-        return found if isinstance(found, str) else ""
+        return found.partition("\x00")[0] if isinstance(found, str) else ""
 
     def _entry(self, step: str | int) -> Tag | None:
         if isinstance(step, int):

@@ -19,6 +19,7 @@ _VELOX = re.compile(r"Data/Image/([^/]+)/Data")
 _LONGEST_METADATA = 2**24  # bytes of a frame's metadata; Velox writes some 50,000
 _MICROSCOPE = ("microscope name", "Microscope", "name")  # attributes, by different writers
 _NEVER = "not stated in the file"
+_ENERGIES = {"eV", "keV"}
 
 
 @dataclass(frozen=True)
@@ -128,8 +129,15 @@ def _stated_by_ncem(file: h5py.File, name: str) -> Stated:
         # units are written as [n_m]
         unit = _text(vector.attrs.get("units")).strip("[] ").replace("_", "")
         step = _step(vector)
+        if unit in _ENERGIES:
+            raise VolumeError(
+                f"{file.filename}: {name} is a spectrum image, one of its axes is in {unit}; give an image"
+            )
         what = f"the step of {vector.name.rpartition('/')[2]}"
         sizes.append(_size(step, unit, what, notes) if step and unit else None)
+    # what is neither Y nor X are slices, such as angles or times
+    if len(letters) == 3 and {"Y", "X"} < set(letters):
+        letters = [letter if len(letter) == 1 else "Z" for letter in letters]
     named = all(len(letter) == 1 and letter.isalpha() for letter in letters) and {"Y", "X"} <= set(letters)
     axes = "".join(letters) if named and len(set(letters)) == len(letters) else None
     microscope = own(file, "microscope")

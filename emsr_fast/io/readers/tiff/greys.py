@@ -63,8 +63,8 @@ def greys_of(page: tifffile.TiffPage, path: Path) -> Greys:
         raise VolumeError(f"{path} stores {page.shape} voxels in one page; save it with one page per slice")
     pixels = np.dtype(page.dtype or "V1").newbyteorder("=")
     if samples > 1:
-        names = {2: "grey with alpha", 3: "RGB", 4: "RGBA"}[samples]
-        return Greys(pixels, samples, notes=(f"stored as {names} with equal channels: read as grey",))
+        stored = {2: "grey with alpha", 3: "RGB with equal channels", 4: "RGBA with equal channels"}[samples]
+        return Greys(pixels, samples, notes=(f"stored as {stored}: read as grey",))
     if photometric == _PALETTE:
         return _palette(page, pixels, path)
     if photometric == _WHITE_IS_ZERO:

@@ -136,9 +136,9 @@ def child_text(node: ElementTree.Element, path: str) -> str:
 
 
 def number(value: Any) -> float | None:
-    """Return a finite number, or None."""
+    """Return a finite number, or None; computers of some countries write its point as a comma."""
     try:
-        found = float(value)
+        found = float(value.replace(",", ".") if isinstance(value, str) else value)
     except (TypeError, ValueError):
         return None
     return found if math.isfinite(found) else None
