@@ -5,6 +5,7 @@
 
 #include "atrous.h"
 #include "conv3x3.h"
+#include "cpu/caches.h"
 #include "cpu/isa.h"
 #include "edge_gate.h"
 #include "residual_block.h"
@@ -54,6 +55,7 @@ PYBIND11_MODULE(_C, m, py::mod_gil_not_used()) {
   m.attr("max_atrous_levels") = emsr::kMaxAtrousLevels;
   m.attr("window") = emsr::kWindow;
   m.def("cpu_isa", &emsr::cpu_isa_name);
+  m.def("cpu_caches", [] { return py::make_tuple(emsr::caches().l2, emsr::caches().line); });
 
   m.def("atrous_details_cpu", [](const py::tuple& x, const py::tuple& out, int levels, int threads) {
     const emsr::ImageView vx = to_view(x), vout = to_view(out);

@@ -50,6 +50,11 @@ def cpu_isa() -> str:
     return _C.cpu_isa()
 
 
+def cpu_caches() -> tuple[int, int]:
+    """Return what the CPU kernels take for the size of a core's L2 cache and of a cache line, bytes."""
+    return _C.cpu_caches()
+
+
 def view(t: Tensor) -> tuple[int, ...]:
     """Describe ``t`` (B, C, H, W) to C++: data pointer, sizes, strides (elements), dtype code."""
     return (t.data_ptr(), *t.shape, *t.stride(), _DTYPES[t.dtype])

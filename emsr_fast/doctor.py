@@ -47,7 +47,7 @@ def _machine() -> dict[str, str]:
     reason = _native.why_no_cpu()
     rows = {
         "platform": f"{platform.system()} {platform.machine()}",
-        "CPU kernels": f"no: {reason}" if reason else _native.cpu_isa(),
+        "CPU kernels": f"no: {reason}" if reason else _cpu_kernels(),
         "threads": f"{torch.get_num_threads()} (torch.get_num_threads)",
     }
     if torch.cuda.is_available():
@@ -59,6 +59,11 @@ def _machine() -> dict[str, str]:
     else:
         rows["GPU"] = "none that torch can use" if torch.version.cuda else "this torch was built without CUDA"
     return rows
+
+
+def _cpu_kernels() -> str:
+    l2, line = _native.cpu_caches()
+    return f"{_native.cpu_isa()}, for an L2 cache of {l2 >> 10} KiB and cache lines of {line} bytes"
 
 
 def _backend_rows() -> dict[str, str]:

@@ -1,7 +1,7 @@
 // 3x3 convolutions on a CPU, each with what follows it. Compiled once per instruction set.
 //
-// Many channels to many: Winograd's F(6x6, 3x3). A task is a group of tiles whose planes stay in scratch (about 200 KB at
-// 64 channels, where the products overwrite their inputs): each pixel is read 1.78 times from the cache, written once.
+// Many channels to many: Winograd's F(6x6, 3x3). A task is a group of tiles whose planes stay in scratch (about 200 KB;
+// sums overwrite inputs): each pixel is read 1.78 times from the cache, written once.
 // Few channels to many: the 9 neighbours of a run of pixels as a matrix [tap][pixel], times the weight. Many to one: dot products.
 #include "conv3x3.h"
 
@@ -24,15 +24,16 @@ void write_tile(const ImageView& out, const Tiles::Place& at, const Epilogue& ep
   float* to = pixel(out, at.b, at.y, at.x);
   const float* other = epilogue.at(at.b, at.y, at.x);
   const int64_t sh = out.sh, sw = out.sw;
-  for (int64_t c = 0; c < out.c; c += kLanes<float>) {
-    const auto put = [&](int y, int x, Vec<float> v) __attribute__((always_inline)) {
+  for (int64_t first = 0; first < out.c; first += kLineVectors * kLanes<float>) {
+    const auto put = [&](int y, int x, int channel, Vec<float> v) __attribute__((always_inline)) {
+      const int64_t c = first + channel;
       write(to + y * sh + x * sw + c, epilogue.apply(v, other, y, x, c), streamed);
     };
     if (at.rows == kTile && at.cols == kTile) {
-      transform_output_tile(sums + c, plane, put);
+      transform_output_tile<kLineVectors>(sums + first, plane, put);
     } else {
-      transform_output_tile(sums + c, plane, [&](int y, int x, Vec<float> v) {
-        if (y < at.rows && x < at.cols) put(y, x, v);
+      transform_output_tile<kLineVectors>(sums + first, plane, [&](int y, int x, int channel, Vec<float> v) {
+        if (y < at.rows && x < at.cols) put(y, x, channel, v);
       });
     }
   }
@@ -41,24 +42,22 @@ void write_tile(const ImageView& out, const Tiles::Place& at, const Epilogue& ep
 template <typename Epilogue>
 void winograd(const ImageView& x, const ImageView& out, const Epilogue& epilogue, const float* packed, int threads) {
   const Tiles tiles(x);
-  const bool in_place = products_fit_in_place(x.c, out.c);
-  const int64_t group = tiles_per_task(tiles, x.c > out.c ? x.c : out.c, threads);
-  const int64_t in_plane = group * x.c + kPlaneGap, out_plane = group * out.c + kPlaneGap;
-  const int64_t floats = kPlanes * (in_plane + x.c + (in_place ? 0 : out_plane));
+  const int64_t channels = x.c > out.c ? x.c : out.c, group = tiles_per_task(tiles, channels, kPlanes * channels, threads);
+  const int64_t plane = group * channels + kPlaneGap;
   const bool streamed = may_stream(static_cast<float*>(out.data));
   parallel_for((tiles.count + group - 1) / group, threads, [&](int64_t task) {
-    float* planes = static_cast<float*>(scratch(Scratch::kOwn, sizeof(float) * floats));
-    float* border = planes + kPlanes * in_plane;
-    float* sums = in_place ? planes : border + kPlanes * x.c;
+    float* sums = static_cast<float*>(scratch(Scratch::kOwn, sizeof(float) * ((kPlanes + 1) * plane + kPlanes * x.c)));
+    float* planes = sums + plane;
+    float* border = planes + kPlanes * plane;
     const int64_t first = task * group, count = tiles.count - first < group ? tiles.count - first : group;
-    transform_input_tiles(x, tiles, first, count, planes, in_plane, border);
+    transform_input_tiles(x, tiles, first, count, planes, plane, border);
     const PixelsAhead next(x, tiles, (task + threads) * group, group);  // threads take tasks in turn
     const auto multiply = [&](const auto&... ahead) {
-      multiply_planes(planes, in_plane, x.c, packed, out.c, sums, out_plane, count, ahead...);
+      multiply_planes(planes, x.c, packed, out.c, sums, plane, count, ahead...);
     };
     if constexpr (Epilogue::kReadsOther) multiply(next, PixelsAhead(epilogue.other, tiles, first, count));
     else multiply(next);
-    for (int64_t t = 0; t < count; ++t) write_tile(out, tiles.place(first + t), epilogue, sums + t * out.c, out_plane, streamed);
+    for (int64_t t = 0; t < count; ++t) write_tile(out, tiles.place(first + t), epilogue, sums + t * out.c, plane, streamed);
     finish_streaming();
   });
 }

@@ -8,11 +8,7 @@ namespace EMSR_ISA {
 constexpr int kRowStep = 6;  // rows a microkernel holds; callers pad their buffers to a multiple of it
 
 // Vectors of outputs a microkernel holds: 6 x 4 accumulators fill 32 registers, 6 x 2 fill 16.
-#if defined(__AVX512F__) || defined(__aarch64__)
-constexpr int kColumnVectors = 4;
-#else
-constexpr int kColumnVectors = 2;
-#endif
+constexpr int kColumnVectors = kRegisters == 32 ? 4 : 2;
 
 // Vectors in the first block of columns of a product with this many outputs.
 template <typename T>

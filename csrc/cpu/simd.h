@@ -6,6 +6,8 @@
 #include <type_traits>
 #include <utility>
 
+#include "caches.h"
+
 #if defined(__SSE2__)
 #include <immintrin.h>
 #endif
@@ -20,6 +22,12 @@
 
 namespace emsr {
 namespace EMSR_ISA {
+
+#if defined(__AVX512F__) || defined(__aarch64__)
+constexpr int kRegisters = 32;  // that hold a vector
+#else
+constexpr int kRegisters = 16;
+#endif
 
 template <typename T, int N>
 struct VectorOf {
@@ -44,9 +52,14 @@ inline void store(T* p, Vec<T> v) {
   *reinterpret_cast<typename VectorOf<T, kLanes<T>>::type*>(p) = v;
 }
 
-// Whether vectors written to `p` and to multiples of 64 bytes behind it may be streamed.
+// Vectors that fill a cache line. What is streamed leaves the processor by lines, so write the vectors of a line one after
+// another: a line that waits for its other half is sent in parts, each as slow as a whole one.
+constexpr int kLineBytes = 64;
+constexpr int kLineVectors = kLineBytes / EMSR_VECTOR_BYTES;
+
+// Whether lines written to `p` and to multiples of kLineBytes behind it may be streamed.
 template <typename T>
-inline bool may_stream(const T* p) { return reinterpret_cast<uintptr_t>(p) % 64 == 0; }
+inline bool may_stream(const T* p) { return reinterpret_cast<uintptr_t>(p) % kLineBytes == 0 && caches().line == kLineBytes; }
 
 // Write a vector; `streamed`, past the caches: a large image has left them before it is read again, and so need not be
 // read to be written. Call finish_streaming before another thread reads it.

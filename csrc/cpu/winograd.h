@@ -4,6 +4,7 @@
 // a matrix of its own, and 64 sums become the 6x6 outputs. At the points 0, +-1/2, +-1, +-2 and infinity all factors of
 // the output transform are powers of two, which round nothing.
 #pragma once
+#include "caches.h"
 #include "image_view.h"
 #include "product.h"
 
@@ -62,23 +63,33 @@ inline void transform_input_tile(const float* from, int64_t row, int64_t col, fl
   }
 }
 
-// One vector of channels of a tile: 64 planes to 6x6 outputs, each handed to put(y, x, value).
-template <typename Put>
+// kVectors vectors of channels of a tile: 64 planes to 6x6 outputs, each handed to put(y, x, channel, value), `channel` counted
+// from the first. The vectors of a pixel follow one another; streamed ones need kLineVectors.
+template <int kVectors, typename Put>
 inline __attribute__((always_inline)) void transform_output_tile(const float* planes, int64_t plane, const Put& put) {
-  Vec<float> half[8][6];
-  for (int y = 0; y < 8; ++y) {
-    Vec<float> m[8];
+  Vec<float> half[kVectors][8][6];
+  for (int v = 0; v < kVectors; ++v) {
+    for (int y = 0; y < 8; ++y) {
+      Vec<float> m[8];
 #pragma GCC unroll 8
-    for (int x = 0; x < 8; ++x) m[x] = load(planes + (y * 8 + x) * plane);
-    transform_output(m, half[y]);
+      for (int x = 0; x < 8; ++x) m[x] = load(planes + (y * 8 + x) * plane + v * kLanes<float>);
+      transform_output(m, half[v][y]);
+    }
   }
   for (int x = 0; x < 6; ++x) {
-    Vec<float> m[8], out[6];
+    Vec<float> out[kVectors][6];
+#pragma GCC unroll 4
+    for (int v = 0; v < kVectors; ++v) {
+      Vec<float> m[8];
 #pragma GCC unroll 8
-    for (int y = 0; y < 8; ++y) m[y] = half[y][x];
-    transform_output(m, out);
+      for (int y = 0; y < 8; ++y) m[y] = half[v][y][x];
+      transform_output(m, out[v]);
+    }
 #pragma GCC unroll 6
-    for (int y = 0; y < 6; ++y) put(y, x, out[y]);
+    for (int y = 0; y < 6; ++y) {
+#pragma GCC unroll 4
+      for (int v = 0; v < kVectors; ++v) put(y, x, v * kLanes<float>, out[v][y]);
+    }
   }
 }
 
@@ -101,11 +112,13 @@ struct Tiles {
   }
 };
 
-// Tiles per task: planes of `channels` channels in about 200 KB, which leave room in the L2 cache for the matrices that
-// pass through it, but at least one task a thread. A multiple of kRowStep.
-inline int64_t tiles_per_task(const Tiles& tiles, int64_t channels, int threads) {
-  int64_t most = (224 << 10) / (kPlanes * channels * static_cast<int64_t>(sizeof(float)));
-  const int64_t share = (tiles.count + threads - 1) / threads;
+// Tiles per task, a multiple of kRowStep: their planes of `channels` channels in about 200 KB, and the tile_floats floats of
+// each, with the matrices that pass through, in the L2 cache; but at least one task a thread.
+inline int64_t tiles_per_task(const Tiles& tiles, int64_t channels, int64_t tile_floats, int threads) {
+  constexpr int64_t float_bytes = sizeof(float);
+  int64_t most = (224 << 10) / (kPlanes * channels * float_bytes);
+  const int64_t in_cache = caches().l2 / 2 / (tile_floats * float_bytes), share = (tiles.count + threads - 1) / threads;
+  if (most > in_cache) most = in_cache;
   if (most > share + kRowStep - 1) most = share + kRowStep - 1;
   return most < kRowStep ? kRowStep : most / kRowStep * kRowStep;
 }
@@ -172,21 +185,17 @@ class PixelsAhead {
   const int64_t first_, part_;
 };
 
-// Multiply every plane of `tiles` tiles by its matrix. `out` may be `in` when products_fit_in_place. Meanwhile the pixels
-// `ahead` are asked for, since the products leave the memory idle.
+// Multiply every plane of `tiles` tiles by its matrix. `out` is apart from `in`, or begins a plane before it: then the sums of
+// a plane replace the inputs of the one before, in memory that is in the cache. Meanwhile the pixels `ahead` are asked for,
+// since the products leave the memory idle.
 template <typename... Pixels>
-inline void multiply_planes(const float* in, int64_t in_plane, int64_t inputs, const float* packed, int64_t outputs, float* out,
-                            int64_t out_plane, int64_t tiles, const Pixels&... ahead) {
+inline void multiply_planes(const float* in, int64_t inputs, const float* packed, int64_t outputs, float* out, int64_t plane, int64_t tiles,
+                            const Pixels&... ahead) {
   const int64_t rows = (tiles + kRowStep - 1) / kRowStep * kRowStep;
   for (int64_t k = 0; k < kPlanes; ++k) {
-    product<float>(in + k * in_plane, rows, inputs, packed + k * inputs * outputs, nullptr, outputs, out + k * out_plane,
+    product<float>(in + k * plane, rows, inputs, packed + k * inputs * outputs, nullptr, outputs, out + k * plane,
                    Ahead<sizeof...(ahead)>{{ahead.from(k)...}});
   }
-}
-
-// True where a microkernel holds all outputs of its rows before it writes them over its inputs.
-inline bool products_fit_in_place(int64_t inputs, int64_t outputs) {
-  return inputs == outputs && first_block<float>(outputs) * kLanes<float> == outputs;
 }
 
 }  // namespace EMSR_ISA
