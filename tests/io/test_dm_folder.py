@@ -29,6 +29,17 @@ def test_a_folder_is_a_stack_in_numeric_order(tmp_path, suffix):
             np.testing.assert_array_equal(source.read(z, slice(1, 5), slice(2, 6)), plane[1:, 2:])
 
 
+def test_of_files_with_several_images_the_key_chooses_the_same_of_each(tmp_path):
+    for z, plane in enumerate(STACK):
+        write_dm(tmp_path / f"{z}.dm4", thumbnail(), image(plane), image(plane + 1))
+    with pytest.raises(VolumeError, match="has 2 images; name one"):
+        open_source(tmp_path)
+    with open_source(tmp_path, "2") as source:
+        assert source.info.key == "2"
+        for z, plane in enumerate(STACK):
+            np.testing.assert_array_equal(source.read(z, slice(1, 5), slice(2, 6)), plane[1:, 2:] + 1)
+
+
 @pytest.mark.parametrize("other", [STACK[0, :4], STACK[0].astype("u1")])
 def test_slices_of_another_size_or_type_are_named(tmp_path, other):
     write_slice(tmp_path / "1.dm4", STACK[0])

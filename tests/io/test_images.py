@@ -121,7 +121,7 @@ def test_a_stack_among_the_slices_is_refused(tmp_path):
 
 def test_a_folder_without_images_is_refused(tmp_path):
     (tmp_path / "a.txt").write_text("no image")
-    with pytest.raises(VolumeError, match="no PNG, JPEG or TIFF"):
+    with pytest.raises(VolumeError, match="holds no slices, such as PNG, TIFF"):
         open_source(tmp_path)
 
 

@@ -60,6 +60,12 @@ def test_a_series_that_stopped_early_has_the_images_that_were_recorded(tmp_path)
         assert source.info.notes == ("3 of the 20 images that were planned have been recorded",)
 
 
+def test_a_series_of_which_nothing_was_recorded_says_so(tmp_path):
+    path = write_ser(tmp_path / "a.ser", STACK[:0], planned=20)
+    with pytest.raises(VolumeError, match="holds no image: none of the 20 that were planned was recorded"):
+        open_source(path)
+
+
 def test_images_of_different_sizes_are_no_stack(tmp_path):
     path = write_ser(tmp_path / "a.ser", STACK)
     data = bytearray(path.read_bytes())

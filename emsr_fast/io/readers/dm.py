@@ -18,6 +18,7 @@ from emsr_fast.io.readers.parts.file_array import FileArray
 from emsr_fast.io.readers.parts.files import DamagedError
 from emsr_fast.io.volume import SourceVolume, VolumeInfo, check_pixels, instrument_name, pixel_dtype
 from emsr_fast.io.voxels import FLOAT32, UNKNOWN, nanometres
+from emsr_fast.wording import shortened
 
 _DTYPES = {1: "i2", 2: "f4", 6: "u1", 7: "i4", 9: "i1", 10: "u2", 11: "u4", 12: "f8", 14: "?", 39: "i8", 40: "u8"}
 _COLOURS, _COMPLEX = (8, *range(15, 27)), (3, 5, 13, 27, 28)
@@ -46,7 +47,7 @@ class _Image:
     @property
     def words(self) -> str:
         """What it is, for a list to choose from."""
-        return f"{self.name + ', ' if self.name else ''}{' x '.join(map(str, self.shape))} {self.dtype.name}"
+        return f"{shortened(self.name) + ', ' if self.name else ''}{' x '.join(map(str, self.shape))} {self.dtype.name}"
 
 
 def open_source(path: Path, key: str | None, asked: Asked) -> SourceVolume:

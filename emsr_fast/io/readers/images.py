@@ -55,13 +55,18 @@ def open_source(path: Path, key: str | None, asked: Asked) -> SourceVolume:
     """Return the image, or the folder's images in natural order, as a stack."""
     if path.is_dir() and (whole := _ome_set(path, key, asked)):
         return whole
-    if key is not None:
+    if key is not None and not _may_have_several(path):
         raise VolumeError(f"{path} is images in files, one slice each: leave `key={key}` out, or name one of the files")
     if asked.channel is not None and not _may_have_channels(path):
         raise no_channels(asked.channel, path, "images in files, one slice each")
     if asked.axes not in (None, "ZYX", "YX"):
         raise UsageError(f"`axes` {asked.axes!r} do not fit {path}: images in files are slices, ZYX; leave `axes` out")
-    return ImagesSource(path, keep_data_bar=asked.keep_data_bar, channel=asked.channel)
+    return ImagesSource(path, keep_data_bar=asked.keep_data_bar, channel=asked.channel, key=key)
+
+
+def _may_have_several(path: Path) -> bool:
+    """Return whether each slice may be one of several images in its file."""
+    return path.is_dir() and begins_with(image_files(path)[0][0], (*TIFF_MAGIC, *DM_MAGIC))
 
 
 def _may_have_channels(path: Path) -> bool:
@@ -88,12 +93,21 @@ def _ome_set(folder: Path, key: str | None, asked: Asked) -> SourceVolume | None
 class ImagesSource(SourceVolume):
     """One image file for each slice, all of one shape and dtype; the last decoded one is kept."""
 
-    def __init__(self, path: Path, *, keep_data_bar: bool = False, channel: int | None = None) -> None:
-        """Open the images at ``path``; ``keep_data_bar`` and ``channel``, of Jeiss files, as for ``open_source``."""
-        self._asked = Asked(keep_data_bar=keep_data_bar, channel=channel)
+    def __init__(
+        self, path: Path, *, keep_data_bar: bool = False, channel: int | None = None, key: str | None = None
+    ) -> None:
+        """Open the images at ``path``.
+
+        Args:
+            path: a file, or a folder with a file for each slice.
+            keep_data_bar: as for ``open_source``.
+            channel: of Jeiss files, as for ``open_source``.
+            key: which image of each TIFF or DigitalMicrograph file; None if each has one.
+        """
+        self._asked, self._key = Asked(keep_data_bar=keep_data_bar, channel=channel), key
         self._kept: tuple[int, np.ndarray] | None = None
         self._files, notes = image_files(path) if path.is_dir() else ([path], [])
-        found, self._damaged = _read_headers(self._files, self._asked)
+        found, self._damaged = _read_headers(self._files, self._asked, key)
         if not found:
             raise self._damaged[0]
         (first_z, first), headers = next(iter(found.items())), list(found.values())
@@ -105,7 +119,7 @@ class ImagesSource(SourceVolume):
                 )
         # colours show early: in the first file, and in those of another kind; the others are looked at when read
         for z in (z for z, one in found.items() if one.channels and (z == first_z or one.channels != first.channels)):
-            self._kept = (z, _decode(self._files[z], self._asked))
+            self._kept = (z, _decode(self._files[z], self._asked, self._key))
         if self._damaged:
             notes.append(_described(self._damaged, len(self._files)))
         shape = (len(self._files), *first.shape)
@@ -125,6 +139,7 @@ class ImagesSource(SourceVolume):
             voxel_size_nm=voxel_size_nm,
             voxel_size_from=stated if described(voxel_size_nm) != "unknown" else "not stated in the file",
             notes=tuple(dict.fromkeys((*notes, *(note for header in headers for note in header.notes)))),
+            key=key,
             damaged={z: str(error) for z, error in self._damaged.items()},
             instrument=listed(list(dict.fromkeys(one.instrument for one in headers if one.instrument)), 2) or None,
         )
@@ -134,7 +149,7 @@ class ImagesSource(SourceVolume):
         if z in self._damaged:
             raise DamagedError(str(self._damaged[z]))
         if self._kept is None or self._kept[0] != z:
-            pixels = _decode(self._files[z], self._asked)
+            pixels = _decode(self._files[z], self._asked, self._key)
             if pixels.shape != self.info.shape[1:] or pixels.dtype != self.info.dtype:
                 raise VolumeError(f"{self._files[z]} changed while it was read; start again when it no longer changes")
             self._kept = (z, pixels)
@@ -153,13 +168,15 @@ def _size(header: _Header) -> str:
     return f"{header.shape[0]}x{header.shape[1]} {header.dtype.name}"
 
 
-def _read_headers(files: Sequence[Path], asked: Asked) -> tuple[dict[int, _Header], dict[int, DamagedError]]:
+def _read_headers(
+    files: Sequence[Path], asked: Asked, key: str | None
+) -> tuple[dict[int, _Header], dict[int, DamagedError]]:
     """Return the headers of the files, and the reasons why some cannot be read, both by slice."""
     headers: dict[int, _Header] = {}
     damaged: dict[int, DamagedError] = {}
     for z, file in enumerate(files):
         try:
-            headers[z] = _read_header(file, asked)
+            headers[z] = _read_header(file, asked, key)
         except DamagedError as error:
             damaged[z] = error
     return headers, damaged
@@ -170,12 +187,12 @@ def _described(damaged: Mapping[int, DamagedError], count: int) -> str:
     return f"{len(damaged)} of {count} slices cannot be read: {named}"
 
 
-def _as_stack(file: Path, asked: Asked) -> SourceVolume | None:
+def _as_stack(file: Path, asked: Asked, key: str | None) -> SourceVolume | None:
     """Return a file of a format that may hold more than a slice, opened for reading; None if it is PNG or JPEG."""
     if begins_with(file, TIFF_MAGIC):
-        return TiffSource(file, asked=asked, alone=True)
+        return TiffSource(file, key, asked, alone=True)
     if begins_with(file, DM_MAGIC):
-        return dm.open_source(file, None, Asked())
+        return dm.open_source(file, key, Asked())
     if begins_with(file, (SER_MAGIC,)):
         return ser.open_source(file, None, Asked())
     if begins_with(file, (JEISS_MAGIC,)):
@@ -183,9 +200,9 @@ def _as_stack(file: Path, asked: Asked) -> SourceVolume | None:
     return None
 
 
-def _read_header(file: Path, asked: Asked) -> _Header:
+def _read_header(file: Path, asked: Asked, key: str | None) -> _Header:
     check_readable(file)
-    if stack := _as_stack(file, asked):
+    if stack := _as_stack(file, asked, key):
         with stack as source:
             info = source.info
         if info.shape[0] != 1:
@@ -228,9 +245,9 @@ def _ramp(image: Image.Image, file: Path) -> tuple[np.ndarray, int]:
     return ramp
 
 
-def _decode(file: Path, asked: Asked) -> np.ndarray:
+def _decode(file: Path, asked: Asked, key: str | None) -> np.ndarray:
     check_readable(file)
-    if stack := _as_stack(file, asked):
+    if stack := _as_stack(file, asked, key):
         with stack as source:
             return source.read(0, slice(None), slice(None))
     with _opened(file) as image:

@@ -103,6 +103,10 @@ def _elements(file: BinaryIO, path: Path) -> tuple[int, list[_Element], int]:
         )
     wide = _VERSIONS[version]
     (at,) = _unpack(file, f"<{wide}")
+    if recorded == 0 <= planned:
+        raise VolumeError(
+            f"{path} holds no image: none of the {planned} that were planned was recorded; give another file"
+        )
     size = os.fstat(file.fileno()).st_size
     listed = planned * struct.calcsize(wide)
     # each image takes its description at least

@@ -45,7 +45,7 @@ def contents_of(folder: Path, entries: Sequence[Path], is_volume: Callable[[Path
         is_volume: whether a file is a whole volume by itself.
     """
     if not entries:
-        return f"folder {folder} holds no PNG, JPEG or TIFF file: it is empty; check the path"
+        return f"folder {folder} holds no slices: it is empty; check the path"
     files = [entry for entry in entries if not entry.is_dir()]
     if not files:
         names = ", ".join(sorted(entry.name for entry in entries)[:_NAMED])
@@ -57,4 +57,4 @@ def contents_of(folder: Path, entries: Sequence[Path], is_volume: Callable[[Path
     advice = "give one of them by itself" if is_volume(first) else "convert them to TIFF, or check the path"
     kind = kind_of(first) if first.is_file() else None
     what = f"{told} ({kind})" if kind else told
-    return f"folder {folder} holds no PNG, JPEG or TIFF file, but {what}, which are not read as slices; {advice}"
+    return f"folder {folder} holds no slices, such as PNG, TIFF or DM3 files, but {what}; {advice}"
