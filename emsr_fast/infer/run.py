@@ -157,7 +157,10 @@ class Run:
 
     def check_same(self, identity: Identity, folder: Path) -> None:
         """Raise VolumeError, which says what differs, unless this run in ``folder`` is of the same ``identity``."""
-        different = list(differences(asdict(self.identity), asdict(identity)))
+        # checksums of slices say less than a setting or a shape
+        different = sorted(
+            differences(asdict(self.identity), asdict(identity)), key=lambda one: "sampled_slices" in one
+        )
         if different:
             raise VolumeError(
                 f"{folder} was begun with something else: {listed(different, _MOST_NAMED, '; ')}; give the same "

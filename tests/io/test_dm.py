@@ -92,6 +92,13 @@ def test_units_become_nanometres(tmp_path, step, size_nm):
         assert source.info.notes == ()
 
 
+def test_a_metre_is_no_pixel(tmp_path):
+    path = write_dm(tmp_path / "a.dm4", thumbnail(), image(pixels(shape=(4, 4)), steps=((1.0, "m"), (5.0, "nm"))))
+    with open_source(path) as source:
+        assert source.info.voxel_size_nm == (None, None, 5.0)
+        assert source.info.notes == ("the calibration of y (1 m) is no pixel of a microscope: taken as unknown",)
+
+
 def test_a_calibration_that_is_no_length_is_said_and_not_taken(tmp_path):
     path = write_dm(tmp_path / "a.dm4", thumbnail(), image(pixels(shape=(4, 4)), steps=((0.1, "1/nm"), (0.1, "1/nm"))))
     with open_source(path) as source:

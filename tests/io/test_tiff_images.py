@@ -73,3 +73,10 @@ def test_a_camera_that_states_itself_on_the_second_page_is_named_there(tmp_path)
         assert source.info.instrument.startswith("TVIPS")
     with open_source(path, "0") as source:
         assert source.info.instrument is None
+
+
+def test_a_metre_is_no_pixel(tmp_path):
+    tifffile.imwrite(tmp_path / "a.tif", FIRST, metadata=None, extratags=[text_tag(34682, fei_ini(size="1"))])
+    with open_source(tmp_path / "a.tif") as source:
+        assert source.info.voxel_size_nm == (None, None, None)
+        assert "FEI's TIFF tag 34682 ignored: 1e+09 nm is no pixel of a microscope" in source.info.notes

@@ -17,7 +17,7 @@ from emsr_fast.io.readers.parts.dm_tags import Group, StoredArray, TagFile, read
 from emsr_fast.io.readers.parts.file_array import FileArray
 from emsr_fast.io.readers.parts.files import DamagedError
 from emsr_fast.io.volume import SourceVolume, VolumeInfo, check_pixels, instrument_name, pixel_dtype
-from emsr_fast.io.voxels import FLOAT32, UNKNOWN, nanometres
+from emsr_fast.io.voxels import FLOAT32, LARGEST_PIXEL_NM, UNKNOWN, nanometres
 from emsr_fast.wording import shortened
 
 _DTYPES = {1: "i2", 2: "f4", 6: "u1", 7: "i4", 9: "i1", 10: "u2", 11: "u4", 12: "f8", 14: "?", 39: "i8", 40: "u8"}
@@ -162,4 +162,9 @@ def _size(scale: float, unit: str, letter: str, notes: list[str]) -> float | Non
     size_nm = nanometres(abs(scale), unit, FLOAT32)
     if size_nm is None:
         notes.append(f"the calibration of {letter.lower()} is not a length ({scale:g} {unit}): taken as unknown")
+    elif size_nm >= LARGEST_PIXEL_NM:
+        notes.append(
+            f"the calibration of {letter.lower()} ({scale:g} {unit}) is no pixel of a microscope: taken as unknown"
+        )
+        return None
     return size_nm

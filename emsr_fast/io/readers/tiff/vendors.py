@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import tifffile
@@ -11,7 +12,7 @@ from emsr_fast.io.readers.tiff import vendors_sem as sem
 from emsr_fast.io.readers.tiff import vendors_tem as tem
 from emsr_fast.io.readers.tiff.vendor_texts import Stated
 from emsr_fast.io.volume import instrument_name
-from emsr_fast.io.voxels import UNKNOWN
+from emsr_fast.io.voxels import LARGEST_PIXEL_NM, UNKNOWN
 from emsr_fast.wording import shortened
 
 _READERS = (
@@ -53,6 +54,10 @@ def read_vendors(page: tifffile.TiffPage, path: Path, notes: list[str]) -> State
     if not found:
         return None
     sized = next((one for one in found if one.pixel_nm != UNKNOWN), found[0])
+    known = [side for side in sized.pixel_nm if side is not None]
+    if any(side >= LARGEST_PIXEL_NM for side in known):
+        notes.append(f"{sized.pixel_from} ignored: {max(known):g} nm is no pixel of a microscope")
+        sized = replace(sized, pixel_nm=UNKNOWN)
     framed = next((one for one in found if one.image), found[0])
     return Stated(
         instrument=instrument_name(found[0].instrument),
