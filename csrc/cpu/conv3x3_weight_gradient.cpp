@@ -19,8 +19,6 @@ int64_t group_of(int64_t inputs, int64_t outputs) {
   return most < kRowStep ? kRowStep : most > 4 * kRowStep ? 4 * kRowStep : most / kRowStep * kRowStep;
 }
 
-constexpr int64_t kLinesAhead = 6;  // of the next group's pixels, asked for beside a few rows of products
-
 // Six values in a row to eight: the transpose of transform_output.
 inline __attribute__((always_inline)) void transform_gradient(const Vec<float> (&d)[6], Vec<float> (&out)[8]) {
   const Vec<float> one_even = (d[0] + d[2]) + d[4], one_odd = (d[1] + d[3]) + d[5];
@@ -78,15 +76,8 @@ void sum_share(const ImageView& x, const ImageView& grad, const Tiles& tiles, in
     const int64_t count = last - first < group ? last - first : group;
     transform_input_tiles(x, tiles, first, count, values, in_plane, border);
     transform_gradient_tiles(grad, tiles, first, count, grads, out_plane, border);
-    const PixelsAhead next_x(x, tiles, first + count, group), next_grad(grad, tiles, first + count, group);
     for (int64_t k = 0; k < kPlanes; ++k) {
-      const char *ahead_x = next_x.from(k), *ahead_grad = next_grad.from(k);
-      add_products(values + k * in_plane, x.c, grads + k * out_plane, grad.c, count, sums + k * x.c * grad.c, [&](int64_t n) {
-        for (int64_t line = n * kLinesAhead; line < (n + 1) * kLinesAhead; ++line) {
-          __builtin_prefetch(ahead_x + line * 64);
-          __builtin_prefetch(ahead_grad + line * 64);
-        }
-      });
+      add_products(values + k * in_plane, x.c, grads + k * out_plane, grad.c, count, sums + k * x.c * grad.c);
     }
   }
 }

@@ -33,10 +33,7 @@ inline __attribute__((always_inline)) void add_products(const float* x, int64_t 
 }
 
 // Sums (rows, cols) += x^T y over `count` rows of x, (count, rows), and y, (count, cols), all dense; both are multiples of 16.
-// beside(n), n = 0, 1, ..., is called after every few of the rows, for each block of columns.
-template <typename Beside>
-inline void add_products(const float* x, int64_t rows, const float* y, int64_t cols, int64_t count, float* sums, const Beside& beside) {
-  int64_t calls = 0;
+inline void add_products(const float* x, int64_t rows, const float* y, int64_t cols, int64_t count, float* sums) {
   for (int64_t first = 0; first < cols;) {
     const int vectors = first_block<float>(cols - first);
     const auto block = [&](auto width) __attribute__((always_inline)) {
@@ -44,7 +41,6 @@ inline void add_products(const float* x, int64_t rows, const float* y, int64_t c
       int64_t row = 0;
       for (; row + kRowStep <= rows; row += kRowStep) {
         add_products<kRowStep, V>(x + row, rows, y + first, cols, count, sums + row * cols + first, cols);
-        beside(calls++);
       }
       if (rows - row == 4) add_products<4, V>(x + row, rows, y + first, cols, count, sums + row * cols + first, cols);
       if (rows - row == 2) add_products<2, V>(x + row, rows, y + first, cols, count, sums + row * cols + first, cols);

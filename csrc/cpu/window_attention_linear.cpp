@@ -49,7 +49,7 @@ void linear_weight_gradient(const float* x, const float* grad, int64_t tokens, i
     std::memset(sums, 0, sizeof(float) * floats);
     for (int64_t first = task * share; first < last; first += kRows) {
       const int64_t count = last - first < kRows ? last - first : kRows;
-      add_products(grad + first * outputs, outputs, x + first * inputs, inputs, count, sums, [](int64_t) {});
+      add_products(grad + first * outputs, outputs, x + first * inputs, inputs, count, sums);
     }
   });
   for (int64_t s = 1; s < shares; ++s) {
