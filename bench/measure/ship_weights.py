@@ -12,8 +12,9 @@ from pathlib import Path
 import torch
 import yaml
 
-from emsr_fast import load_model, save_model
+from emsr_fast import ModelCard, load_model, save_model
 from emsr_fast.engine import TorchEngine
+from emsr_fast.train.start import lineage
 from quality import FLAT_SIGMAS, flat_noise, gains, validation_sets
 
 PACKAGE = Path(__file__).parents[2] / "emsr_fast" / "weights"
@@ -36,10 +37,13 @@ def main() -> None:
             interpolated, restored = gains(engine, pairs, sigma)
             decibels[f"{title}, LR noise {sigma}"] = round(restored - interpolated, 2)
     out = {f"sigma {sigma}": round(value, 2) for sigma, value in zip(FLAT_SIGMAS, flat_noise(engine), strict=True)}
-    model.card = model.card.model_copy(
-        update={
+    described = facts[name]["description"].format(hours=hours(model.card))
+    model.card = ModelCard.model_validate(
+        {
+            **model.card.model_dump(),
             **facts["all"],
             **facts[name],
+            "description": described,
             "training": {**model.card.training, **facts["training"]},
             "metrics": {
                 "psnr_gain_over_bicubic_db": decibels,
@@ -50,6 +54,12 @@ def main() -> None:
     )
     save_model(model, path, dtype=torch.float16)
     print(model.card.describe())
+
+
+def hours(card: ModelCard) -> str:
+    """Return for how long the model and those it came from were trained, such as "3.4"."""
+    seconds = [stage.get("seconds", 0) for stage in lineage(card)]
+    return f"{sum(seconds) / 3600:.1f}"
 
 
 if __name__ == "__main__":

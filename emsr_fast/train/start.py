@@ -53,6 +53,7 @@ def card_of(network: Emsr, config: TrainConfig) -> ModelCard:
         "seed": config.seed,
         "crop": config.crop,
         "batch": config.batch,
+        **config.model_dump(mode="json", include={"extra_lr_sigma", "contrast", "gamma", "inversion", "plain"}),
         # names alone: where the files lie on this machine is nobody's business who gets the model
         "sources": [_named(source.model_dump(exclude_defaults=True)) for source in config.sources],
     }

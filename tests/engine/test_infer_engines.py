@@ -79,8 +79,8 @@ def test_equal_reads_give_what_the_whole_slice_gives(examples, size):
     result = streamed(Watched(), image[None], grey=grey, dtype=np.float32, tile=(16, 16), halo=32, equal_reads=True)
     assert len(seen) == (1 if size == (96, 128) else 4)
     assert max(seen) == (80, 80)
-    # halo 32, as docs/tiling.md measured it: 0.02 grey levels
-    assert np.abs(result.pixels[0] / 255 - whole).max() <= 0.02 / 255 * 2
+    # halo 32, as docs/tiling.md measured it: 0.1 grey levels
+    assert np.abs(result.pixels[0] / 255 - whole).max() <= 0.1 / 255 * 2
 
 
 def test_padding_a_tile_would_change_the_pixels_at_the_border(examples):

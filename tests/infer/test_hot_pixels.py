@@ -282,7 +282,7 @@ def test_a_file_with_such_bounds_is_a_model_file_with_a_wrong_card(tmp_path):
 def test_of_a_resampled_input_the_resampled_pixels_are_counted(tmp_path, slices):
     slices[0, 30:32, 30:32] = 5000
     lines = []
-    infer(file_of(tmp_path, slices, "u2"), tmp_path / "a.zarr", input_voxel="12", say=lines.append)
+    infer(file_of(tmp_path, slices, "u2"), tmp_path / "a.zarr", input_voxel="6.9", say=lines.append)
     (told,) = [line for line in lines if "resampled pixel" in line]
     assert told.startswith("note    1 resampled pixel below")
 

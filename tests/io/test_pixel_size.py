@@ -165,26 +165,26 @@ def test_the_file_must_state_what_is_taken_from_it():
 
 def test_infer_resamples_and_writes_the_voxel_size_it_made(tmp_path, examples, capsys):
     pixels = tifffile.imread(examples / "flyem_fibsem_10nm_48x192x192.tif", key=range(2))[:, :40, :36]
-    sizes = {f"PhysicalSize{axis}": size for axis, size in (("X", 0.05), ("Y", 0.05), ("Z", 0.04))}
+    sizes = {f"PhysicalSize{axis}": size for axis, size in (("X", 0.005), ("Y", 0.005), ("Z", 0.04))}
     tifffile.imwrite(tmp_path / "a.ome.tif", pixels, photometric="minisblack", metadata={"axes": "ZYX", **sizes})
     command = ["infer", str(tmp_path / "a.ome.tif"), "-o", str(tmp_path / "o.ome.tif"), "--json"]
     assert main(command) == 2
-    assert "a mismatch of 67 %" in capsys.readouterr().err
+    assert "a mismatch of 176 %" in capsys.readouterr().err
     assert main([*command, "--input-voxel", "file"]) == 0
     done = json.loads(capsys.readouterr().out)
-    side_y, side_x = (math.ceil(side * 50 / 30) for side in (40, 36))
+    side_y, side_x = (math.ceil(side * 5 / 13.8) for side in (40, 36))
     assert done["shape"] == [2, 3 * side_y, 3 * side_x]
     assert done["settings"]["resampled"] == {
-        "from_nm": [50, 50], "to_nm": 30, "filter": "cubic convolution", "first_centre_nm": [-10, -10],
+        "from_nm": [5, 5], "to_nm": 13.8, "filter": "area mean", "first_centre_nm": [pytest.approx(4.4)] * 2,
     }  # fmt: skip
     with open_source(tmp_path / "o.ome.tif") as source:
-        assert source.info.voxel_size_nm == pytest.approx((40, 10, 10))
+        assert source.info.voxel_size_nm == pytest.approx((40, 4.6, 4.6))
     assert main([*command[:3], str(tmp_path / "o.zarr"), "--input-voxel", "file"]) == 0
     group = zarr.open_group(tmp_path / "o.zarr", mode="r")
     scale, translation = group.attrs["ome"]["multiscales"][0]["datasets"][0]["coordinateTransformations"]
-    # the outer edges of input and output meet, (0, -25, -25) nm from the centre of the input's first pixel
+    # the outer edges of input and output meet, (0, -2.5, -2.5) nm from the centre of the input's first pixel
     edges = np.array(translation["translation"]) - np.array(scale["scale"]) / 2
-    assert edges == pytest.approx([-20, -25, -25])
+    assert edges == pytest.approx([-20, -2.5, -2.5])
 
 
 @pytest.mark.parametrize("size", ["1e-9", "1e9", "30,1e9"])

@@ -120,4 +120,4 @@ def test_the_full_list_has_short_lines_and_says_nothing_twice(capsys):
 
 def test_the_table_says_what_speaks_against_the_others(capsys):
     assert main(["models"]) == 0
-    assert "hardly better than emsr-x3-small, at six times its cost" in capsys.readouterr().out
+    assert "worse than emsr-x3-small, at six times its cost" in capsys.readouterr().out

@@ -149,10 +149,10 @@ def test_what_cannot_be_done_is_said_in_the_widget(viewer, wait):
     # found in the thread: it has to look at the pixels
     wait(lambda: widget.run_button.enabled)
     assert "is constant" in widget.status.value
-    layer.scale, layer.units = (10, 10), ("nm", "nm")
+    layer.scale, layer.units = (5, 5), ("nm", "nm")
     widget.start()
     wait(lambda: widget.run_button.enabled)
-    assert "a mismatch of 140 %" in widget.status.value
+    assert "a mismatch of 176 %" in widget.status.value
     assert 'tick "any pixel size"' in widget.status.value
     viewer.dims.ndisplay = 3
     widget.start()

@@ -71,16 +71,16 @@ def test_of_a_large_slice_the_middle_is_shown(stack, tmp_path):
 
 def test_options_are_those_of_infer(small, tmp_path, capsys):
     output = tmp_path / "a.png"
-    arguments = ["-o", output, "--slice", 4, "--range", "20:200", "--input-voxel", "27", "--no-trust", "--json"]
+    arguments = ["-o", output, "--slice", 4, "--range", "20:200", "--input-voxel", "12.42", "--no-trust", "--json"]
     assert preview(small, *arguments, "--axes", "ZYX", "--model", "emsr-x3-small") == 0
     out, err = capsys.readouterr()
     told = json.loads(out)
-    # 27 nm resampled to 30: fewer pixels
+    # 12.42 nm resampled to 13.8: fewer pixels
     assert told == {
         "output": str(output), "slice": 4, "rows": [0, 65], "columns": [0, 81], "model": "emsr-x3-small", "trust": None,
     }  # fmt: skip
     assert "20 .. 200 to 0 .. 1 (given)" in err
-    assert "resampled from 27 x 27 to 30 x 30 nm" in err
+    assert "resampled from 12.42 x 12.42 to 13.8 x 13.8 nm" in err
     assert Image.open(output).width > 3 * 81 * 3
 
 
@@ -154,4 +154,4 @@ def test_what_cannot_be_shown_is_refused(small, capsys, arguments, code, words):
 
 def test_another_pixel_size_is_refused_as_by_infer(stack, capsys):
     assert preview(stack) == 2
-    assert "a mismatch of 140 %" in capsys.readouterr().err
+    assert "a mismatch of 38 %" in capsys.readouterr().err

@@ -4,7 +4,7 @@ Usage: EMSR_DATA=folder python bench/measure/baselines/train_baselines.py RUN_FO
 
 A quarter of an hour each on a quiet core; Swin2SR (`pip install transformers`) takes four times as long a step, and so
 gets a third of the steps. Ctrl-C leaves states that the next call goes on from. With other STEPS, train
-EMSR anew as well: emsr-fast train examples/weights/emsr-x3-small.yaml --steps=STEPS --output=RUN_FOLDER/emsr.
+EMSR anew as well: emsr-fast train examples/weights/emsr-x3-small-1.yaml --steps=STEPS --output=RUN_FOLDER/emsr.
 Then: EMSR_DATA=folder python bench/measure/quality.py emsr-x3-small RUN_FOLDER
 """
 
@@ -19,7 +19,7 @@ from emsr_fast.train import read_config, train
 from networks import BASELINES, parameters
 
 SHORTER = {"swin2sr": 3}  # a step takes longer; the budget is one of time as well
-SETTINGS = Path(__file__).parents[3] / "examples" / "weights" / "emsr-x3-small.yaml"
+SETTINGS = Path(__file__).parents[3] / "examples" / "weights" / "emsr-x3-small-1.yaml"
 
 
 def main() -> int:
