@@ -84,6 +84,20 @@ def measured(steps: dict[str, Callable[[], float]], rounds: int) -> list[dict[st
     ]
 
 
+def table(rows: list[dict[str, Any]]) -> str:
+    """Return the rows as a Markdown table."""
+    lines = [
+        "| | seconds | times ours | processor seconds | times ours | losses apart |",
+        "|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        lines.append(
+            f"| {row['name']} | {row['seconds']:.3f} | {row['times_ours']:.2f} | {row['processor_s']:.3f} "
+            f"| {row['processor_times_ours']:.2f} | {row['loss_apart']:.1e} |"
+        )
+    return "\n".join(lines)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="emsr-x3-small")
@@ -100,12 +114,7 @@ def main() -> None:
     rows = measured(steps, arguments.rounds)
     settings = {name: getattr(arguments, name) for name in ("model", "crop", "batch", "rounds", "threads")}
     print(", ".join(f"{name} {value}" for name, value in settings.items()))
-    print("\n| | s | times ours | processor s | times ours | losses apart |\n|---|---|---|---|---|---|")
-    for row in rows:
-        print(
-            f"| {row['name']} | {row['seconds']:.3f} | {row['times_ours']:.2f} | {row['processor_s']:.3f} "
-            f"| {row['processor_times_ours']:.2f} | {row['loss_apart']:.1e} |"
-        )
+    print("\n" + table(rows))
     write_json(arguments.json, "training_cpu", settings, rows)
 
 

@@ -14,6 +14,7 @@ from typing import Any
 import commits_cpu
 import python_cpu
 import slice_cpu
+import training_cpu
 from emsr_fast import Emsr, EmsrConfig
 from emsr_fast.bench import roofline, rounds
 from emsr_fast.infer.plan import DEFAULT_HALO, make_plan
@@ -108,6 +109,18 @@ def _slice(found: list[Document]) -> str:
     return "\n".join(parts)
 
 
+def _training(found: list[Document]) -> str:
+    parts = []
+    for document in found:
+        settings = document["settings"]
+        case = (
+            f"{settings['model']}, crop {settings['crop']} px, batch {settings['batch']}, {settings['rounds']} rounds"
+        )
+        parts.append(f"{case}; {_where(document)}:\n")
+        parts.append(training_cpu.table(document["rows"]) + "\n")
+    return "\n".join(parts)
+
+
 def _python(found: list[Document]) -> str:
     parts = []
     for document in found:
@@ -147,6 +160,7 @@ TABLES: dict[str, Callable[[list[Document]], str]] = {
     "network_cpu": _network,
     "convolution_cpu": _convolution,
     "slice_cpu": _slice,
+    "training_cpu": _training,
     "scaling_cpu": _scaling,
     "python_cpu": _python,
     "commits_cpu": _commits,

@@ -79,13 +79,12 @@ def changes_of(arguments: Sequence[str]) -> list[str]:
 
 
 def _write_template(path: Path) -> None:
-    from importlib import resources
-
     from emsr_fast.publish import write_file
+    from emsr_fast.train.template import template
 
     def check_free(final: Path) -> None:
         if final.exists():
             raise VolumeError(f"{path} exists; choose another name")
 
-    write_file(path.resolve(), (resources.files("emsr_fast.train") / "template.yaml").read_bytes(), check_free)
+    write_file(path.resolve(), template().encode(), check_free)
     put(str(path))

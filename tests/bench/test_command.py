@@ -158,20 +158,31 @@ def test_the_page_is_what_the_script_writes(monkeypatch):
         "network_cpu": row,
         "convolution_cpu": row,
         "slice_cpu": {"runs": 2, "published_tiles": 36, "published_timed": 2, "wall": clock, "processor": clock},
+        "training_cpu": {"name": "ours", "seconds": 0.5, "times_ours": 1.0}
+        | {"processor_s": 1.0, "processor_times_ours": 1.0, "loss_apart": 0.0},
         "scaling_cpu": {"axis": "size", "threads": 2, "batch": 1, "size": 9, "lr_mpx_per_s": 1.0, "times_first": 1.0},
         "python_cpu": {"network": "emsr-x3", "threads": 1, "size": 9, "calls": 81}
         | {"pass": [1.1, 1.2, 1.3], "kernels": [1.0, 1.0, 1.0], "python": [0.05]},
         "commits_cpu": {"name": "a pass", "base": [2.0, 2.0, 2.0], "head": [1.0, 3.0, 2.0]},
     }
     place = machine.describe() | {"processor": "ACME 3000"}
-    settings = {"size": 9, "rounds": 3, "model": "emsr-x3", "base": "0123abc", "head": "4567def", "channels": 8}
+    settings = {
+        "size": 9,
+        "rounds": 3,
+        "model": "emsr-x3",
+        "base": "0123abc",
+        "head": "4567def",
+        "channels": 8,
+        "crop": 4,
+        "batch": 2,
+    }
     made = [
         {"what": what, "machine": place, "settings": settings, "load": [1.5, 1.0], "rows": [values]}
         for what, values in rows.items()
     ]
     shown = write.page(text, made)
-    assert shown.count("ACME 3000") == 6
-    assert shown.count("load 1.5 on") == 6
+    assert shown.count("ACME 3000") == 7
+    assert shown.count("load 1.5 on") == 7
     assert "**WRONG**" in shown
     assert "| seconds | 2.0 | 44 | 22.0 |" in shown
     assert "| emsr-x3 | 1 | 9 | 81 | 1200 | 1000 | 50 | 1.200 | 1.100 |" in shown

@@ -4,12 +4,13 @@ import re
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
 from emsr_fast import EmsrConfig, UsageError
 from emsr_fast.cli import main
 from emsr_fast.cli.train import changes_of
-from emsr_fast.train import TrainConfig, read_config, train
+from emsr_fast.train import TrainConfig, read_config, template, train
 from emsr_fast.train.config import Degradation, Loss, Noise, Optimiser, Source
 
 
@@ -66,13 +67,22 @@ def test_the_template_fits_a_laptop_and_names_every_setting(tmp_path):
     written = read_config(tmp_path / "c.yaml")
     assert (written.start_from, written.model) == ("emsr-x3-small", {})
     assert written.minutes <= 60
-    assert written.batch * written.crop**2 <= 4096
+    assert written.batch * written.crop**2 <= (8 * 48**2 if not torch.cuda.is_available() else 16 * 96**2)
     assert written.sources[0].validation_share
     text = (tmp_path / "c.yaml").read_text()
     for group in (TrainConfig, Source, Degradation, Noise, Loss, Optimiser):
         for name in group.model_fields:
             assert re.search(rf"\b{name}\b", text), f"{group.__name__}.{name}"
     assert main(["train", str(tmp_path / "c.yaml"), "--init"]) == 3
+
+
+def test_the_batch_of_the_template_is_smaller_where_there_is_little_memory(monkeypatch):
+    found = []
+    for free in (None, 24e9, 1e9, 1e6):
+        monkeypatch.setattr(template, "free_bytes", lambda device, free=free: None if free is None else int(free))
+        written = yaml.safe_load(template.template(torch.device("cpu")))
+        found.append((written["crop"], written["batch"]))
+    assert found == [(48, 8), (48, 8), (48, 3), (48, 1)]
 
 
 def test_the_templates_brackets_hold_the_papers_values(tmp_path):
