@@ -14,7 +14,7 @@ from emsr_fast.convert.tensorrt_builder import PROVIDERS, why_not_installed
 from emsr_fast.engine.cache import cache_folder, why_refused
 from emsr_fast.engine.factory import ENGINES, why_not_engine
 from emsr_fast.errors import BackendError
-from emsr_fast.io.readers.parts.extra import PACKAGES, why_not_read
+from emsr_fast.io.readers.parts.extra import EXTRA, PACKAGES, why_not_read
 from emsr_fast.model.zoo import available_models
 from emsr_fast.ops import OPERATORS
 
@@ -23,7 +23,7 @@ def report() -> str:
     """Return versions, processor, GPU, and each backend, engine and extra format with yes or the reason why not."""
     sections = {"versions": _versions(), "machine": _machine(), "backends": _backend_rows(), "operators": _operators()}
     sections["engines"] = _engines()
-    sections["formats"] = {kind: _yes_or(why_not_read(package)) for package, (kind, _) in PACKAGES.items()}
+    sections["formats"] = _formats()
     width = max(len(name) for rows in sections.values() for name in rows)
     lines = []
     for title, rows in sections.items():
@@ -94,6 +94,14 @@ def _engines() -> dict[str, str]:
     refused = why_refused()
     cache = f"{cache_folder()} is not used: {refused}" if refused else str(cache_folder())
     return {**rows, **{name: _yes_or(why_not_installed(name)) for name in PROVIDERS}, "cache": cache}
+
+
+def _formats() -> dict[str, str]:
+    """Return the formats of the extra: those that can be read in one row, and one row for each that cannot."""
+    reasons = {kind: why_not_read(package) for package, (kind, _) in PACKAGES.items()}
+    here = [kind for kind, reason in reasons.items() if reason is None]
+    rows = {f"of [{EXTRA}]": ", ".join(here)} if here else {}
+    return rows | {kind: _yes_or(reason) for kind, reason in reasons.items() if reason}
 
 
 def _yes_or(reason: str | None) -> str:

@@ -42,6 +42,8 @@ def local_workers(count: int) -> Iterator[Client]:
     """
     from distributed import Client, LocalCluster
 
+    # not for the time of the cluster only: connections are closed, and say so, after it
+    logging.getLogger("distributed").setLevel(logging.CRITICAL)
     # the scheduler alone, in a thread of this process
     with (
         LocalCluster(n_workers=0, dashboard_address=None, silence_logs=logging.CRITICAL) as cluster,

@@ -105,7 +105,7 @@ def _bad_inputs(folder):
     yield "complex", folder / "complex.tif", 3, "complex numbers"
     yield "constant", stack(folder / "flat.tif", np.full((2, 9, 9), 5, np.uint16)), 3, "constant"
     (folder / "nothing").mkdir()
-    yield "empty folder", folder / "nothing", 3, "no PNG, JPEG or TIFF"
+    yield "empty folder", folder / "nothing", 3, "holds no slices: it is empty"
 
 
 def test_bad_input_is_one_line_and_leaves_no_file(tmp_path, out):

@@ -25,7 +25,8 @@ def test_doctor_lists_the_formats_with_the_reason_why_one_cannot_be_read(monkeyp
     monkeypatch.setattr(importlib.util, "find_spec", lambda name, *more: None if name == "nrrd" else found(name, *more))
     lines = report().splitlines()
     listed = lines[lines.index("formats") + 1 : lines.index("models")]
-    assert [line.split("  ")[1].strip() for line in listed] == [kind for kind, _ in PACKAGES.values()]
+    read = [kind for package, (kind, _) in PACKAGES.items() if why_not_read(package) is None]
+    assert not read or listed[0].endswith(f"  {', '.join(read)}")
     (nrrd,) = (line for line in listed if line.split()[0] == "NRRD")
     assert "no: pynrrd is not installed: " in nrrd
     assert why_not_read("pynrrd") in nrrd
