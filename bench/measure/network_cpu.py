@@ -5,8 +5,8 @@
 One process; every round runs each candidate once, in rotated order; a ratio is the median of the rounds' ratios, so
 that what else the machine does falls on all. Random weights; errors are against the same network in float64, relative
 to its largest output; a candidate whose result is wrong is marked, not dropped. ONNX Runtime and OpenVINO take part
-where they are installed. ``--isa`` starts a fresh process with our kernels limited to that instruction set; the others'
-have no such limit.
+where they are installed. ``--isa`` starts a fresh process with our kernels limited to that instruction set. With avx2
+PyTorch is limited, too; the other runtimes have no such limit.
 """
 
 from __future__ import annotations

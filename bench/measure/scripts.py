@@ -14,6 +14,7 @@ import torch
 from emsr_fast.bench import machine
 
 ISA = "EMSR_FAST_CPU_ISA"
+_PYTORCH_AVX2 = {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2", "MKL_ENABLE_INSTRUCTIONS": "AVX2"}
 
 
 def add_common(parser: argparse.ArgumentParser) -> None:
@@ -23,10 +24,15 @@ def add_common(parser: argparse.ArgumentParser) -> None:
 
 
 def rerun_with_isa(isa: str | None) -> None:
-    """Become a fresh process whose kernels use ``isa``, unless this one's do: they choose once per process."""
-    if isa and os.environ.get(ISA) != isa:
+    """Become a fresh process, unless this one is so already: kernels and PyTorch's threads look at these once.
+
+    Our kernels use ``isa``, and idle threads sleep, as in the command (``emsr_fast.cli.main``). With AVX2, PyTorch is
+    limited too; other runtimes cannot be.
+    """
+    wanted = {"OMP_WAIT_POLICY": "PASSIVE"} | ({ISA: isa} if isa else {}) | (_PYTORCH_AVX2 if isa == "avx2" else {})
+    if any(os.environ.get(name) != value for name, value in wanted.items()):
         sys.stdout.flush()
-        os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, ISA: isa})
+        os.execve(sys.executable, [sys.executable, *sys.argv], os.environ | wanted)
 
 
 def write_json(path: Path | None, what: str, settings: dict[str, Any], rows: list[dict[str, Any]]) -> None:

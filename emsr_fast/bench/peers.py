@@ -14,8 +14,10 @@ from emsr_fast.bench.runtimes import CANNOT, RUNTIMES
 from emsr_fast.convert.shapes import Shapes
 from emsr_fast.engine.factory import open_engine, why_not_engine
 from emsr_fast.model.cuda_graphs import GraphedNetwork
+from emsr_fast.wording import shortened
 
 OURS, PLAIN = "emsr_fast", "torch eager"
+_LONGEST_REASON = 300  # characters
 
 
 def in_torch(model: Emsr, backend: str) -> Run:
@@ -71,8 +73,11 @@ def candidates(model: Emsr, y: Tensor, folder: Path, threads: int) -> tuple[dict
     missing |= CANNOT | {r.name: f"pip install {' '.join(r.absent())}" for r in RUNTIMES if r not in here}
     if here:
         path = to_onnx(model, y, folder / "network.onnx")
-    for runtime in here:
-        found |= {name: make(path, threads) for name, make in runtime.ways.items()}
+    for name, make in ((name, make) for runtime in here for name, make in runtime.ways.items()):
+        try:
+            found[name] = make(path, threads)
+        except Exception as error:  # of any kind: it is the runtime's own
+            missing[name] = f"it does not take the network: {shortened(' '.join(str(error).split()), _LONGEST_REASON)}"
     return found, missing
 
 

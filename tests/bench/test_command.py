@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from emsr_fast import EmsrConfig
+from emsr_fast import Emsr, EmsrConfig
 from emsr_fast.bench import job, machine, peers, roofline, rounds, runtimes
 from emsr_fast.cli import main
 from emsr_fast.errors import UsageError
@@ -116,8 +116,6 @@ def test_values_out_of_range_are_named(options, message):
 
 def test_peers_run_the_same_network(monkeypatch, tmp_path):
     torch.manual_seed(0)
-    from emsr_fast import Emsr
-
     model = Emsr(EmsrConfig(features=16, blocks=1, heads=4)).eval()
     y = torch.rand(1, 1, 24, 20)
     runs, missing = peers.candidates(model, y, tmp_path, threads=1)
@@ -138,6 +136,20 @@ def test_one_convolution_is_the_same_in_every_runtime(monkeypatch, tmp_path):
     assert error.keys() >= {convolution.OURS, convolution.PLAIN}
     # half precision would be about 5e-4; MNN has such errors
     assert all(value < 1e-4 for name, value in error.items() if name != "MNN")
+
+
+def test_a_runtime_that_refuses_the_network_is_missing_with_its_reason(monkeypatch, tmp_path):
+    def refuse(path, threads):
+        raise RuntimeError("no such\noperator")
+
+    odd = runtimes.Runtime("Odd", "torch", "torch", {"Odd": refuse})
+    monkeypatch.setattr(peers, "RUNTIMES", (odd,))
+    monkeypatch.setattr(peers, "to_onnx", lambda model, y, path: path)
+    runs, missing = peers.candidates(
+        Emsr(EmsrConfig(features=16, blocks=1, heads=4)), torch.rand(1, 1, 8, 8), tmp_path, 1
+    )
+    assert "Odd" not in runs
+    assert missing["Odd"] == "it does not take the network: no such operator"
 
 
 def test_a_runtime_names_the_packages_that_are_not_installed():
