@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import re
 import shlex
 import sys
@@ -38,6 +37,9 @@ def lacking(what: str, extra: str) -> str:
 
 def packages_of(extra: str) -> list[str]:
     """Return the requirements of an extra of the installed package, for pip; none if it is not installed."""
+    # here, since it takes a sixth of the start of a command, and few commands need it
+    import importlib.metadata
+
     try:
         required = importlib.metadata.requires(_NAME) or []
     except importlib.metadata.PackageNotFoundError:

@@ -57,6 +57,11 @@ def test_what_needs_no_network_loads_no_torch(arguments):
     assert "torch" not in loaded_by(*arguments)
 
 
+def test_help_loads_nothing_that_takes_long():
+    # 9 ms of 70
+    assert not {"importlib.metadata", "numpy", "pydantic", "yaml"} & loaded_by("--help")
+
+
 def test_inspect_loads_no_torch(small):
     assert "torch" not in loaded_by("inspect", small)
 
