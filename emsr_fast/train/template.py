@@ -1,4 +1,4 @@
-"""The file of settings that ``emsr-fast train --init`` writes: crop and batch are those for this machine."""
+"""The example of settings that ``emsr-fast train`` writes on request: crop and batch are those for this machine."""
 
 from __future__ import annotations
 
