@@ -17,8 +17,6 @@ from streaming import ArraySource
 
 EVERYTHING = slice(None)
 TRAINED = [24.0, 30.0, 210.0]
-
-
 VOXEL = (40.0, 30.0, 30.0)
 
 

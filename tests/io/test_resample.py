@@ -9,9 +9,6 @@ from emsr_fast.io.resample import ResampledSource, coarser
 from streaming import ArraySource
 
 EVERYTHING = slice(None)
-TRAINED = [24.0, 30.0, 210.0]
-
-
 VOXEL = (40.0, 30.0, 30.0)
 
 
