@@ -13,7 +13,7 @@ from emsr_fast.train.cost import free_bytes
 # sides that are multiples of 12 suit the kernels' tiles
 _CROP_PX = {"cpu": 48, "cuda": 96}
 _BATCH = {"cpu": 8, "cuda": 16}
-_BYTES_PER_PX = 60_000  # for an LR pixel of a step, with the network of the paper: on a CPU 54,000 estimated, 42,000 used
+_BYTES_PER_PX = 60_000  # of a step, for an LR pixel, with the network of the paper: 54,000 estimated, 42,000 used
 
 
 def template(device: torch.device | None = None) -> str:
